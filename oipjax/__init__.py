@@ -1,0 +1,58 @@
+"""oipjax: for every map of a trained CNN, the input patterns that trigger it most.
+
+>>> import jax, oipjax
+>>> model = oipjax.load()
+>>> result = oipjax.atlas(jax.random.key(0), model, "conv3", maps=(120,), draws=256, steps=20)
+>>> result.images.shape
+(1, 4, 28, 28, 1)
+"""
+
+from pathlib import Path
+
+from oipjax.ascent import Ascent, ascend
+from oipjax.images import Box, Fluctuation, Fluctuations, Standardised, space_for
+from oipjax.methods import Classic, Momentum
+from oipjax.model import Model
+from oipjax.objectives import Class, Direction, Layer, Map, Node, TotalVariation
+from oipjax.survey import Survey, survey
+
+# After everything else, since these functions take the names of their modules.
+from oipjax.atlas import Atlas, Study, atlas  # isort: skip
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Ascent",
+    "Atlas",
+    "Box",
+    "Class",
+    "Classic",
+    "Direction",
+    "Fluctuation",
+    "Fluctuations",
+    "Layer",
+    "Map",
+    "Model",
+    "Momentum",
+    "Node",
+    "Standardised",
+    "Study",
+    "Survey",
+    "TotalVariation",
+    "ascend",
+    "atlas",
+    "load",
+    "space_for",
+    "survey",
+]
+
+
+def load(path: str | Path = "mnist-cnn") -> Model:
+    """Read a trained network: a checkpoint folder, or the name of one that ships with oipjax.
+
+    Raises:
+        ValueError: there is none, or it is damaged. See `oipjax.networks.checkpoint.load`.
+    """
+    from oipjax.networks import checkpoint
+
+    return checkpoint.load(path)

@@ -1,0 +1,363 @@
+"""The engine: gradient ascent of many runs, each a pair (target, start), in one compiled, batched loop.
+
+Everything is written for one image and vmapped once, at the edge (`_run_tile`). An ascent is `init` and `step`; the
+state holds the score and the gradient *at its own image*, so nothing is off by one, and the best image so far, which is
+what is returned. The optimiser's state belongs to the run. What is recorded is decided inside the loop.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from oipjax import keys
+from oipjax.images import Space, space_for
+from oipjax.methods import Method, Momentum
+from oipjax.model import Model
+from oipjax.objectives import Objective, Waking
+from oipjax.survey import Progress, checked_tile, make_starts, padded
+
+STATUS = {
+    0: "ran all its steps",
+    1: "converged: the relative change of the score fell below the criterion",
+    2: "silent: the map never rose above its floor",
+    3: "not finite: a score or gradient became NaN or infinite; the best image before that is kept",
+}
+"""What a run's status code says."""
+COMPLETED, CONVERGED, SILENT, NOT_FINITE = STATUS
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that a compiled program depends on; equal problems share one.
+
+    Attributes:
+        apply: of the `Model`.
+        objective: what to climb.
+        waking: how to wake a silent target; None if it cannot be silent, or if the method does not.
+        space: the image space.
+        method: how to climb.
+        reports: the steps at which the score is recorded, ascending; the last one ends the ascent.
+        criterion: relative change of the score per step below which a run counts as converged.
+        stop: whether a converged run stops.
+        images: whether images are recorded too.
+    """
+
+    apply: Any
+    objective: Objective
+    waking: Waking | None
+    space: Space
+    method: Method
+    reports: tuple[int, ...]
+    criterion: float
+    stop: bool
+    images: bool
+
+
+class Point(NamedTuple):
+    """An image, and what was found there: everything belongs to the same ``z``."""
+
+    z: Array
+    score: Array
+    reaction: Array
+    gradient: Array
+
+
+class State(NamedTuple):
+    """One run: where it is (as in `Point`), what it remembers, and the best point so far."""
+
+    z: Array
+    score: Array
+    reaction: Array
+    gradient: Array
+    optimizer: optax.OptState
+    shrink: Array
+    change: Array
+    best: Point
+    step: Array
+    evaluations: Array
+    converged: Array
+    failed: Array
+
+
+class Ascent(NamedTuple):
+    """What came out of ``n`` runs.
+
+    Attributes:
+        images: float32 ``[n, h, w, c]``, the best image of each run, as network input.
+        scores: float32 ``[n]``, its score; never below ``start_scores``.
+        start_scores: float32 ``[n]``, the score of the start.
+        reactions: float32 ``[n]``, the score or, where a map is silent, its largest value before the nonlinearity.
+        status: uint8 ``[n]``, see `STATUS`.
+        evaluations: int32 ``[n]``, gradients computed.
+        converged: int32 ``[n]``, the first step that met the criterion; -1 if none did.
+        trace_steps: int32 ``[t]``, the recorded steps; after an early stop the last value repeats.
+        trace: float32 ``[n, t]``, the scores there.
+        changes: float32 ``[n, t]``, the change of the score by the last update there (the score itself at step 0).
+        trace_images: float32 ``[n, t, h, w, c]``, the images there; ``[n, t, 0]`` unless asked for.
+    """
+
+    images: np.ndarray
+    scores: np.ndarray
+    start_scores: np.ndarray
+    reactions: np.ndarray
+    status: np.ndarray
+    evaluations: np.ndarray
+    converged: np.ndarray
+    trace_steps: np.ndarray
+    trace: np.ndarray
+    changes: np.ndarray
+    trace_images: np.ndarray
+
+
+def ascend(
+    key: Array,
+    model: Model,
+    objective: Objective,
+    targets: Any,
+    starts: Any,
+    *,
+    space: Space | None = None,
+    method: Method | None = None,
+    steps: int = 128,
+    reports: int = 6,
+    criterion: float = 2e-4,
+    stop: bool = False,
+    record_images: bool = False,
+    tile: int | None = None,
+    progress: Progress | None = None,
+) -> Ascent:
+    """Climb ``objective`` from each start towards its target, all runs in batches of one size.
+
+    Args:
+        key: the root key. Starts given by number are made from it, as the survey made them.
+        model: the network.
+        objective: what to climb, e.g. ``Map("conv3")``.
+        targets: what the objective takes, one for each run, e.g. map indices ``[n]``; None if it takes none.
+        starts: integers ``[n]``, numbers of the survey's starts; or floats, a ``z`` of the space for each run (projected
+            first).
+        space: the image space; `images.Standardised` unless given.
+        method: how to climb; `methods.Momentum` unless given.
+        steps: number of scores, and so of gradients, per run; ``steps - 1`` updates.
+        reports: the score is recorded at 0, at the last step, and at so many steps in between, doubling.
+        criterion: relative change per step below which a run counts as converged.
+        stop: end a run that has converged.
+        record_images: keep the image at every report.
+        tile: batch size of the compiled program; see `survey.default_tile`.
+        progress: called after each tile with (runs done, runs).
+
+    Raises:
+        ValueError: a layer, target or shape does not fit the network, or a number is out of range.
+    """
+    parts = list(
+        ascend_tiles(
+            key,
+            model,
+            objective,
+            targets,
+            starts,
+            space=space,
+            method=method,
+            steps=steps,
+            reports=reports,
+            criterion=criterion,
+            stop=stop,
+            record_images=record_images,
+            tile=tile,
+            progress=progress,
+        )
+    )
+    return concatenate(parts)
+
+
+def concatenate(parts: list[Ascent]) -> Ascent:
+    """Ascents of several groups of runs as one."""
+    joined = {
+        name: parts[0].trace_steps if name == "trace_steps" else np.concatenate([getattr(part, name) for part in parts])
+        for name in Ascent._fields
+    }
+    return Ascent(**joined)
+
+
+def ascend_tiles(
+    key: Array,
+    model: Model,
+    objective: Objective,
+    targets: Any,
+    starts: Any,
+    *,
+    space: Space | None = None,
+    method: Method | None = None,
+    steps: int = 128,
+    reports: int = 6,
+    criterion: float = 2e-4,
+    stop: bool = False,
+    record_images: bool = False,
+    tile: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Ascent]:
+    """As `ascend`, but yields each finished tile; who called stores or shows it."""
+    keys.check(key)
+    space = space or space_for(model)
+    method = method or Momentum()
+    tile = checked_tile(tile)
+    if not criterion >= 0:
+        raise ValueError(f"criterion is a relative change, 0 or more, got {criterion}")
+    targets = objective.check(model, targets)
+    starts = np.asarray(starts)
+    if not len(starts):
+        raise ValueError("no starts given")
+    lengths = {len(leaf) for leaf in jax.tree.leaves(targets)} | {len(starts)}
+    if len(lengths) > 1:
+        raise ValueError(f"one target per start: got {len(starts)} starts and targets of length {sorted(lengths)}")
+    shape = jax.eval_shape(space.init, jax.random.key(0)).shape
+    numbered = np.issubdtype(starts.dtype, np.integer)
+    if not numbered and (starts.shape[1:] != shape or not np.issubdtype(starts.dtype, np.floating)):
+        raise ValueError(
+            f"starts are integers [n] or floats [n, {', '.join(map(str, shape))}], got {starts.dtype}{list(starts.shape)}"
+        )
+    problem = Problem(
+        model.apply,
+        objective,
+        Waking.of(objective, model) if method.wakes else None,
+        space,
+        method,
+        report_steps(steps, reports),
+        criterion,
+        stop,
+        record_images,
+    )
+    for first in range(0, len(starts), tile):
+        part = starts[first : first + tile]
+        z = make_starts(key, space, part, tile=tile) if numbered else part.astype(np.float32)
+        target = jax.tree.map(lambda t: padded(t[first : first + tile], tile), targets)
+        out = _run_tile(problem, model.params, padded(z, tile), target)
+        yield Ascent(
+            *(np.asarray(leaf)[: len(part)] for leaf in out[:7]),
+            np.asarray(problem.reports, np.int32),
+            *(np.asarray(leaf)[: len(part)] for leaf in out[7:]),
+        )
+        if progress is not None:
+            progress(min(first + tile, len(starts)), len(starts))
+
+
+def report_steps(steps: int, reports: int) -> tuple[int, ...]:
+    """The recorded steps: 0, ``steps - 1``, and ``max(1, steps // 2**reports) * 2**i`` in between.
+
+    >>> report_steps(600, 6)
+    (0, 9, 18, 36, 72, 144, 288, 599)
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if reports < 0:
+        raise ValueError(f"reports must not be negative, got {reports}")
+    first = max(1, steps // 2 ** min(reports, 62))
+    middle = [first * 2**i for i in range(min(reports, 62)) if first * 2**i < steps - 1]
+    return tuple(sorted({0, *middle, steps - 1}))
+
+
+# --- one image --------------------------------------------------------------------------------------------------------
+
+
+def init(problem: Problem, params, z: Array, target) -> State:
+    """The state of one run at its start ``z``, which is projected first."""
+    z = problem.space.project(z)
+    here = Point(z, *_evaluate(problem, params, z, target))
+    optimizer = problem.method.direction().init(z)
+    zero = jnp.zeros((), jnp.int32)
+    failed = ~_finite(here.score, here.gradient)
+    return State(*here, optimizer, jnp.ones(()), here.score, here, zero, zero + 1, zero - 1, failed)
+
+
+def step(problem: Problem, params, target, state: State) -> State:
+    """One update: along the gradient the state holds, projected, and everything evaluated at the new image."""
+    method, space, number = problem.method, problem.space, state.step + 1
+    direction = method.direction()
+    gradient = space.tangent(state.z, state.gradient) if method.tangent else state.gradient
+    updates, optimizer = direction.update(gradient, state.optimizer, state.z)
+    size = method.step_size(problem.reports[-1])(state.step.astype(jnp.float32)) * state.shrink
+    z = space.project(state.z + space.scale * size * updates)
+    score, reaction, gradient = _evaluate(problem, params, z, target)
+    failed = ~_finite(score, gradient)
+    here = Point(z, score, reaction, gradient)
+    best = _choose(reaction > state.best.reaction, here, state.best)
+    shrink = state.shrink
+    if math.isfinite(method.tolerance):
+        lost = reaction < best.reaction - method.tolerance * jnp.abs(best.reaction)
+        here = _choose(lost, best, here)
+        optimizer = _choose(lost, direction.init(z), optimizer)
+        shrink = jnp.where(lost, method.shrink * shrink, shrink)
+    change = here.score - state.score
+    awake = problem.waking is None or here.score > problem.waking.floor
+    meets = awake & (jnp.abs(change) < problem.criterion * jnp.abs(here.score))
+    return State(
+        *here,
+        optimizer,
+        shrink,
+        change,
+        best,
+        number,
+        state.evaluations + 1,
+        jnp.where((state.converged < 0) & meets, number, state.converged),
+        state.failed | failed,
+    )
+
+
+def _choose(condition: Array, yes: Any, no: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def _evaluate(problem: Problem, params, z: Array, target) -> tuple[Array, Array, Array]:
+    def value(z):
+        image = problem.space.render(z)
+        activations = {name: a[0] for name, a in problem.apply(params, image[None]).items()}
+        score = problem.objective(activations, image, target)
+        return (problem.waking(activations, target) if problem.waking else score), score
+
+    (reaction, score), gradient = jax.value_and_grad(value, has_aux=True)(z)
+    return score, reaction, gradient
+
+
+def _finite(score, gradient):
+    return jnp.isfinite(score) & jnp.all(jnp.isfinite(gradient))
+
+
+def run(problem: Problem, params, z: Array, target):
+    """One whole ascent; the loop between two reports is compiled once and runs as long as it must."""
+
+    def advance(state: State, report):
+        def go_on(state):
+            # Without early stop the answer is the same for all runs of a tile, and the loop costs nothing extra.
+            return (
+                (state.step < report) & ~((state.converged >= 0) | state.failed)
+                if problem.stop
+                else state.step < report
+            )
+
+        state = jax.lax.while_loop(go_on, functools.partial(step, problem, params, target), state)
+        image = problem.space.render(state.z) if problem.images else jnp.zeros(0, jnp.float32)
+        return state, (state.score, state.change, image)
+
+    start = init(problem, params, z, target)
+    state, (trace, changes, images) = jax.lax.scan(advance, start, jnp.asarray(problem.reports, jnp.int32))
+    floor = -jnp.inf if problem.waking is None else problem.waking.floor
+    status = jnp.where(state.converged >= 0, CONVERGED, COMPLETED)
+    status = jnp.where(state.best.score > floor, status, SILENT)
+    status = jnp.where(state.failed, NOT_FINITE, status).astype(jnp.uint8)
+    best = problem.space.render(state.best.z)
+    return (
+        best, state.best.score, start.score, state.best.reaction, status, state.evaluations, state.converged,
+        trace, changes, images,
+    )  # fmt: skip
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run_tile(problem: Problem, params, z, targets):
+    return jax.vmap(functools.partial(run, problem, params))(z, targets)

@@ -1,0 +1,293 @@
+"""The atlas: survey, ascent and waking for all maps of a layer, and one verdict for each.
+
+A `Study` is the plan: what is asked, checked, and cut into parts that can be computed in any order and kept anywhere.
+`atlas` runs the plan in memory; `oipjax.records` runs it with every part on disk.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from oipjax import keys
+from oipjax.ascent import SILENT, Ascent, ascend, concatenate, report_steps
+from oipjax.ascent import NOT_FINITE as RUN_NOT_FINITE
+from oipjax.images import Space, space_for
+from oipjax.methods import Momentum, Method
+from oipjax.model import Model
+from oipjax.objectives import Map
+from oipjax.survey import Survey, checked_tile, survey
+
+UNRESOLVED, FOUND, DEAD = 0, 1, 2
+MAP_STATUS = {
+    UNRESOLVED: "unresolved: no image found that lifts the map above its floor, and no proof that there is none",
+    FOUND: "found: here are images that lift the map above its floor",
+    DEAD: "dead: proved that no image of the space lifts the map above its floor",
+}
+"""What a map's status code says."""
+STATUS_NAMES = {UNRESOLVED: "unresolved", FOUND: "found", DEAD: "dead"}
+
+BY_SURVEY, BY_WAKING, BY_RESTART = "survey", "waking", "restart"
+PART_TILES = 4
+REPORTS = 6
+
+Progress = Callable[[str, int, int], None]
+"""Called with (phase, done, in all) as work goes on."""
+Store = Callable[[str, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
+"""``store(name, compute)``: the part of that name, computed unless it is there."""
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """What all maps of a layer want. Axes: ``k`` maps, ``r`` kept patterns (best first), ``t`` recorded steps.
+
+    Attributes:
+        model: name of the network.
+        layer: name of the layer.
+        maps: int32 ``[k]``, indices of the maps.
+        status: uint8 ``[k]``, see `MAP_STATUS`.
+        run_status: uint8 ``[k, r]``, see `ascent.STATUS`.
+        images: float32 ``[k, r, h, w, c]``, network inputs; ``apply(params, images)`` gives ``scores`` again.
+        scores: float32 ``[k, r]``, means over h, w.
+        reactions: float32 ``[k, r]``, the score or, where the map is silent, its largest pre-activation node.
+        start_index: int64 ``[k, r]``, the survey's number of the start; -1 where it was not one of the survey's.
+        start_scores: float32 ``[k, r]``.
+        trace: float32 ``[k, r, t]``, scores at ``trace_steps``.
+        trace_steps: int32 ``[t]``.
+        bound: float64 ``[k]``, a certified upper limit of the score; NaN where none was computed.
+        reacted_fraction: float64 ``[k]``, share of the survey's starts that lift the map above its floor.
+        draws_seen: int64 ``[k]``, starts that were tried for the map, by survey and restarts.
+        gradient_evaluations: int64 ``[k]``.
+        found_by: str ``[k]``: ``survey`` (a random start reacted), ``waking`` (none did; the pre-activation was climbed
+            first), ``restart`` (by further starts), or empty.
+    """
+
+    model: str
+    layer: str
+    maps: np.ndarray
+    status: np.ndarray
+    run_status: np.ndarray
+    images: np.ndarray
+    scores: np.ndarray
+    reactions: np.ndarray
+    start_index: np.ndarray
+    start_scores: np.ndarray
+    trace: np.ndarray
+    trace_steps: np.ndarray
+    bound: np.ndarray
+    reacted_fraction: np.ndarray
+    draws_seen: np.ndarray
+    gradient_evaluations: np.ndarray
+    found_by: np.ndarray
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """``{"maps": ..., "found": ..., "dead": ..., "unresolved": ...}``."""
+        of = {name: int(np.sum(self.status == code)) for code, name in STATUS_NAMES.items()}
+        return {"maps": len(self.maps), "found": of["found"], "dead": of["dead"], "unresolved": of["unresolved"]}
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """An atlas to be made; everything is checked when it is built.
+
+    Attributes:
+        key: the root key.
+        model: the network.
+        layer: the layer's name; the network's `default_layer` unless given.
+        maps: indices of the maps; all unless given.
+        space: the image space; `images.Standardised` unless given.
+        draws: starts in the survey.
+        keep: ascents, and kept patterns, per map.
+        method: how to climb.
+        steps: scores per ascent.
+        wake: further starts for each map that is still silent after the survey's best have been climbed.
+        criterion: relative change per step below which a run counts as converged.
+        stop: end converged runs.
+        tile: batch size of all programs.
+    """
+
+    key: Array
+    model: Model
+    layer: str = ""
+    maps: tuple[int, ...] | None = None
+    space: Space | None = None
+    draws: int = 4096
+    keep: int = 4
+    method: Method = Momentum()
+    steps: int = 120
+    wake: int = 16
+    criterion: float = 2e-4
+    stop: bool = False
+    tile: int | None = None
+
+    def __post_init__(self):
+        keys.check(self.key)
+        facts = self.model.layer(self.layer or self.model.default_layer)
+        maps = tuple(range(facts.maps)) if self.maps is None else tuple(self.maps)
+        Map(facts.name).check(self.model, np.array(maps, int))
+        if not maps or len(set(maps)) != len(maps):
+            raise ValueError(f"maps must be one or more different indices, got {maps}")
+        if self.wake < 0:
+            raise ValueError(f"wake must not be negative, got {self.wake}")
+        report_steps(self.steps, REPORTS)
+        if not 1 <= self.keep <= self.draws:
+            raise ValueError(f"keep must be between 1 and draws ({self.draws}), got {self.keep}")
+        for name, value in (
+            ("layer", facts.name),
+            ("maps", maps),
+            ("space", self.space or space_for(self.model)),
+            ("tile", checked_tile(self.tile)),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def image_space(self) -> Space:
+        """The image space that was chosen."""
+        return self.space or space_for(self.model)
+
+    @cached_property
+    def floor(self) -> float | None:
+        """The floor of the layer's nonlinearity, None if it has none."""
+        return self.model.layer(self.layer).floor
+
+    def run(self, store: Store | None = None, progress: Progress | None = None) -> Atlas:
+        """Do all parts, each through ``store``, and put them together.
+
+        Args:
+            store: keeps finished parts; by default nothing is kept.
+            progress: called with (phase, done, in all).
+        """
+        store = store or (lambda name, compute: compute())
+        report = progress or (lambda phase, done, total: None)
+        answer = store("survey", lambda: self._survey(report))
+        index = answer["start_index"]
+        runs = list(self._parts("ascent", np.repeat(self.maps, self.keep), index.ravel(), store, report))
+        silent = self._silent(concatenate(runs))
+        if len(silent) and self.wake:
+            targets = np.repeat(silent, self.wake)
+            starts = self._wake_starts(silent)
+            woken = list(self._parts("wake", targets, starts, store, report))
+        else:
+            targets, woken = np.zeros(0, int), []
+        return self._assemble(answer, concatenate(runs), targets, woken)
+
+    def _survey(self, report: Progress) -> dict[str, np.ndarray]:
+        found: Survey = survey(
+            self.key,
+            self.model,
+            self.layer,
+            space=self.space,
+            draws=self.draws,
+            keep=self.keep,
+            tile=self.tile,
+            progress=lambda done, total: report("survey", done, total),
+        )
+        chosen = np.array(self.maps)
+        return {name: getattr(found, name)[chosen] for name in ("start_index", "reaction", "scores", "reacted")}
+
+    def _parts(self, phase: str, targets, starts, store: Store, report: Progress) -> Iterator[Ascent]:
+        size = PART_TILES * checked_tile(self.tile)
+        for number, first in enumerate(range(0, len(targets), size)):
+            some = slice(first, first + size)
+
+            def compute(some=some, first=first) -> dict[str, np.ndarray]:
+                part = ascend(
+                    self.key,
+                    self.model,
+                    Map(self.layer),
+                    targets[some],
+                    starts[some],
+                    space=self.space,
+                    method=self.method,
+                    steps=self.steps,
+                    reports=REPORTS,
+                    criterion=self.criterion,
+                    stop=self.stop,
+                    tile=self.tile,
+                    progress=lambda done, total: report(phase, first + done, len(targets)),
+                )
+                return part._asdict()
+
+            part = Ascent(**store(f"{phase}-{number:05d}", compute))
+            report(phase, min(first + size, len(targets)), len(targets))
+            yield part
+
+    def _silent(self, runs: Ascent) -> np.ndarray:
+        """Indices of the maps that none of their runs has lifted above the floor."""
+        if self.floor is None:
+            return np.zeros(0, int)
+        status = runs.status.reshape(len(self.maps), self.keep)
+        scores = runs.scores.reshape(len(self.maps), self.keep)
+        return np.array(self.maps)[~((scores > self.floor) & (status != SILENT)).any(1)]
+
+    def _wake_starts(self, maps: np.ndarray) -> np.ndarray:
+        """``z [maps * wake, ...]``: attempt ``a`` for map ``m`` depends on nothing but the key, ``m`` and ``a``."""
+        stream, space = keys.stream(self.key, keys.WAKE), self.image_space
+
+        def start(number, attempt):
+            return space.init(jax.random.fold_in(jax.random.fold_in(stream, number), attempt))
+
+        attempts = np.tile(np.arange(self.wake), len(maps))
+        return np.asarray(jax.jit(jax.vmap(start))(np.repeat(maps, self.wake), attempts))
+
+    def _assemble(self, answer: dict[str, np.ndarray], runs: Ascent, woken_maps, woken: list[Ascent]) -> Atlas:
+        """The best ``keep`` runs of each map, from the survey's starts and the further ones."""
+        count, keep = len(self.maps), self.keep
+        runs = concatenate([runs, *woken])
+        owner = np.concatenate([np.repeat(self.maps, keep), woken_maps])
+        origin = np.concatenate([answer["start_index"].ravel(), np.full(len(woken_maps), -1)])
+        rank = np.where(np.isfinite(runs.reactions), runs.reactions, -np.inf)
+        chosen = np.stack([_best(np.flatnonzero(owner == number), rank, keep) for number in self.maps])
+        first = chosen[:, 0]
+        floor = -np.inf if self.floor is None else self.floor
+        found = np.isfinite(runs.scores[first]) & (runs.scores[first] > floor)
+        found_by = np.where(
+            origin[first] < 0, BY_RESTART, np.where(runs.start_scores[first] > floor, BY_SURVEY, BY_WAKING)
+        )
+        further = np.array([np.sum(woken_maps == number) for number in self.maps], np.int64)
+        return Atlas(
+            model=self.model.name,
+            layer=self.layer,
+            maps=np.array(self.maps, np.int32),
+            status=np.where(found, FOUND, UNRESOLVED).astype(np.uint8),
+            run_status=runs.status[chosen],
+            images=runs.images[chosen],
+            scores=runs.scores[chosen],
+            reactions=runs.reactions[chosen],
+            start_index=origin[chosen].astype(np.int64),
+            start_scores=runs.start_scores[chosen],
+            trace=runs.trace[chosen],
+            trace_steps=runs.trace_steps,
+            bound=np.full(count, np.nan),
+            reacted_fraction=answer["reacted"] / self.draws,
+            draws_seen=self.draws + further,
+            gradient_evaluations=np.array([runs.evaluations[owner == number].sum() for number in self.maps], np.int64),
+            found_by=np.where(found, found_by, ""),
+        )
+
+
+def _best(candidates: np.ndarray, rank: np.ndarray, keep: int) -> np.ndarray:
+    """The ``keep`` candidates of highest rank, the best first; of equals the earlier."""
+    return candidates[np.argsort(-rank[candidates], kind="stable")[:keep]]
+
+
+def atlas(key: Array, model: Model, layer: str = "", *, progress: Progress | None = None, **options: Any) -> Atlas:
+    """Find the patterns of every map of a layer: survey, ascent from the best starts, waking of what stays silent.
+
+    Args:
+        key: the root key; the same key gives the same atlas.
+        model: the network.
+        layer: the layer's name; the network's `default_layer` unless given.
+        progress: called with (phase, done, in all).
+        **options: the other attributes of `Study`: ``maps, space, draws, keep, method, steps, wake, criterion, stop,
+            tile``.
+
+    Raises:
+        ValueError: something does not fit the network, or is out of range.
+    """
+    return Study(key, model, layer, **options).run(progress=progress)

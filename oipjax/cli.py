@@ -1,0 +1,443 @@
+"""The command line: parse, call, print. Whatever is wrong with the input is one short message and exit code 2."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+import oipjax
+from oipjax import records
+from oipjax.ascent import SILENT, STATUS, ascend
+from oipjax.atlas import Study
+from oipjax.images import Fluctuation, Fluctuations, space_for
+from oipjax.methods import METHODS
+from oipjax.model import Model, flatten
+from oipjax.objectives import Map
+from oipjax.survey import survey
+
+OUT = Path("oipjax-out")
+Formats = Literal["png", "pdf", "svg"]
+_stderr = Console(stderr=True, highlight=False)
+
+
+def atlas(
+    *,
+    checkpoint: str = "mnist-cnn",
+    layer: str = "",
+    maps: str = "all",
+    draws: int = 4096,
+    keep: int = 4,
+    steps: int = 120,
+    method: Literal["momentum", "classic"] = "momentum",
+    space: Literal["standardised", "box"] = "standardised",
+    recipe: tuple[str, ...] = (),
+    wake: int = 16,
+    criterion: float = 2e-4,
+    stop: bool = False,
+    seed: int = 0,
+    tile: int | None = None,
+    format: tuple[Formats, ...] = ("png",),
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Find the input patterns of all maps of a layer: survey, ascent, and a verdict for each map.
+
+    Example: oipjax atlas --layer conv3 --maps 0,5,120 --out patterns
+
+    Writes manifest.json, maps.csv, oips.npz and atlas.png. Interrupted, it goes on where it stopped when it is called
+    again; finished, it says where the record lies.
+
+    Args:
+        checkpoint: a checkpoint folder, or the name of a network that ships with oipjax.
+        layer: the layer; by default the deepest one with maps. See 'oipjax layers'.
+        maps: which maps: all, or indices and ranges such as 0,5,120-127.
+        draws: random starts that the survey feeds through the network.
+        keep: best starts, and so ascents and patterns, per map.
+        steps: steps of each ascent.
+        method: momentum (default), or classic: the reference rule, best with --steps 600.
+        space: standardised images (mean 0, std 1), or the box of valid pixels.
+        recipe: mixtures of random fields to start from, as size:weight,... and ~blur, e.g. 3:0.2,7:0.2~1.
+        wake: further starts for each map that stays silent.
+        criterion: relative change of the score per step below which a run counts as converged.
+        stop: end each run once it has converged.
+        seed: the same seed gives the same patterns.
+        tile: batch size of the compiled programs; part of what decides the last bits.
+        format: of the picture, one or more.
+        out: folder of the record; by default oipjax-out/<model>-<layer>.
+        overwrite: replace another run's record in that folder.
+    """
+    model, begin = oipjax.load(checkpoint), time.perf_counter()
+    key = _key(seed)
+    study = Study(
+        key,
+        model,
+        layer,
+        maps=_indices(maps),
+        space=space_for(model, space, _recipes(recipe)),
+        draws=draws,
+        keep=keep,
+        method=METHODS[method](),
+        steps=steps,
+        wake=wake,
+        criterion=criterion,
+        stop=stop,
+        tile=tile,
+    )
+    folder = out or OUT / f"{model.name}-{study.layer}"
+    with _progress() as report:
+        record = records.make(folder, study, overwrite=overwrite, progress=report)
+    counts = record.manifest["counts"]
+    pictures = [folder / f"atlas.{ending}" for ending in format]
+    for picture in pictures:
+        if record.fresh or not picture.exists():
+            _save_atlas(record, picture)
+    verdict = f"found {counts['found']} of {counts['maps']} maps of {study.layer}"
+    if counts["dead"]:
+        verdict += f", {counts['dead']} proved dead"
+    if counts["unresolved"]:
+        verdict += f", {counts['unresolved']} unresolved"
+    took = f"in {time.perf_counter() - begin:.1f} s" if record.fresh else "(finished before; nothing to do)"
+    print(f"{verdict} {took}: {pictures[0]}")
+
+
+def oip(
+    *,
+    map: int,
+    checkpoint: str = "mnist-cnn",
+    layer: str = "",
+    draws: int = 4096,
+    steps: int = 600,
+    reports: int = 6,
+    method: Literal["momentum", "classic"] = "classic",
+    space: Literal["standardised", "box"] = "standardised",
+    recipe: tuple[str, ...] = (),
+    start: int | None = None,
+    criterion: float = 2e-4,
+    stop: bool = False,
+    seed: int = 0,
+    tile: int | None = None,
+    format: tuple[Formats, ...] = ("png",),
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Watch the pattern of one map evolve out of a random start.
+
+    Example: oipjax oip --map 120
+
+    Prints a table of step, score and change; draws the images at these steps, plain and contrast-enhanced, and the curve.
+
+    Args:
+        map: index of the map, from 0.
+        checkpoint: a checkpoint folder, or the name of a network that ships with oipjax.
+        layer: the layer; by default the deepest one with maps.
+        draws: random starts to choose the start from: the one that the map reacts to most.
+        steps: steps of the ascent.
+        reports: recorded steps between the first and the last, doubling.
+        method: classic: the reference rule; or momentum: finds more in fewer steps, try --steps 120.
+        space: standardised images (mean 0, std 1), or the box of valid pixels.
+        recipe: mixtures of random fields to start from, as size:weight,... and ~blur, e.g. 3:0.2,7:0.2~1.
+        start: number of the survey's start to use instead of the best one.
+        criterion: relative change of the score per step below which the run counts as converged.
+        stop: end the run once it has converged.
+        seed: the same seed gives the same pattern.
+        tile: batch size of the compiled program.
+        format: of the picture, one or more.
+        out: folder; by default oipjax-out/<model>-<layer>-map<index>.
+        overwrite: replace another run's files in that folder.
+    """
+    model, key = oipjax.load(checkpoint), _key(seed)
+    layer = model.layer(layer or model.default_layer).name
+    Map(layer).check(model, np.array([map]))
+    chosen = space_for(model, space, _recipes(recipe))
+    folder = out or OUT / f"{model.name}-{layer}-map{map}"
+    options = {"draws": draws, "steps": steps, "reports": reports, "start": start, "criterion": criterion, "stop": stop}
+    config = records.describe_run(
+        "oip", model, key, chosen, METHODS[method](), layer=layer, map=map, tile=tile, **options
+    )
+    if records.is_finished(folder, config, overwrite=overwrite):
+        print(f"finished before; nothing to do: {folder / f'oip.{format[0]}'}")
+        return
+    with _progress() as report:
+        if start is None:
+            found = survey(
+                key, model, layer, space=chosen, draws=draws, keep=1, tile=tile,
+                progress=lambda done, total: report("survey", done, total),
+            )  # fmt: skip
+            start = int(found.start_index[map, 0])
+        run = ascend(
+            key, model, Map(layer), np.array([map]), np.array([start]), space=chosen, method=METHODS[method](),
+            steps=steps, reports=reports, criterion=criterion, stop=stop, record_images=True, tile=tile,
+            progress=lambda done, total: report("ascent", done, total),
+        )  # fmt: skip
+    status = int(run.status[0])
+    table = Table("step", "score", "change per step", box=None, header_style="bold")
+    for column in table.columns:
+        column.justify = "right"
+    for number, score, change in zip(run.trace_steps, run.trace[0], run.changes[0], strict=True):
+        table.add_row(str(number), f"{score:.4f}", f"{change:+.3g}")
+    Console(highlight=False).print(table)
+    note = f"start {start}, {method}, {steps} steps, seed {seed}; best score {run.scores[0]:.4f}; {STATUS[status]}"
+    title = f"{model.name} \N{MIDDLE DOT} {layer} \N{MIDDLE DOT} map {map}"
+    from oipjax import plots
+
+    figure = plots.oip_figure(title, run.trace_steps.tolist(), run.trace_images[0], run.trace[0], run.changes[0], note)
+    pictures = {f"oip.{ending}": figure for ending in format}
+    records.write_run(folder, config, run, pictures, start=start)
+    print(f"map {map} of {layer}: {STATUS[status]}; best score {run.scores[0]:.4f}: {folder / f'oip.{format[0]}'}")
+    if status == SILENT:
+        print("try --method momentum, which climbs the pre-activation first, or another --seed, --recipe or --draws")
+
+
+def layers(*, checkpoint: str = "mnist-cnn") -> None:
+    """List the layers of a network, their maps and nodes.
+
+    Example: oipjax layers --checkpoint mnist-cnn
+
+    Args:
+        checkpoint: a checkpoint folder, or the name of a network that ships with oipjax.
+    """
+    model = oipjax.load(checkpoint)
+    parameters = flatten(model.params)
+    table = Table("layer", "nodes of a map", "maps", "values", "parameters", box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name in model.layers:
+        facts = model.layer(name)
+        owned = sum(a.size for path, a in parameters.items() if path.startswith(f"{name.removesuffix('_pre')}/"))
+        shown = "" if facts.pre or not owned else f"{owned:,}"
+        values = "from the floor " + f"{facts.floor:g} up" if facts.floor is not None else "any"
+        space = " x ".join(map(str, facts.shape[:-1])) or "1"
+        table.add_row(name, space, str(facts.maps), values, shown)
+    Console(highlight=False).print(table)
+    low, high = model.input_box
+    box = ", ".join(f"{a:.3f} to {b:.3f}" for a, b in zip(low, high, strict=True))
+    total = sum(a.size for a in parameters.values())
+    print(f"{model.name}: images {' x '.join(map(str, model.input_shape))}, inputs {box}; {total:,} parameters")
+
+
+def train(
+    *,
+    data: str = "",
+    out: Path = OUT / "train" / "mnist-cnn",
+    name: str = "mnist-cnn",
+    epochs: int = 12,
+    batch: int = 64,
+    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam",
+    learning_rate: float = 1e-3,
+    schedule: Literal["constant", "cosine", "exponential", "inverse", "piecewise"] = "cosine",
+    momentum: float = 0.9,
+    l2: float = 3e-4,
+    validation: int | None = None,
+    filters: tuple[int, ...] = (32, 64, 128),
+    kernel: int = 3,
+    pools: tuple[int, ...] = (2, 2, 1),
+    dense: tuple[int, ...] = (100,),
+    activation: Literal["relu", "leaky_relu", "elu", "tanh"] = "relu",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Train a CNN on MNIST and write a checkpoint, with curves and the confusion matrix as pictures.
+
+    Example: oipjax train --epochs 12 --out networks/mine
+
+    Args:
+        data: folder with the four official MNIST files; else the environment variable OIPJAX_DATA; else they are
+            downloaded. 'sample': the 1,000 digits that ship with oipjax, for a quick try.
+        out: checkpoint folder to write.
+        name: of the network.
+        epochs: passes through the training images.
+        batch: images per step.
+        optimizer: of optax.
+        learning_rate: at the start.
+        schedule: of the learning rate.
+        momentum: of sgd and rmsprop.
+        l2: times the sum of squares of all kernels is added to the loss.
+        validation: training images held out to choose the best epoch; by default a twelfth of them.
+        filters: maps of each convolution.
+        kernel: side of the kernels.
+        pools: side of the max-pool after each convolution, 1 for none.
+        dense: nodes of each hidden dense layer.
+        activation: after every hidden layer.
+        seed: of the initial weights and the order of images.
+        overwrite: replace the checkpoint in that folder.
+    """
+    from oipjax import data as datasets
+    from oipjax import plots, training
+    from oipjax.networks import checkpoint, cnn
+
+    checkpoint.check_free(out, overwrite=overwrite)
+    begin, key = time.perf_counter(), _key(seed)
+    with _progress() as report:
+        bar: Any = _DownloadBar(report)
+        source = datasets.sample_dataset() if data == "sample" else datasets.load(folder=data or None, progress=bar)
+        held_out = len(source.train.images) // 12 if validation is None else validation
+        shape: Any = source.train.images.shape[1:]
+        network = cnn.CNNConfig(shape, filters, kernel, pools, dense, len(source.classes), activation)
+        config = training.TrainConfig(
+            network, optimizer, learning_rate, schedule, momentum, l2, epochs, batch, held_out, seed
+        )
+        trained = None
+        report("epochs", 0, epochs)
+        for epoch, trained in training.train(key, config, source, name=name):
+            report("epochs", epoch.epoch, epochs)
+            _stderr.print(
+                f"epoch {epoch.epoch:3d}  loss {epoch.loss:.4f}  accuracy {epoch.train_accuracy:.4f}  "
+                f"held out {epoch.validation_accuracy:.4f}"
+            )
+    assert trained is not None
+    # The time is told, not stored: the same call writes the same file.
+    facts = {
+        "command": "oipjax train",
+        "data": source.name,
+        "config": asdict(config),
+        "history": [epoch._asdict() for epoch in trained.history],
+        "best_epoch": trained.best_epoch,
+        "test_accuracy": trained.test_accuracy,
+        "test_images": len(source.test.images),
+        "confusion": trained.confusion.tolist(),
+        **records.surroundings(),
+    }
+    checkpoint.save(out, trained.model, facts, overwrite=overwrite)
+    accuracy = f"{100 * trained.test_accuracy:.2f} % of {len(source.test.images):,} test images"
+    title = f"{name} on {source.name}: {accuracy}"
+    plots.history_figure(trained.history, trained.best_epoch, title).savefig(out / "curves.png", dpi=150)
+    plots.confusion_figure(trained.confusion, source.classes, title).savefig(out / "confusion.png", dpi=150)
+    print(f"{accuracy} right, epoch {trained.best_epoch} kept, in {time.perf_counter() - begin:.0f} s: {out}")
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _save_atlas(record: records.Record, picture: Path) -> None:
+    from oipjax import plots
+
+    config = record.manifest["config"]
+    method = config["method"]["name"].lower()
+    caption = (
+        f"best of {config['keep']} ascents each, {method}, {config['steps']} steps, from {config['draws']:,} random "
+        f"starts, {record.manifest['image_space'].lower()} images"
+    )
+    records.save_picture(picture, plots.atlas_figure(record.atlas, caption))
+
+
+def _key(seed: int) -> jax.Array:
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed must be between 0 and {2**32 - 1}, got {seed}")
+    return jax.random.key(np.uint32(seed))
+
+
+def _indices(text: str) -> tuple[int, ...] | None:
+    """``all``, or ``0,5,120-127``."""
+    if text.strip() == "all":
+        return None
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"--maps takes all, or indices and ranges such as 0,5,120-127, got {text!r}")
+        numbers += range(int(first), int(last or first) + 1)
+    if not numbers:
+        raise ValueError(f"--maps {text!r} names no map")
+    return tuple(dict.fromkeys(numbers))
+
+
+def _recipes(texts: tuple[str, ...]) -> Fluctuations | None:
+    return Fluctuations(tuple(Fluctuation.parse(text) for text in texts)) if texts else None
+
+
+class _Rate(ProgressColumn):
+    """Work done per second."""
+
+    def render(self, task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="dim")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar per phase on stderr, with count, rate and time left."""
+    columns = (
+        TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=_stderr) as progress:
+        tasks: dict[str, Any] = {}
+
+        def report(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = progress.add_task(phase, total=total)
+            progress.update(tasks[phase], completed=done, total=total)
+
+        yield report
+
+
+class _DownloadBar:
+    """What pooch wants of a progress bar, on top of ours."""
+
+    def __init__(self, report: Callable[[str, int, int], None]):
+        self.report, self.total, self.done = report, 0, 0
+
+    def update(self, count: int) -> None:
+        """Some bytes have come."""
+        self.done += count
+        self.report("download", self.done, self.total)
+
+    def reset(self) -> None:
+        """The next file begins; pooch then sets ``total``."""
+        self.done = 0
+
+    def close(self) -> None:
+        """Nothing to do: the bar belongs to the display."""
+
+
+def _use_compilation_cache() -> None:
+    """Keep compiled programs between runs; small ones too, which JAX skips unless told otherwise."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "oipjax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"atlas": atlas, "oip": oip, "layers": layers, "train": train}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, or 2 for bad input."""
+    if arguments is None:
+        arguments = sys.argv[1:]
+    if arguments in (["--version"], ["-V"]):
+        print(f"oipjax {oipjax.__version__}")
+        return 0
+    _use_compilation_cache()
+    description = (
+        "Find the input patterns that trigger the maps of a trained CNN most.\n\nExample: oipjax atlas --maps 0,5,120"
+    )
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="oipjax", description=description, args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
+        )
+    except ValueError as error:
+        print(f"oipjax: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"oipjax: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("oipjax: interrupted; what was finished is kept, and the same call goes on from there", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

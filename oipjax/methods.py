@@ -1,0 +1,113 @@
+"""How to climb: an optax transformation that gives the direction, a schedule that gives the length of each step.
+
+`Momentum` is the default. What it is made of, each part measured in ``experiments/benchmarks/methods.py``:
+
+- the gradient over its root mean square, as in the `Classic` rule, but without what the projection would undo (see
+  ``Space.tangent``), and with momentum (Polyak 1964, doi:10.1016/0041-5553(64)90137-5);
+- long steps that end at 0 along a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983): maps have many local maxima,
+  and long steps pass over the poor ones;
+- a warm-up: the survey's start lies in a good basin, and a long first step would throw it out;
+- backtracking: a run that loses more than a share of its best score goes back to its best image, forgets its momentum
+  and steps more shortly from then on (in the spirit of O'Donoghue and Candes 2015, arXiv:1204.3982).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import jax.numpy as jnp
+import optax
+
+
+class Method(Protocol):
+    """A frozen dataclass, hashable and equal by value.
+
+    Attributes:
+        tangent: give `direction` only that part of the gradient that the space's projection lets through.
+        wakes: climb the pre-activation while a map is silent.
+        tolerance: share of its best score that a run may lose before it goes back to its best image; inf: it never does.
+        shrink: by how much its steps are shortened then.
+    """
+
+    @property
+    def tangent(self) -> bool: ...  # noqa: D102
+    @property
+    def wakes(self) -> bool: ...  # noqa: D102
+    @property
+    def tolerance(self) -> float: ...  # noqa: D102
+    @property
+    def shrink(self) -> float: ...  # noqa: D102
+
+    def direction(self) -> optax.GradientTransformation:
+        """From the gradient, which points uphill, to the direction of the step; one state for each run."""
+        ...
+
+    def step_size(self, updates: int) -> optax.Schedule:
+        """From the number of the update to the length of the step, in units of the space's scale."""
+        ...
+
+
+@dataclass(frozen=True)
+class Classic:
+    """The reference rule of the source series: a fixed step along the gradient over its root mean square.
+
+    Attributes:
+        step: length of a step, per pixel, in units of the space's scale.
+    """
+
+    step: float = 0.01
+    tangent: ClassVar[bool] = False
+    wakes: ClassVar[bool] = False
+    tolerance: ClassVar[float] = math.inf
+    shrink: ClassVar[float] = 1.0
+
+    def direction(self) -> optax.GradientTransformation:
+        """See `Method`."""
+        return normalise_rms(1e-7)
+
+    def step_size(self, updates: int) -> optax.Schedule:
+        """See `Method`."""
+        return optax.constant_schedule(self.step)
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """Long normalised steps with momentum, warm-up, cosine decay and backtracking; see the module's docstring.
+
+    Attributes:
+        step: length of the longest step, per pixel, in units of the space's scale.
+        momentum: share of the last direction that is kept.
+        warmup: share of the updates over which the step grows to its full length.
+        tolerance: share of its best score that a run may lose before it goes back.
+        shrink: factor on all further steps of a run that went back.
+    """
+
+    step: float = 1.0
+    momentum: float = 0.5
+    warmup: float = 0.2
+    tolerance: float = 0.3
+    shrink: float = 0.7
+    tangent: ClassVar[bool] = True
+    wakes: ClassVar[bool] = True
+
+    def direction(self) -> optax.GradientTransformation:
+        """See `Method`."""
+        return optax.chain(normalise_rms(), optax.trace(self.momentum))
+
+    def step_size(self, updates: int) -> optax.Schedule:
+        """See `Method`."""
+        warm = round(self.warmup * updates)
+        return optax.warmup_cosine_decay_schedule(0.05 * self.step, self.step, warm, max(updates, warm + 1))
+
+
+METHODS: dict[str, type[Momentum] | type[Classic]] = {"momentum": Momentum, "classic": Classic}
+
+
+def normalise_rms(epsilon: float = 1e-30) -> optax.GradientTransformation:
+    """Divide a gradient by its root mean square plus ``epsilon``."""
+
+    def update(updates, state, params=None):
+        del params
+        return updates / (jnp.sqrt(jnp.mean(jnp.square(updates))) + epsilon), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

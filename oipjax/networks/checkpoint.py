@@ -1,0 +1,182 @@
+"""A trained network on disk: Orbax for the parameters, ``checkpoint.json`` for everything else.
+
+Orbax alone restores flipped bits and other shapes in silence, so the JSON holds a sha256 over all parameters and loading
+checks it, together with every shape that the architecture wants.
+"""
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oipjax.model import Model, Params, check_finite, fingerprint, flatten
+from oipjax.networks import cnn
+
+SCHEMA = 1
+FILE = "checkpoint.json"
+DEFAULT = "mnist-cnn"
+"""The network that the package ships with."""
+
+
+def shipped() -> dict[str, Path]:
+    """Folders of the checkpoints that came with the package, by name: in a wheel, or beside the package in a clone."""
+    package = Path(__file__).resolve().parents[1]
+    found = {}
+    for folder in (package.parent / "checkpoints", package / "checkpoints"):
+        found |= {file.parent.name: file.parent for file in sorted(folder.glob(f"*/{FILE}"))}
+    return found
+
+
+def load(path: str | Path = DEFAULT) -> Model:
+    """Read a trained network.
+
+    Args:
+        path: a checkpoint folder, or the name of one that ships with oipjax.
+
+    Returns:
+        The `Model`.
+
+    Raises:
+        ValueError: there is no such checkpoint, it is damaged (unreadable, another shape, one flipped bit), or its
+            parameters are not finite.
+    """
+    folder = Path(path)
+    if not folder.exists() and str(path) in shipped():
+        folder = shipped()[str(path)]
+    if not (folder / FILE).is_file():
+        raise ValueError(
+            f"{path}: no checkpoint there (a folder with {FILE}); oipjax ships with {', '.join(shipped()) or 'none'}"
+        )
+    facts = read_facts(folder)
+    try:
+        config = cnn.CNNConfig(**{name: _tuples(value) for name, value in facts["architecture"]["config"].items()})
+        sha, name = str(facts["parameters"]["sha256"]), str(facts["name"])
+        mean, std = (tuple(float(v) for v in facts["normalisation"][part]) for part in ("mean", "std"))
+        classes = tuple(str(label) for label in facts["classes"])
+        kind = facts["architecture"]["type"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / FILE}: damaged ({type(error).__name__}: {error})") from None
+    if kind != "CNN" or facts.get("schema") != SCHEMA:
+        raise ValueError(
+            f"{folder / FILE}: schema {facts.get('schema')} of type {kind!r}; this version reads {SCHEMA}, CNN"
+        )
+    params = _restore(folder / "params")
+    wanted = jax.eval_shape(lambda key: cnn.init(key, config), jax.random.key(0))
+    wanted = {path: (leaf.shape, leaf.dtype) for path, leaf in _flat_shapes(wanted).items()}
+    given = {path: (leaf.shape, leaf.dtype) for path, leaf in flatten(params).items()}
+    if wanted != given:
+        wrong = sorted(path for path in wanted | given if wanted.get(path) != given.get(path))
+        described = "; ".join(f"{path} is {given.get(path)}, expected {wanted.get(path)}" for path in wrong[:3])
+        raise ValueError(f"{folder}: the parameters do not fit the architecture: {described}")
+    if fingerprint(params) != sha:
+        raise ValueError(f"{folder}: damaged: the sha256 of the parameters is not the one in {FILE}")
+    check_finite(params, str(folder))
+    return cnn.model(jax.tree.map(jnp.asarray, params), config, name=name, mean=mean, std=std, classes=classes)
+
+
+def save(folder: str | Path, model: Model, facts: dict[str, Any], *, overwrite: bool = False) -> Path:
+    """Write a network as a checkpoint folder, whole or not at all.
+
+    Args:
+        folder: must not exist, or hold nothing, unless ``overwrite``.
+        model: with ``networks.cnn`` as its architecture.
+        facts: of the training, kept under ``"training"``.
+        overwrite: replace a checkpoint that is there.
+
+    Raises:
+        ValueError: something is there that would be lost, or the model's architecture cannot be written down.
+    """
+    folder = Path(folder)
+    check_free(folder, overwrite=overwrite)
+    if not isinstance(model.apply, cnn.CNNApply):
+        raise ValueError(f"{model.name}: only oipjax's own CNN can be saved, got {model.apply!r}")
+    config = model.apply.config
+    described = {
+        "schema": SCHEMA,
+        "name": model.name,
+        "architecture": {"type": "CNN", "config": asdict(config)},
+        "normalisation": {"mean": list(model.mean), "std": list(model.std)},
+        "classes": list(model.classes),
+        "parameters": {
+            "sha256": fingerprint(model.params),
+            "count": sum(leaf.size for leaf in flatten(model.params).values()),
+            "shapes": {path: list(leaf.shape) for path, leaf in sorted(flatten(model.params).items())},
+        },
+        "training": facts,
+    }
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    _store(new / "params", jax.tree.map(np.asarray, model.params))
+    (new / FILE).write_text(json.dumps(described, indent=1) + "\n")
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(new, folder)
+    return folder
+
+
+def check_free(folder: Path, *, overwrite: bool) -> None:
+    """Raise a ValueError if a checkpoint could not be written to ``folder`` without losing something."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / FILE).is_file():
+        raise ValueError(f"{folder}: exists and is not a checkpoint; choose another place")
+    if not overwrite:
+        raise ValueError(f"{folder}: holds a checkpoint already; --overwrite replaces it")
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """The content of ``checkpoint.json``."""
+    try:
+        facts = json.loads((folder / FILE).read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder / FILE}: cannot be read ({error})") from None
+    if not isinstance(facts, dict):
+        raise ValueError(f"{folder / FILE}: damaged (expected an object)")
+    return facts
+
+
+def architecture_fields() -> tuple[str, ...]:
+    """Names of what an architecture is described by."""
+    return tuple(field.name for field in fields(cnn.CNNConfig))
+
+
+def _orbax():
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    import orbax.checkpoint as ocp
+
+    return ocp
+
+
+def _store(path: Path, params: Params) -> None:
+    ocp = _orbax()
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True)) as checkpointer:
+        checkpointer.save(path.resolve(), args=ocp.args.PyTreeSave(params))
+
+
+def _restore(path: Path) -> Params:
+    ocp = _orbax()
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True)) as checkpointer:
+            tree = checkpointer.metadata(path.resolve()).item_metadata.tree
+            types = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            return checkpointer.restore(path.resolve(), args=ocp.args.PyTreeRestore(restore_args=types))
+    except Exception as error:  # noqa: BLE001  (damage shows up as any of a dozen exception types of Orbax and TensorStore)
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(f"{path}: missing or damaged ({type(error).__name__}: {first[:120]})") from None
+
+
+def _flat_shapes(tree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _tuples(value):
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,181 @@
+"""The convolutional network of the MNIST tutorials, with its layers and sizes open to change.
+
+The default is 28x28x1 -> conv 3x3 32 -> pool 2 -> conv 3x3 64 -> pool 2 -> conv 3x3 128 -> dense 100 -> dense 10, all
+'valid', ReLU; the third convolution has 128 maps of 3x3 nodes.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from oipjax import ops
+from oipjax.model import Activations, Model, Params
+
+ACTIVATIONS = {
+    "relu": (jax.nn.relu, 0.0),
+    "leaky_relu": (jax.nn.leaky_relu, None),
+    "elu": (jax.nn.elu, None),
+    "tanh": (jnp.tanh, None),
+}
+"""Name -> (function, floor): the least value it can give, if it takes that value on a whole region."""
+
+
+@dataclass(frozen=True)
+class CNNConfig:
+    """The architecture, equal by value and small enough to be written into a checkpoint.
+
+    Attributes:
+        input_shape: one image, ``(h, w, c)``.
+        filters: maps of each convolution.
+        kernel: side of every kernel, in pixels.
+        pools: side of the max-pool after each convolution; 1 for none.
+        dense: nodes of each hidden dense layer.
+        classes: nodes of the output.
+        activation: after every hidden layer.
+        padding: of the convolutions.
+    """
+
+    input_shape: tuple[int, int, int] = (28, 28, 1)
+    filters: tuple[int, ...] = (32, 64, 128)
+    kernel: int = 3
+    pools: tuple[int, ...] = (2, 2, 1)
+    dense: tuple[int, ...] = (100,)
+    classes: int = 10
+    activation: Literal["relu", "leaky_relu", "elu", "tanh"] = "relu"
+    padding: Literal["VALID", "SAME"] = "VALID"
+
+    def __post_init__(self):
+        if len(self.filters) != len(self.pools):
+            raise ValueError(f"one pool per convolution: got filters {self.filters} and pools {self.pools}")
+        sizes = (*self.input_shape, *self.filters, *self.pools, *self.dense, self.kernel, self.classes)
+        if len(self.input_shape) != 3 or any(size < 1 for size in sizes):
+            raise ValueError(f"every size must be at least 1 and the input (h, w, c), got {self}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"unknown activation {self.activation!r}; there are {', '.join(ACTIVATIONS)}")
+        self.feature_shape  # noqa: B018  (raises for images that are too small)
+
+    @property
+    def feature_shape(self) -> tuple[int, int, int]:
+        """Shape ``(h, w, k)`` that the dense part is fed with."""
+        h, w, k = self.input_shape
+        for filters, pool in zip(self.filters, self.pools, strict=True):
+            shrink = 0 if self.padding == "SAME" else self.kernel - 1
+            h, w, k = (h - shrink) // pool, (w - shrink) // pool, filters
+            if h < 1 or w < 1:
+                raise ValueError(f"images of {self.input_shape[:2]} are too small for {len(self.filters)} convolutions")
+        return h, w, k
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of all activations, in order."""
+        names = []
+        for i, pool in enumerate(self.pools, 1):
+            names += [f"conv{i}_pre", f"conv{i}"] + [f"pool{i}"] * (pool > 1)
+        for i, _ in enumerate(self.dense, 1):
+            names += [f"dense{i}_pre", f"dense{i}"]
+        return (*names, "logits")
+
+    @property
+    def nonlinearities(self) -> dict[str, tuple[str, float | None]]:
+        """As in `Model`."""
+        floor = ACTIVATIONS[self.activation][1]
+        return {name: (f"{name}_pre", floor) for name in self.layers if f"{name}_pre" in self.layers}
+
+
+class CNN(nnx.Module):
+    """Returns the activations of every layer, before and after the nonlinearity, each ``[n, h, w, k]`` or ``[n, k]``."""
+
+    def __init__(self, config: CNNConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        inputs = config.input_shape[2]
+        for i, filters in enumerate(config.filters, 1):
+            conv = nnx.Conv(
+                inputs,
+                filters,
+                (config.kernel, config.kernel),
+                padding=config.padding,
+                conv_general_dilated=_conv,  # pyright: ignore[reportArgumentType]
+                kernel_init=nnx.initializers.he_normal(),
+                rngs=rngs,
+            )
+            setattr(self, f"conv{i}", conv)
+            inputs = filters
+        h, w, k = config.feature_shape
+        inputs = h * w * k
+        for i, nodes in enumerate(config.dense, 1):
+            setattr(self, f"dense{i}", nnx.Linear(inputs, nodes, kernel_init=nnx.initializers.he_normal(), rngs=rngs))
+            inputs = nodes
+        self.logits = nnx.Linear(inputs, config.classes, rngs=rngs)
+
+    def __call__(self, x: Array) -> Activations:
+        config = self.config
+        activation = ACTIVATIONS[config.activation][0]
+        out: Activations = {}
+        for i, pool in enumerate(config.pools, 1):
+            out[f"conv{i}_pre"] = getattr(self, f"conv{i}")(x)
+            out[f"conv{i}"] = x = activation(out[f"conv{i}_pre"])
+            if pool > 1:
+                # A monotone activation and a maximum commute: pooled first, it works on a quarter of the values, and
+                # what it would do to the rest is dropped by XLA unless somebody asks for it.
+                out[f"pool{i}"] = x = activation(ops.max_pool(out[f"conv{i}_pre"], (pool, pool)))
+        x = x.reshape(x.shape[0], -1)
+        for i, _ in enumerate(config.dense, 1):
+            out[f"dense{i}_pre"] = getattr(self, f"dense{i}")(x)
+            out[f"dense{i}"] = x = activation(out[f"dense{i}_pre"])
+        out["logits"] = self.logits(x)
+        return out
+
+
+def _conv(x, w, strides, padding, *, lhs_dilation, rhs_dilation, feature_group_count, **_):
+    """`nnx.Conv`'s hook for the convolution itself."""
+    if set(lhs_dilation) | set(rhs_dilation) != {1} or feature_group_count != 1:
+        raise ValueError("dilated and grouped convolutions are not covered by oipjax.ops.conv2d")
+    return ops.conv2d(x, w, tuple(strides), padding)
+
+
+@dataclass(frozen=True)
+class CNNApply:
+    """``apply`` of a `Model`: equal for equal architectures, so that they share compiled programs."""
+
+    config: CNNConfig
+
+    def __call__(self, params: Params, x: Array) -> Activations:
+        return nnx.merge(_graph(self.config), nnx.State(params))(x)
+
+
+@functools.cache
+def _graph(config: CNNConfig):
+    return nnx.split(nnx.eval_shape(lambda: CNN(config, rngs=nnx.Rngs(0))))[0]
+
+
+def init(key: Array, config: CNNConfig) -> Params:
+    """Fresh parameters, ``{"conv1": {"kernel": [kh, kw, c, k], "bias": [k]}, ...}``; the key is consumed."""
+    return nnx.to_pure_dict(nnx.state(CNN(config, rngs=nnx.Rngs(key))))
+
+
+def model(
+    params: Params,
+    config: CNNConfig = CNNConfig(),
+    *,
+    name: str = "cnn",
+    mean: tuple[float, ...] = (0.0,),
+    std: tuple[float, ...] = (1.0,),
+    classes: tuple[str, ...] = (),
+) -> Model:
+    """The network as a `Model`."""
+    return Model(
+        name=name,
+        apply=CNNApply(config),
+        params=params,
+        layers=config.layers,
+        input_shape=config.input_shape,
+        mean=mean,
+        std=std,
+        nonlinearities=config.nonlinearities,
+        classes=classes,
+    )

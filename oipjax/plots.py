@@ -1,0 +1,225 @@
+"""Arrays in, matplotlib figures out. Nothing is read, printed or saved here."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from oipjax.atlas import DEAD, FOUND, Atlas
+
+A4 = (8.27, 11.69)
+INK, FAINT, SILENT, BLUE = "#1a1a1a", "#8a8a8a", "#D55E00", "#0072B2"
+"""Text, secondary text, and two colours of Okabe and Ito's palette, which colour-blind people can tell apart."""
+
+
+def atlas_figure(atlas: Atlas, caption: str = "") -> Figure:
+    """Every map's best image with index and score on an A4 page; silent and dead maps are marked.
+
+    Args:
+        atlas: the maps.
+        caption: a line about how they were found.
+    """
+    margin, head, foot, label = 0.3, 0.72, 0.32, 0.15
+    width, height = A4[0] - 2 * margin, A4[1] - head - foot
+    columns, cell = _grid(len(atlas.maps), width, height, label)
+    rows = math.ceil(len(atlas.maps) / columns)
+    height = rows * (cell * 1.06 + label)
+    figure = Figure(figsize=(A4[0], head + height + foot), facecolor="white")
+    step = width / columns
+    left = margin + (step - cell) / 2
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, A4[0]), ylim=(head + height + foot, 0))
+    axes.set_axis_off()
+    counts = atlas.counts
+    title = f"{atlas.model} \N{MIDDLE DOT} {atlas.layer}: {counts['found']} of {counts['maps']} maps found"
+    axes.text(margin, 0.36, title, fontsize=13, color=INK, fontweight="bold")
+    axes.text(margin, 0.57, caption, fontsize=7.5, color=FAINT)
+    size = min(8.0, max(4.2, 72 * cell / 11))
+    for position, number in enumerate(atlas.maps):
+        row, column = divmod(position, columns)
+        x, y = left + column * step, head + row * (cell * 1.06 + label)
+        status = int(atlas.status[position])
+        if status == FOUND:
+            shown = contrast(atlas.images[position, 0], 2.0)
+            axes.imshow(shown, extent=(x, x + cell, y + cell, y), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            score = _number(atlas.scores[position, 0])
+        else:
+            dark = status == DEAD
+            axes.add_patch(
+                Rectangle(
+                    (x, y), cell, cell, facecolor="#4d4d4d" if dark else "#f4f4f4", edgecolor="#bbbbbb",
+                    hatch="" if dark else "////", linewidth=0.5,
+                )
+            )  # fmt: skip
+            text = "dead" if dark else "silent"
+            face = {"facecolor": "#4d4d4d" if dark else "white", "edgecolor": "none", "pad": 1.2}
+            ink = "white" if dark else SILENT
+            axes.text(x + cell / 2, y + cell / 2, text, fontsize=size, color=ink, ha="center", va="center", bbox=face)
+            score = ""
+        base = y + cell + label * 0.68
+        axes.text(x, base, str(number), fontsize=size, color=INK if status == FOUND else SILENT, fontweight="bold")
+        axes.text(x + cell, base, score, fontsize=size, color=FAINT, ha="right")
+    legend = "Below each image: the map's index and its score, the mean activation over the map."
+    if counts["unresolved"]:
+        legend += "  Hatched: no image found that the map reacts to."
+    axes.text(margin, head + height + foot * 0.55, legend, fontsize=6.5, color=FAINT)
+    axes.set_xlim(0, A4[0])
+    axes.set_ylim(head + height + foot, 0)
+    axes.set_aspect("auto")
+    return figure
+
+
+def oip_figure(
+    title: str, steps: Sequence[int], images: np.ndarray, scores: np.ndarray, changes: np.ndarray, note: str = ""
+) -> Figure:
+    """How one pattern evolves: images at the recorded steps, plain and contrast-enhanced, the curve, and a table.
+
+    Args:
+        title: of the figure.
+        steps: ``[t]``.
+        images: ``[t, h, w, c]``.
+        scores: ``[t]``.
+        changes: ``[t]``, change of the score by the last update.
+        note: one line below the title.
+    """
+    count = len(steps)
+    figure = Figure(figsize=(11.0, 6.6), facecolor="white")
+    figure.text(0.03, 0.955, title, fontsize=14, fontweight="bold", color=INK, va="center")
+    figure.text(0.03, 0.915, note, fontsize=9, color=FAINT, va="center")
+    grid = figure.add_gridspec(
+        3, count, left=0.075, right=0.985, top=0.86, bottom=0.1, height_ratios=[1, 1, 1.75], hspace=0.16, wspace=0.06
+    )
+    spread = float(np.abs(images - images.mean((1, 2, 3), keepdims=True)).max() / max(images.std(), 1e-9))
+    for row, (name, limit) in enumerate((("plain", spread), ("enhanced", 1.5))):
+        for column in range(count):
+            axes = figure.add_subplot(grid[row, column])
+            axes.imshow(contrast(images[column], limit), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            _bare(axes)
+            if row == 0:
+                axes.set_title(f"step {steps[column]}", fontsize=9, color=INK, pad=4)
+            if column == 0:
+                axes.set_ylabel(name, fontsize=9, color=INK)
+    split = max(1, round(count * 0.56))
+    axes = figure.add_subplot(grid[2, :split])
+    axes.plot(np.maximum(steps, 0), scores, "o-", color=BLUE, markersize=4, linewidth=1.5)
+    axes.set_xscale("symlog", linthresh=max(1, steps[1] if count > 1 else 1), linscale=0.4)
+    axes.set_xticks(list(steps), [str(step) for step in steps])
+    axes.minorticks_off()
+    axes.set_xlabel("step", fontsize=9)
+    axes.set_ylabel("score (mean activation)", fontsize=9)
+    _plain_axes(axes)
+    table = figure.add_subplot(grid[2, split:] if split < count else grid[2, :])
+    table.set_axis_off()
+    if split < count:
+        cells = [[str(s), _number(v), f"{c:+.3g}"] for s, v, c in zip(steps, scores, changes, strict=True)]
+        drawn = table.table(
+            cells, colLabels=["step", "score", "change per step"], loc="center right", cellLoc="right",
+            colWidths=[0.2, 0.3, 0.4], edges="horizontal",
+        )  # fmt: skip
+        drawn.auto_set_font_size(False)
+        drawn.set_fontsize(9)
+        drawn.scale(1, min(1.5, 11 / (count + 1)))
+        for cell in drawn.get_celld().values():
+            cell.set_edgecolor("#d0d0d0")
+    return figure
+
+
+def history_figure(history: Sequence[Any], best_epoch: int, title: str) -> Figure:
+    """Training curves: loss and accuracy per epoch, the kept epoch marked.
+
+    Args:
+        history: `training.Epoch` items.
+        best_epoch: number of the epoch that was kept.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(9.0, 3.6), facecolor="white", layout="constrained")
+    figure.suptitle(title, fontsize=11, color=INK)
+    number = [epoch.epoch for epoch in history]
+    left, right = figure.subplots(1, 2)
+    for axes, kind in ((left, "loss"), (right, "accuracy")):
+        train = [getattr(epoch, "loss" if kind == "loss" else "train_accuracy") for epoch in history]
+        held = [getattr(epoch, f"validation_{kind}") for epoch in history]
+        if kind == "accuracy":
+            train, held = [100 * v for v in train], [100 * v for v in held]
+        axes.plot(number, train, "o-", color=BLUE, markersize=3, label="training, during the epoch")
+        if not all(map(math.isnan, held)):
+            axes.plot(number, held, "s-", color=SILENT, markersize=3, label="held out, after it")
+        axes.axvline(best_epoch, color=FAINT, linewidth=1, linestyle=":", label=f"kept: epoch {best_epoch}")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("cross-entropy (nats)" if kind == "loss" else "accuracy (%)")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        _plain_axes(axes)
+    left.set_yscale("log")
+    right.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """A confusion matrix ``int [true, predicted]`` with every count written into it; the colour shows the errors."""
+    figure = Figure(figsize=(5.6, 5.2), facecolor="white", layout="constrained")
+    axes = figure.subplots()
+    errors = confusion.astype(float)
+    np.fill_diagonal(errors, np.nan)
+    ceiling = max(1.0, float(np.nanmax(errors)))
+    axes.imshow(errors, cmap="Oranges", vmin=0, vmax=1.6 * ceiling)
+    for (row, column), count in np.ndenumerate(confusion):
+        if count:
+            weight = "bold" if row == column else "normal"
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=INK, fontweight=weight)
+    axes.set_xticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title, fontsize=10, color=INK)
+    axes.tick_params(length=0)
+    return figure
+
+
+def contrast(image: np.ndarray, spread: float) -> np.ndarray:
+    """An image ``[h, w, c]`` for display: mean to mid-grey, ``spread`` standard deviations to black and white.
+
+    Returns:
+        ``[h, w]`` for one channel, ``[h, w, 3]`` otherwise (the first three channels), in [0, 1].
+    """
+    image = np.asarray(image, np.float64)
+    image = image - image.mean()
+    scaled = np.clip(0.5 + image / (2 * spread * max(float(image.std()), 1e-9)), 0, 1)
+    if image.shape[2] == 1:
+        return scaled[..., 0]
+    return np.pad(scaled[..., :3], ((0, 0), (0, 0), (0, max(0, 3 - image.shape[2]))))
+
+
+def _grid(count: int, width: float, height: float, label: float) -> tuple[int, float]:
+    """Columns, and side of a cell in inches, that use the page best; cells are at most 1.5 inches."""
+    best = (1, 0.0)
+    for columns in range(1, count + 1):
+        cell = min(0.92 * width / columns, (height / math.ceil(count / columns) - label) / 1.06, 1.5)
+        if cell > best[1]:
+            best = (columns, cell)
+    return best
+
+
+def _number(value: float) -> str:
+    """Three significant digits without an exponent where that is short."""
+    value = float(value)
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    magnitude = math.floor(math.log10(abs(value)))
+    return f"{value:.{min(max(2 - magnitude, 0), 4)}f}" if -3 <= magnitude < 6 else f"{value:.1e}"
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _plain_axes(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, colors="#444444")

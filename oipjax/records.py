@@ -1,0 +1,354 @@
+"""A run on disk: written in parts, each atomically, resumable, and with its provenance.
+
+While a run goes on, its folder holds ``parts/``; when it ends, the parts become ``oips.npz``, ``maps.csv`` and, last of
+all, ``manifest.json``, which marks the record as finished. Everything loads with plain numpy and json.
+"""
+
+import contextlib
+import csv
+import datetime
+import io
+import json
+import os
+import platform
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from oipjax.ascent import STATUS, Ascent
+from oipjax.atlas import MAP_STATUS, STATUS_NAMES, Atlas, Progress, Study
+from oipjax.model import Model, fingerprint
+
+SCHEMA = 1
+MANIFEST, ARRAYS, TABLE, PARTS, PLAN = "manifest.json", "oips.npz", "maps.csv", "parts", "plan.json"
+ARRAY_NAMES = (
+    "maps", "status", "run_status", "images", "scores", "reactions", "start_index", "start_scores", "trace",
+    "trace_steps", "bound",
+)  # fmt: skip
+COLUMNS = (
+    "map", "status", "best", "median", "start_best", "reacted_fraction", "bound", "draws_seen", "gradient_evaluations",
+    "found_by",
+)  # fmt: skip
+OTHERS = ("oip.npz", "oip.csv", *(f"{name}.{ending}" for name in ("atlas", "oip") for ending in ("png", "pdf", "svg")))
+
+
+class Record(NamedTuple):
+    """A finished record: where it lies, its atlas and its manifest; ``fresh`` if it was made just now."""
+
+    folder: Path
+    atlas: Atlas
+    manifest: dict[str, Any]
+    fresh: bool
+
+
+def describe(study: Study) -> dict[str, Any]:
+    """All that decides what a study finds, as plain JSON."""
+    own = ("layer", "maps", "draws", "keep", "steps", "wake", "criterion", "stop", "tile")
+    options = {name: getattr(study, name) for name in own}
+    return describe_run("atlas", study.model, study.key, study.space, study.method, **options)
+
+
+def describe_run(command: str, model: Model, key: Array, space: Any, method: Any, **options: Any) -> dict[str, Any]:
+    """All that decides what a command finds, as plain JSON.
+
+    Args:
+        command: its name.
+        model: the network; its parameters go in as their sha256.
+        key: the root key.
+        space, method: frozen dataclasses.
+        **options: anything JSON can hold.
+    """
+    described = {
+        "command": command,
+        "model": model.name,
+        "parameters_sha256": fingerprint(model.params),
+        "key": {"implementation": str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(key)).tolist()},
+        "space": {"name": type(space).__name__, **asdict(space)},
+        "method": {"name": type(method).__name__, **asdict(method)},
+        **options,
+    }
+    return json.loads(json.dumps(described))
+
+
+def surroundings() -> dict[str, Any]:
+    """What else rounding depends on: versions, device, precision."""
+    device = jax.devices()[0]
+    names = ("oipjax", "jax", "jaxlib", "numpy", "flax", "optax")
+    versions = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "versions": versions,
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "precision": jax.config.jax_default_matmul_precision or "default",
+    }
+
+
+def make(folder: Path, study: Study, *, overwrite: bool = False, progress: Progress | None = None) -> Record:
+    """Make the record of a study, go on with it if it was interrupted, or say where it lies if it is there.
+
+    Args:
+        folder: of the record.
+        study: what to do.
+        overwrite: replace what another study left there.
+        progress: called with (phase, done, in all).
+
+    Raises:
+        ValueError: the folder holds a record of something else, or things that are no record.
+    """
+    config = describe(study)
+    plan = {"config": config, **surroundings()}
+    if is_finished(folder, config, overwrite=overwrite):
+        return Record(folder, *read(folder), fresh=False)
+    parts = folder / PARTS
+    if (parts / PLAN).exists():
+        _refuse_other(folder, _read_json(parts / PLAN), plan)
+    else:
+        parts.mkdir(parents=True, exist_ok=True)
+        _write(parts / PLAN, json.dumps(plan, indent=1).encode())
+    started, clock = datetime.datetime.now(datetime.UTC), _Clock()
+    atlas = study.run(store=clock.around(_store(parts)), progress=progress)
+    manifest = {
+        "schema": SCHEMA,
+        "created": started.isoformat(timespec="seconds"),
+        **plan,
+        "image_space": config["space"]["name"],
+        "counts": atlas.counts,
+        "timing_s": {name: round(seconds, 3) for name, seconds in clock.seconds.items()},
+        "resumed": clock.resumed,
+        "map_status": {str(code): text for code, text in MAP_STATUS.items()},
+        "run_status": {str(code): text for code, text in STATUS.items()},
+    }
+    write(folder, atlas, manifest)
+    shutil.rmtree(parts)
+    return Record(folder, atlas, manifest, fresh=True)
+
+
+def write(folder: Path, atlas: Atlas, manifest: dict[str, Any]) -> None:
+    """Write ``oips.npz``, ``maps.csv`` and, last, ``manifest.json``, each atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / ARRAYS, _npz({name: getattr(atlas, name) for name in ARRAY_NAMES}))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(rows(atlas))
+    _write(folder / TABLE, text.getvalue().encode())
+    _write(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+
+
+def rows(atlas: Atlas) -> Iterator[tuple]:
+    """The lines of ``maps.csv``, in the order of `COLUMNS`; floats to 9 digits, so that float32 survives."""
+    for k, number in enumerate(atlas.maps):
+        numbers = (
+            atlas.scores[k, 0],
+            np.median(atlas.scores[k]),
+            atlas.start_scores[k].max(),
+            atlas.reacted_fraction[k],
+            atlas.bound[k],
+        )
+        yield (
+            int(number),
+            STATUS_NAMES[int(atlas.status[k])],
+            *(f"{float(value):.9g}" for value in numbers),
+            int(atlas.draws_seen[k]),
+            int(atlas.gradient_evaluations[k]),
+            str(atlas.found_by[k]),
+        )
+
+
+def read(folder: Path) -> tuple[Atlas, dict[str, Any]]:
+    """A finished record.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    manifest = read_manifest(folder)
+    try:
+        with np.load(folder / ARRAYS, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in ARRAY_NAMES}
+        with (folder / TABLE).open(newline="") as file:
+            table = list(csv.DictReader(file))
+        extra = {
+            "reacted_fraction": np.array([float(row["reacted_fraction"]) for row in table]),
+            "draws_seen": np.array([int(row["draws_seen"]) for row in table]),
+            "gradient_evaluations": np.array([int(row["gradient_evaluations"]) for row in table]),
+            "found_by": np.array([row["found_by"] for row in table]),
+        }
+        config = manifest["config"]
+        return Atlas(model=config["model"], layer=config["layer"], **arrays, **extra), manifest
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{folder}: the record is damaged ({type(error).__name__}: {error})") from None
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """``manifest.json`` of a finished record; a ValueError if there is none."""
+    manifest = _read_json(folder / MANIFEST)
+    if manifest.get("schema") != SCHEMA:
+        raise ValueError(f"{folder / MANIFEST}: schema {manifest.get('schema')}; this version reads {SCHEMA}")
+    return manifest
+
+
+def differences(there: Any, asked: Any, name: str = "") -> list[str]:
+    """What differs between two configurations, a line each."""
+    if isinstance(there, dict) and isinstance(asked, dict):
+        lines = []
+        for key in {**there, **asked}:
+            inner = f"{name}.{key}" if name else str(key)
+            lines += differences(there.get(key), asked.get(key), inner)
+        return lines
+    return [] if there == asked else [f"{name}: {_short(there)} there, {_short(asked)} asked for"]
+
+
+def is_finished(folder: Path, config: dict[str, Any], *, overwrite: bool) -> bool:
+    """Whether a finished record of ``config`` lies in ``folder``; it is taken away if ``overwrite``.
+
+    Raises:
+        ValueError: the folder holds a record of something else, or things that are no record.
+    """
+    _check_place(folder)
+    if overwrite:
+        _remove(folder)
+    if not (folder / MANIFEST).exists():
+        return False
+    _refuse_other(folder, read_manifest(folder).get("config", {}), config)
+    return True
+
+
+def write_run(folder: Path, config: dict[str, Any], run: Ascent, pictures: dict[str, Any], **facts: Any) -> None:
+    """Write one ascent: ``oip.npz``, the pictures, ``oip.csv`` (step, score, change) and, last, the manifest.
+
+    Args:
+        folder: is made if need be.
+        config: of `describe_run`.
+        run: with one run in it.
+        pictures: matplotlib figures by file name.
+        **facts: into the manifest.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "oip.npz", _npz({name: value for name, value in run._asdict().items()}))
+    table = zip(run.trace_steps, run.trace[0], run.changes[0], strict=True)
+    lines = [f"{step},{float(score):.9g},{float(change):.9g}" for step, score, change in table]
+    _write(folder / "oip.csv", "\n".join(["step,score,change", *lines, ""]).encode())
+    for name, figure in pictures.items():
+        save_picture(folder / name, figure)
+    manifest = {
+        "schema": SCHEMA,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "config": config,
+        **surroundings(),
+        "best_score": float(run.scores[0]),
+        "status": STATUS[int(run.status[0])],
+        **facts,
+    }
+    _write(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+
+
+def save_picture(file: Path, figure: Any) -> None:
+    """Save a matplotlib figure atomically, in the format of the file's ending."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=file.suffix[1:], dpi=200)
+    _write(file, buffer.getvalue())
+
+
+class _Clock:
+    """Seconds spent computing, by phase, and whether any part was there already."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self.resumed = False
+
+    def around(self, store: Callable) -> Callable:
+        def timed(name: str, compute: Callable):
+            def measured():
+                begin = time.perf_counter()
+                try:
+                    return compute()
+                finally:
+                    phase = name.partition("-")[0]
+                    self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - begin
+                    computed.append(name)
+
+            computed: list[str] = []
+            part = store(name, measured)
+            self.resumed |= not computed
+            return part
+
+        return timed
+
+
+def _store(parts: Path) -> Callable:
+    def store(name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        file = parts / f"{name}.npz"
+        # A part that cannot be read is a part that is not there: it is computed again.
+        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
+            with np.load(file, allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
+        arrays = compute()
+        _write(file, _npz(arrays))
+        return arrays
+
+    return store
+
+
+def _check_place(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; --out wants a folder")
+    if folder.is_dir():
+        ours = {MANIFEST, ARRAYS, TABLE, PARTS, *OTHERS}
+        others = sorted(item.name for item in folder.iterdir() if item.name not in ours and item.suffix != ".tmp")
+        if others and not (folder / MANIFEST).exists() and not (folder / PARTS).exists():
+            raise ValueError(f"{folder}: is no record and not empty ({', '.join(others[:3])}); choose another --out")
+
+
+def _refuse_other(folder: Path, there: dict, asked: dict) -> None:
+    lines = differences(there, asked)
+    if lines:
+        shown = "\n  ".join(lines[:8] + [f"... and {len(lines) - 8} more"] * (len(lines) > 8))
+        raise ValueError(f"{folder}: holds another run; --overwrite replaces it, or choose another --out\n  {shown}")
+
+
+def _remove(folder: Path) -> None:
+    """Take away what a record consists of, and nothing else; the mark of completeness first."""
+    for name in (MANIFEST, ARRAYS, TABLE, *OTHERS):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
+
+
+def _write(file: Path, content: bytes) -> None:
+    temporary = file.with_name(f"{file.name}.tmp")
+    with temporary.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, file)
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+    return buffer.getvalue()
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: damaged (expected an object)")
+    return content
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,271 @@
+"""The engine on problems with a known optimum, against the classic rule in numpy, and on its own promises."""
+
+from dataclasses import dataclass, field, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oipjax.ascent import COMPLETED, CONVERGED, NOT_FINITE, SILENT, ascend, ascend_tiles, report_steps
+from oipjax.images import Box, space_for
+from oipjax.methods import Classic, Momentum
+from oipjax.model import Model
+from oipjax.objectives import Class, Direction, Map, Node
+from oipjax.survey import make_starts
+
+KEY = jax.random.key(11)
+WEIGHTS = np.array([[0.5, -1.0, 2.0], [1.0, 1.0, -1.0]], np.float32)
+CASES = {
+    "Map": (Map("maps"), np.array([0, 2])),
+    "Node": (Node("maps"), np.array([[0, 0, 0], [-1, -1, 2]])),
+    "Direction": (Direction("logits"), WEIGHTS),
+    "Class": (Class(), np.array([0, 2])),
+    "sum": (2 * Map("maps") - 0.5 * Class(), (np.array([0, 2]), np.array([1, 1]))),
+}
+METHODS = {"classic": (Classic(), 600), "momentum": (Momentum(), 120)}
+
+
+def best_possible(model: Model, objective, targets, space) -> np.ndarray:
+    """The optimum of a problem linear in the image, or of a weighted sum of squared distances, from its coefficients."""
+    optima = []
+    for i in range(2):
+        target = jax.tree.map(lambda t, i=i: jnp.asarray(t[i]), targets)
+
+        def value(x, target=target):
+            acts = {name: a[0] for name, a in model.apply(model.params, x[None]).items()}
+            return objective(acts, x, target)
+
+        zero = jnp.zeros(model.input_shape)
+        offset, slope = float(value(zero)), np.asarray(jax.grad(value)(zero), np.float64)
+        curvature = float(value(jnp.ones(model.input_shape)) - value(zero) - slope.sum()) / slope.size
+        if isinstance(space, Box):
+            low, high = (np.broadcast_to(np.asarray(end), slope.shape).astype(float) for end in (space.low, space.high))
+            ends = np.maximum(slope * low + curvature * low**2, slope * high + curvature * high**2)
+            inner = np.clip(-slope / (2 * curvature), low, high) if curvature < -1e-9 else low
+            optima.append(offset + np.maximum(ends, slope * inner + curvature * inner**2).sum())
+        else:  # all images have the same length, so curvature is a constant
+            centred = slope - slope.mean()
+            optima.append(offset + np.linalg.norm(centred) * np.sqrt(slope.size) + curvature * slope.size)
+    return np.array(optima)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("space", ["standardised", "box"])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("model_name", ["linear", "quadratic"])
+def test_every_combination_reaches_the_known_optimum(request, model_name, case, space, method):
+    model = request.getfixturevalue(model_name)
+    objective, targets = CASES[case]
+    if model_name == "quadratic" and case == "Node":
+        targets = np.array([[0, 0, 0], [0, 0, 2]])
+    elif case == "Node":
+        targets = np.array([[0, 0, 0], [1, 1, 2]])
+    chosen, (rule, steps) = space_for(model, space), METHODS[method]
+    out = ascend(KEY, model, objective, targets, np.array([0, 1]), space=chosen, method=rule, steps=steps, tile=2)
+    optimum = best_possible(model, objective, targets, chosen)
+    assert (out.scores <= optimum + 1e-3 * np.abs(optimum)).all()
+    gained = (out.scores - out.start_scores) / (optimum - out.start_scores)
+    assert (gained > (0.999 if method == "momentum" else 0.99)).all(), (gained, optimum)
+    assert chosen.domain.contains(out.images).all()
+    assert (out.scores >= out.start_scores).all()
+    direction = out.trace[:, 1:] > out.trace[:, :1]
+    assert direction[:, -1].all()
+
+
+def reference_classic(model, layer, target, image, steps):
+    """The classic rule as DESIGN.md words it, in numpy, one image."""
+
+    def value(image):
+        acts = model.apply(model.params, image[None])
+        return acts[layer][0, ..., target].mean()
+
+    grad = jax.jit(jax.value_and_grad(value))
+    scores = []
+    for step in range(steps):
+        score, g = grad(jnp.asarray(image))
+        scores.append(float(score))
+        g = np.asarray(g)
+        if step < steps - 1:
+            image = image + np.float32(0.01) * g / (np.sqrt(np.mean(g**2)) + np.float32(1e-7))
+            image = (image - image.mean()) / image.std()
+    return np.array(scores), image
+
+
+def test_classic_is_the_reference_rule(tiny):
+    space = space_for(tiny)
+    starts = make_starts(KEY, space, np.arange(3))
+    maps = np.array([2, 3, 4])
+    out = ascend(
+        KEY, tiny, Map("conv2_pre"), maps, np.arange(3), space=space, method=Classic(), steps=60, reports=3,
+        record_images=True,
+    )  # fmt: skip
+    assert out.trace_steps.tolist() == [0, 7, 14, 28, 59]
+    for i in range(3):
+        scores, image = reference_classic(tiny, "conv2_pre", maps[i], starts[i], 60)
+        np.testing.assert_allclose(out.trace[i], scores[out.trace_steps], rtol=1e-3)
+        np.testing.assert_allclose(out.changes[i, 1:], np.diff(scores)[out.trace_steps[1:] - 1], rtol=0.05, atol=1e-5)
+        assert out.changes[i, 0] == out.trace[i, 0]
+        np.testing.assert_allclose(out.trace_images[i, -1], image, atol=1e-2)
+    assert (out.evaluations == 60).all()
+
+
+def test_report_steps_double():
+    assert report_steps(600, 6) == (0, 9, 18, 36, 72, 144, 288, 599)
+    assert report_steps(30, 6) == (0, 1, 2, 4, 8, 16, 29)
+    assert report_steps(1, 6) == (0,)
+    assert report_steps(2, 0) == (0, 1)
+    assert report_steps(5, 99) == (0, 1, 2, 4)
+
+
+def test_images_give_their_scores_again(tiny):
+    space = space_for(tiny, "box")
+    out = ascend(KEY, tiny, Map("conv2"), np.array([2, 3, 4]), np.array([5, 6, 7]), space=space, steps=30)
+    again = np.asarray(tiny.apply(tiny.params, out.images)["conv2"]).mean((1, 2))[np.arange(3), [2, 3, 4]]
+    np.testing.assert_allclose(again, out.scores, rtol=1e-5)
+    starts = np.asarray(tiny.apply(tiny.params, make_starts(KEY, space, np.array([5, 6, 7])))["conv2"])
+    np.testing.assert_allclose(starts.mean((1, 2))[np.arange(3), [2, 3, 4]], out.start_scores, rtol=1e-5)
+
+
+def test_each_run_has_the_bits_it_has_alone(tiny):
+    maps, starts = np.array([2, 3, 4, 5, 2, 3, 0]), np.arange(7)
+    options = {"steps": 40, "tile": 4}
+    together = ascend(KEY, tiny, Map("conv2"), maps, starts, **options)
+    backwards = ascend(KEY, tiny, Map("conv2"), maps[::-1], starts[::-1], **options)
+    for i in range(7):
+        alone = ascend(KEY, tiny, Map("conv2"), maps[i : i + 1], starts[i : i + 1], **options)
+        for name in ("images", "scores", "trace", "status", "converged", "evaluations"):
+            np.testing.assert_array_equal(getattr(alone, name)[0], getattr(together, name)[i])
+            np.testing.assert_array_equal(getattr(backwards, name)[6 - i], getattr(together, name)[i])
+
+
+@dataclass(frozen=True)
+class Counting:
+    """An ``apply`` that counts how often it is traced."""
+
+    apply: object
+    traces: list = field(compare=False, hash=False)
+
+    def __call__(self, params, x):
+        self.traces.append(x.shape)
+        return self.apply(params, x)  # pyright: ignore[reportCallIssue]
+
+
+def test_one_trace_serves_all_maps_starts_and_parameters(tiny):
+    counting = Counting(tiny.apply, [])
+    model = replace(tiny, apply=counting)
+    options = {"steps": 7, "tile": 4, "space": space_for(tiny)}
+    ascend(KEY, model, Map("conv2"), np.array([0, 1]), np.array([0, 1]), **options)
+    first = len([shape for shape in counting.traces if shape[0] == 1])
+    for seed, maps in ((1, [2, 3, 4, 5, 0]), (2, [1])):
+        halved = replace(model, params=jax.tree.map(lambda leaf: leaf / 2, tiny.params))
+        ascend(jax.random.key(seed), halved, Map("conv2"), np.array(maps), np.arange(len(maps)), **options)
+    traced = [shape for shape in counting.traces if shape[0] == 1]
+    # jit traces the loop's body for init and for step, once each; looking at shapes is not tracing a program.
+    assert len(traced) == first + 0, traced
+
+
+def test_silent_maps_are_woken_and_dead_ones_said_to_be_silent(tiny):
+    start = np.array([0, 0, 0])
+    plain = ascend(KEY, tiny, Map("conv2"), np.array([0, 1, 3]), start, method=Classic(), steps=50)
+    assert plain.start_scores[:2].tolist() == [0, 0] and plain.scores[:2].tolist() == [0, 0]
+    assert plain.status[:2].tolist() == [SILENT, SILENT] and plain.status[2] != SILENT
+    woken = ascend(KEY, tiny, Map("conv2"), np.array([0, 1, 3]), start, steps=50)
+    assert woken.status[0] == SILENT and woken.scores[0] == 0 and woken.reactions[0] == pytest.approx(-1)
+    assert woken.start_scores[1] == 0 and woken.scores[1] > 0 and woken.status[1] != SILENT
+    assert woken.reactions[1] == woken.scores[1]
+
+
+def test_a_batch_survives_a_run_that_is_not_finite(tiny):
+    starts = make_starts(KEY, space_for(tiny, "box"), np.arange(3))
+    space = space_for(tiny, "box")
+
+    @dataclass(frozen=True)
+    class Cliff:
+        """NaN as soon as the first pixel is bright."""
+
+        def __call__(self, params, x):
+            acts = tiny.apply(params, x)
+            bad = jnp.where(x[:, 0, 0, 0] > 0.9, jnp.nan, 1.0)
+            return {**acts, "conv2_pre": acts["conv2_pre"] * bad[:, None, None, None]}
+
+    starts[1, 0, 0, 0] = space.high[0]
+    out = ascend(KEY, replace(tiny, apply=Cliff()), Map("conv2_pre"), np.array([2, 2, 3]), starts, space=space, steps=20)
+    assert out.status[1] == NOT_FINITE
+    assert {int(out.status[0]), int(out.status[2])} <= {COMPLETED, CONVERGED, NOT_FINITE}
+    assert np.isfinite(out.scores[[0, 2]]).all() and np.isfinite(out.images[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("method", [Classic(), Momentum()], ids=["classic", "momentum"])
+def test_early_stop_ends_converged_runs_and_changes_nothing_before(linear, method):
+    options = {"space": space_for(linear), "method": method, "steps": 600, "criterion": 1e-3, "tile": 4}
+    targets, starts = np.array([0, 1, 2]), np.arange(3)
+    full = ascend(KEY, linear, Map("maps"), targets, starts, **options)
+    short = ascend(KEY, linear, Map("maps"), targets, starts, stop=True, **options)
+    np.testing.assert_array_equal(full.converged, short.converged)
+    assert (full.converged > 0).all() and (full.status == CONVERGED).all() and (full.evaluations == 600).all()
+    np.testing.assert_array_equal(short.evaluations, short.converged + 1)
+    for i in range(3):
+        before = full.trace_steps <= full.converged[i]
+        np.testing.assert_allclose(short.trace[i, before], full.trace[i, before], rtol=1e-4)
+        after = short.trace[i, ~before]
+        assert (after == after[-1]).all()
+    assert (short.scores <= full.scores + 1e-3 * np.abs(full.scores)).all()
+
+
+def test_starts_can_be_images_and_are_projected(tiny):
+    wild = np.random.default_rng(0).normal(5, 3, (2, 8, 8, 1)).astype(np.float32)
+    out = ascend(KEY, tiny, Class(), np.array([0, 1]), wild, steps=1)
+    assert space_for(tiny).domain.contains(out.images).all()
+    standardised = (wild - wild.mean((1, 2, 3), keepdims=True)) / wild.std((1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(out.images, standardised, atol=1e-5)
+    assert out.trace_steps.tolist() == [0] and (out.scores == out.start_scores).all()
+
+
+def test_tiles_come_one_by_one(tiny):
+    seen = []
+    parts = ascend_tiles(
+        KEY, tiny, Map("conv2"), np.arange(6), np.arange(6), steps=3, tile=4,
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    first = next(parts)
+    assert first.scores.shape == (4,) and first.images.shape == (4, 8, 8, 1)
+    assert next(parts).scores.shape == (2,) and list(parts) == [] and seen == [(4, 6), (6, 6)]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"steps": -3}, "steps must be at least 1"),
+        ({"reports": -1}, "reports must not be negative"),
+        ({"criterion": -1.0}, "criterion is a relative change"),
+        ({"criterion": float("nan")}, "criterion is a relative change"),
+        ({"starts": np.arange(3)}, "one target per start"),
+        ({"starts": np.zeros((2, 8, 9, 1), np.float32)}, r"floats \[n, 8, 8, 1\]"),
+        ({"starts": np.array([0, -1])}, "numbered by integers"),
+        ({"starts": np.zeros(0, int), "targets": np.zeros(0, int)}, "no starts given"),
+        ({"targets": np.array([0, 6])}, "no map of conv2 6"),
+        ({"key": jax.random.PRNGKey(0)}, "typed key"),
+    ],
+)
+def test_what_does_not_fit_is_named(tiny, options, words):
+    arguments = {"key": KEY, "targets": np.array([0, 1]), "starts": np.array([0, 1]), **options}
+    key, targets, starts = (arguments.pop(name) for name in ("key", "targets", "starts"))
+    with pytest.raises(ValueError, match=words):
+        ascend(key, tiny, Map("conv2"), targets, starts, **arguments)
+
+
+def test_backtracking_returns_to_the_best_image(tiny):
+    """With absurd steps a run without backtracking wanders; with it, it comes back and ends near its best."""
+    wild, careful = Momentum(step=30.0, tolerance=float("inf")), Momentum(step=30.0, tolerance=0.1)
+    maps, starts = np.array([2, 3, 4, 5]), np.arange(4)
+    lost = ascend(KEY, tiny, Map("conv2_pre"), maps, starts, method=wild, steps=40)
+    kept = ascend(KEY, tiny, Map("conv2_pre"), maps, starts, method=careful, steps=40)
+    assert (kept.trace[:, -1] >= 0.9 * kept.scores).all()
+    assert kept.scores.mean() >= 0.99 * lost.scores.mean()
+
+
+def test_key_reuse_checker_finds_nothing(tiny):
+    with jax.debug_key_reuse(True):
+        ascend(jax.random.key(1), tiny, Map("conv2"), np.array([2]), np.array([3]), steps=3, tile=2)

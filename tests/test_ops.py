@@ -1,0 +1,102 @@
+"""Convolution and pooling against lax: values, gradients, other platforms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax import lax
+
+from oipjax import ops
+
+
+def reference_conv(x, w, stride, padding):
+    return lax.conv_general_dilated(x, w, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def reference_pool(x, window, stride, padding):
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *stride, 1), padding)
+
+
+sides = st.integers(1, 4)
+strides = st.tuples(st.integers(1, 3), st.integers(1, 3))
+explicit = st.tuples(st.tuples(st.integers(0, 2), st.integers(0, 2)), st.tuples(st.integers(0, 2), st.integers(0, 2)))
+paddings = st.one_of(st.sampled_from(["VALID", "SAME"]), explicit)
+
+
+def close(a, b):
+    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=2e-5, atol=2e-5)
+
+
+@given(st.integers(1, 3), st.integers(4, 9), st.integers(4, 9), sides, sides, sides, sides, strides, paddings, st.integers(0, 99))
+def test_conv2d_is_lax(n, h, w, c, k, kh, kw, stride, padding, seed):
+    rng = np.random.default_rng(seed)
+    x, kernel = (rng.normal(size=s).astype(np.float32) for s in ((n, h, w, c), (kh, kw, c, k)))
+    y, pull = jax.vjp(lambda x, w: ops.conv2d(x, w, stride, padding), x, kernel)
+    y_ref, pull_ref = jax.vjp(lambda x, w: reference_conv(x, w, stride, padding), x, kernel)
+    assert y.shape == y_ref.shape
+    close(y, y_ref)
+    dy = rng.normal(size=y.shape).astype(np.float32)
+    for got, wanted in zip(pull(dy), pull_ref(dy), strict=True):
+        close(got, wanted)
+
+
+@given(st.integers(1, 3), st.integers(4, 9), st.integers(4, 9), sides, sides, sides, strides, st.sampled_from(["VALID", "SAME"]), st.booleans(), st.integers(0, 99))
+def test_max_pool_is_lax_also_where_values_are_equal(n, h, w, c, kh, kw, stride, padding, ties, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, h, w, c)).astype(np.float32)
+    x = np.round(x) if ties else x
+    y, pull = jax.vjp(lambda x: ops.max_pool(x, (kh, kw), stride, padding), x)
+    y_ref, pull_ref = jax.vjp(lambda x: reference_pool(x, (kh, kw), stride, padding), x)
+    np.testing.assert_array_equal(y, y_ref)
+    dy = rng.normal(size=y.shape).astype(np.float32)
+    close(pull(dy)[0], pull_ref(dy)[0])
+
+
+@pytest.mark.parametrize("size", [(26, 26), (11, 11), (7, 10)])
+def test_windows_that_tile_the_image(size):
+    x = np.round(np.random.default_rng(0).normal(size=(2, *size, 3))).astype(np.float32)
+    y, pull = jax.vjp(lambda x: ops.max_pool(x), x)
+    y_ref, pull_ref = jax.vjp(lambda x: reference_pool(x, (2, 2), (2, 2), "VALID"), x)
+    np.testing.assert_array_equal(y, y_ref)
+    dy = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+    np.testing.assert_array_equal(pull(dy)[0], pull_ref(dy)[0])
+
+
+def test_under_vmap_and_jit():
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(4, 1, 8, 8, 2)).astype(np.float32), rng.normal(size=(3, 3, 2, 5)).astype(np.float32)
+
+    def score(conv, pool):
+        return jax.jit(jax.vmap(jax.grad(lambda x: jnp.sum(jnp.sin(pool(conv(x, w)))))))(x)
+
+    ours = score(ops.conv2d, ops.max_pool)
+    theirs = score(
+        lambda x, w: reference_conv(x, w, (1, 1), "VALID"), lambda x: reference_pool(x, (2, 2), (2, 2), "VALID")
+    )
+    close(ours, theirs)
+
+
+def test_each_platform_gets_its_own_program():
+    x, w = jnp.ones((1, 8, 8, 2)), jnp.ones((3, 3, 2, 4))
+    program = jax.jit(jax.grad(lambda x, w: ops.max_pool(ops.conv2d(x, w)).sum(), (0, 1))).trace(x, w)
+    cpu = program.lower(lowering_platforms=("cpu",)).as_text()
+    gpu = program.lower(lowering_platforms=("cuda",)).as_text()
+    assert "stablehlo.convolution" not in cpu and "select_and_scatter" not in cpu
+    assert "stablehlo.convolution" in gpu and "select_and_scatter" in gpu
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: ops.conv2d(jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 2, 4))), "equal c"),
+        (lambda: ops.conv2d(jnp.ones((8, 8, 3)), jnp.ones((3, 3, 3, 4))), "expects x"),
+        (lambda: ops.conv2d(jnp.ones((1, 2, 8, 3)), jnp.ones((3, 3, 3, 4))), "does not fit"),
+        (lambda: ops.max_pool(jnp.ones((8, 8, 3))), "expects x"),
+        (lambda: ops.max_pool(jnp.ones((1, 1, 8, 3))), "does not fit"),
+    ],
+)
+def test_bad_shapes_are_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
