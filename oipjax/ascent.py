@@ -41,7 +41,7 @@ class Problem:
     Attributes:
         apply: of the `Model`.
         objective: what to climb.
-        waking: how to wake a silent target; None if it cannot be silent, or if the method does not.
+        waking: when the target is silent, and how to wake it (if the method does); None if it cannot be silent.
         space: the image space.
         method: how to climb.
         reports: the steps at which the score is recorded, ascending; the last one ends the ascent.
@@ -208,8 +208,7 @@ def ascend_tiles(
     space = space or space_for(model)
     method = method or Momentum()
     tile = checked_tile(tile)
-    if not criterion >= 0:
-        raise ValueError(f"criterion is a relative change, 0 or more, got {criterion}")
+    recorded = check_plan(steps, reports, criterion)
     targets = objective.check(model, targets)
     starts = np.asarray(starts)
     if not len(starts):
@@ -226,10 +225,10 @@ def ascend_tiles(
     problem = Problem(
         model.apply,
         objective,
-        Waking.of(objective, model) if method.wakes else None,
+        Waking.of(objective, model),
         space,
         method,
-        report_steps(steps, reports),
+        recorded,
         criterion,
         stop,
         record_images,
@@ -246,6 +245,13 @@ def ascend_tiles(
         )
         if progress is not None:
             progress(min(first + tile, len(starts)), len(starts))
+
+
+def check_plan(steps: int, reports: int, criterion: float) -> tuple[int, ...]:
+    """The recorded steps of an ascent; a ValueError if one of the numbers is out of range."""
+    if not criterion >= 0:
+        raise ValueError(f"criterion is a relative change, 0 or more, got {criterion}")
+    return report_steps(steps, reports)
 
 
 def report_steps(steps: int, reports: int) -> tuple[int, ...]:
@@ -319,7 +325,8 @@ def _evaluate(problem: Problem, params, z: Array, target) -> tuple[Array, Array,
         image = problem.space.render(z)
         activations = {name: a[0] for name, a in problem.apply(params, image[None]).items()}
         score = problem.objective(activations, image, target)
-        return (problem.waking(activations, target) if problem.waking else score), score
+        wake = problem.waking if problem.method.wakes else None
+        return (wake(activations, target) if wake else score), score
 
     (reaction, score), gradient = jax.value_and_grad(value, has_aux=True)(z)
     return score, reaction, gradient

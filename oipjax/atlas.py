@@ -14,10 +14,9 @@ import numpy as np
 from jax import Array
 
 from oipjax import keys
-from oipjax.ascent import SILENT, Ascent, ascend, concatenate, report_steps
-from oipjax.ascent import NOT_FINITE as RUN_NOT_FINITE
+from oipjax.ascent import SILENT, Ascent, ascend, check_plan, concatenate
 from oipjax.images import Space, space_for
-from oipjax.methods import Momentum, Method
+from oipjax.methods import Method, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Map
 from oipjax.survey import Survey, checked_tile, survey
@@ -32,7 +31,7 @@ MAP_STATUS = {
 STATUS_NAMES = {UNRESOLVED: "unresolved", FOUND: "found", DEAD: "dead"}
 
 BY_SURVEY, BY_WAKING, BY_RESTART = "survey", "waking", "restart"
-PART_TILES = 4
+PART_TILES = 8
 REPORTS = 6
 
 Progress = Callable[[str, int, int], None]
@@ -120,7 +119,7 @@ class Study:
     keep: int = 4
     method: Method = Momentum()
     steps: int = 120
-    wake: int = 16
+    wake: int = 8
     criterion: float = 2e-4
     stop: bool = False
     tile: int | None = None
@@ -134,7 +133,7 @@ class Study:
             raise ValueError(f"maps must be one or more different indices, got {maps}")
         if self.wake < 0:
             raise ValueError(f"wake must not be negative, got {self.wake}")
-        report_steps(self.steps, REPORTS)
+        check_plan(self.steps, REPORTS, self.criterion)
         if not 1 <= self.keep <= self.draws:
             raise ValueError(f"keep must be between 1 and draws ({self.draws}), got {self.keep}")
         for name, value in (

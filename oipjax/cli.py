@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -19,13 +19,13 @@ from rich.text import Text
 
 import oipjax
 from oipjax import records
-from oipjax.ascent import SILENT, STATUS, ascend
+from oipjax.ascent import SILENT, STATUS, ascend, check_plan
 from oipjax.atlas import Study
 from oipjax.images import Fluctuation, Fluctuations, space_for
 from oipjax.methods import METHODS
-from oipjax.model import Model, flatten
+from oipjax.model import flatten
 from oipjax.objectives import Map
-from oipjax.survey import survey
+from oipjax.survey import checked_index, survey
 
 OUT = Path("oipjax-out")
 Formats = Literal["png", "pdf", "svg"]
@@ -43,7 +43,7 @@ def atlas(
     method: Literal["momentum", "classic"] = "momentum",
     space: Literal["standardised", "box"] = "standardised",
     recipe: tuple[str, ...] = (),
-    wake: int = 16,
+    wake: int = 8,
     criterion: float = 2e-4,
     stop: bool = False,
     seed: int = 0,
@@ -160,6 +160,9 @@ def oip(
     model, key = oipjax.load(checkpoint), _key(seed)
     layer = model.layer(layer or model.default_layer).name
     Map(layer).check(model, np.array([map]))
+    check_plan(steps, reports, criterion)
+    if start is not None:
+        checked_index([start])
     chosen = space_for(model, space, _recipes(recipe))
     folder = out or OUT / f"{model.name}-{layer}-map{map}"
     options = {"draws": draws, "steps": steps, "reports": reports, "start": start, "criterion": criterion, "stop": stop}
@@ -370,15 +373,19 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     columns = (
         TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=_stderr) as progress:
-        tasks: dict[str, Any] = {}
+    progress, tasks = Progress(*columns, console=_stderr), {}
 
-        def report(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:
-                tasks[phase] = progress.add_task(phase, total=total)
-            progress.update(tasks[phase], completed=done, total=total)
+    def report(phase: str, done: int, total: int) -> None:
+        if phase not in tasks:
+            tasks[phase] = progress.add_task(phase, total=total)
+            progress.start()
+        progress.update(tasks[phase], completed=done, total=total)
 
+    try:
         yield report
+    finally:
+        if tasks:
+            progress.stop()
 
 
 class _DownloadBar:

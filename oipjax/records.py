@@ -174,10 +174,12 @@ def read(folder: Path) -> tuple[Atlas, dict[str, Any]]:
     """
     manifest = read_manifest(folder)
     try:
-        with np.load(folder / ARRAYS, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ARRAY_NAMES}
+        arrays = _load_npz(folder / ARRAYS)
+        arrays = {name: arrays[name] for name in ARRAY_NAMES}
         with (folder / TABLE).open(newline="") as file:
             table = list(csv.DictReader(file))
+        if [int(row["map"]) for row in table] != arrays["maps"].tolist():
+            raise ValueError(f"{TABLE} and {ARRAYS} are about different maps")
         extra = {
             "reacted_fraction": np.array([float(row["reacted_fraction"]) for row in table]),
             "draws_seen": np.array([int(row["draws_seen"]) for row in table]),
@@ -291,8 +293,7 @@ def _store(parts: Path) -> Callable:
         file = parts / f"{name}.npz"
         # A part that cannot be read is a part that is not there: it is computed again.
         with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
-            with np.load(file, allow_pickle=False) as archive:
-                return {key: archive[key] for key in archive.files}
+            return _load_npz(file)
         arrays = compute()
         _write(file, _npz(arrays))
         return arrays
@@ -331,6 +332,11 @@ def _write(file: Path, content: bytes) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, file)
+
+
+def _load_npz(file: Path) -> dict[str, np.ndarray]:
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:

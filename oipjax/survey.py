@@ -19,7 +19,7 @@ from oipjax.images import Space, space_for
 from oipjax.model import Model
 from oipjax.objectives import Map, Waking, spatial_mean
 
-TILES = {"cpu": 64}
+TILES = {"cpu": 32}
 DEFAULT_TILE = 2048
 MAX_DRAWS = 2**32 - 1
 
@@ -126,13 +126,19 @@ def make_starts(key: Array, space: Space, index: np.ndarray, *, tile: int | None
         tile: the survey's tile.
     """
     tile, stream = checked_tile(tile), keys.stream(key, keys.SURVEY)
-    index = np.asarray(index)
-    if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer) or (index < 0).any() or (index > MAX_DRAWS).any():
-        raise ValueError(f"starts are numbered by integers [n] from 0 to {MAX_DRAWS}, got {index.dtype} {index.shape}")
+    index = checked_index(index)
     parts = [
         _make_starts(space, stream, padded(part.astype(np.uint32), tile))[: len(part)] for part in tiles(index, tile)
     ]
     return np.concatenate(parts)
+
+
+def checked_index(index) -> np.ndarray:
+    """Numbers of starts as an integer array ``[n]``; a ValueError if they are not."""
+    index = np.asarray(index)
+    if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer) or (index < 0).any() or (index > MAX_DRAWS).any():
+        raise ValueError(f"starts are numbered by integers [n] from 0 to {MAX_DRAWS}, got {index.dtype} {index.shape}")
+    return index
 
 
 def default_tile() -> int:

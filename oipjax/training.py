@@ -45,7 +45,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     schedule: Literal["constant", "cosine", "exponential", "inverse", "piecewise"] = "cosine"
     momentum: float = 0.9
-    l2: float = 1e-4
+    l2: float = 3e-4
     epochs: int = 12
     batch: int = 64
     validation: int = 5000

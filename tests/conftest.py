@@ -67,7 +67,9 @@ def tiny() -> Model:
     params = jax.tree.map(np.array, cnn.init(jax.random.key(5), TINY))
     params["conv2"]["kernel"][..., 0] = 0
     params["conv2"]["bias"][:2] = (-1.0, -4.5)
-    return cnn.model(jax.tree.map(jnp.asarray, params), TINY, name="tiny", mean=(0.1,), std=(0.3,), classes=tuple("abc"))
+    return cnn.model(
+        jax.tree.map(jnp.asarray, params), TINY, name="tiny", mean=(0.1,), std=(0.3,), classes=tuple("abc")
+    )
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ class TestEverySpace:
     def test_tangent_is_the_gradient_through_the_projection(self, space):
         z = space.project(3 * jax.random.normal(jax.random.key(2), SHAPE))
         g = jax.random.normal(jax.random.key(3), SHAPE)
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
             z, g = (jnp.asarray(np.asarray(a), jnp.float64) for a in (z, g))
             z = z if isinstance(space, Box) else standardise(z)
             step = (np.asarray(space.project(z + 1e-6 * g)) - np.asarray(z)) / 1e-6
@@ -58,7 +58,7 @@ def test_any_recipe_is_standardised_and_depends_on_its_key_alone():
     def roughness(images):
         return np.abs(np.diff(images, axis=1)).mean()
 
-    assert roughness(batch[which == 1]) < 0.5 * roughness(batch[which == 0])
+    assert roughness(batch[which == 1]) < 0.7 * roughness(batch[which == 0])
 
 
 def test_zero_weights_do_not_matter():

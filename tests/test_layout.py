@@ -7,7 +7,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "oipjax"
-TOP = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "oipjax", "experiments", "tests", "checkpoints"}
+TOP = {
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "oipjax",
+    "experiments",
+    "tests",
+    "checkpoints",
+}
 ORDER = (
     ("model", "ops", "keys"),
     ("objectives", "images", "transforms", "methods"),

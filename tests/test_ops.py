@@ -29,7 +29,18 @@ def close(a, b):
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=2e-5, atol=2e-5)
 
 
-@given(st.integers(1, 3), st.integers(4, 9), st.integers(4, 9), sides, sides, sides, sides, strides, paddings, st.integers(0, 99))
+@given(
+    st.integers(1, 3),
+    st.integers(4, 9),
+    st.integers(4, 9),
+    sides,
+    sides,
+    sides,
+    sides,
+    strides,
+    paddings,
+    st.integers(0, 99),
+)
 def test_conv2d_is_lax(n, h, w, c, k, kh, kw, stride, padding, seed):
     rng = np.random.default_rng(seed)
     x, kernel = (rng.normal(size=s).astype(np.float32) for s in ((n, h, w, c), (kh, kw, c, k)))
@@ -42,7 +53,18 @@ def test_conv2d_is_lax(n, h, w, c, k, kh, kw, stride, padding, seed):
         close(got, wanted)
 
 
-@given(st.integers(1, 3), st.integers(4, 9), st.integers(4, 9), sides, sides, sides, strides, st.sampled_from(["VALID", "SAME"]), st.booleans(), st.integers(0, 99))
+@given(
+    st.integers(1, 3),
+    st.integers(4, 9),
+    st.integers(4, 9),
+    sides,
+    sides,
+    sides,
+    strides,
+    st.sampled_from(["VALID", "SAME"]),
+    st.booleans(),
+    st.integers(0, 99),
+)
 def test_max_pool_is_lax_also_where_values_are_equal(n, h, w, c, kh, kw, stride, padding, ties, seed):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, h, w, c)).astype(np.float32)

@@ -1,14 +1,16 @@
 """A trained network on disk: Orbax for the parameters, ``checkpoint.json`` for everything else.
 
 Orbax alone restores flipped bits and other shapes in silence, so the JSON holds a sha256 over all parameters and loading
-checks it, together with every shape that the architecture wants.
+checks it, together with every shape that the architecture wants. It also holds the sha256 of each file that Orbax wrote,
+so that damage is named before anything tries to read it.
 """
 
+import hashlib
 import json
 import logging
 import os
 import shutil
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +63,14 @@ def load(path: str | Path = DEFAULT) -> Model:
         mean, std = (tuple(float(v) for v in facts["normalisation"][part]) for part in ("mean", "std"))
         classes = tuple(str(label) for label in facts["classes"])
         kind = facts["architecture"]["type"]
+        files = {str(file): str(digest) for file, digest in facts["files"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder / FILE}: damaged ({type(error).__name__}: {error})") from None
     if kind != "CNN" or facts.get("schema") != SCHEMA:
         raise ValueError(
             f"{folder / FILE}: schema {facts.get('schema')} of type {kind!r}; this version reads {SCHEMA}, CNN"
         )
+    _check_files(folder, files)
     params = _restore(folder / "params")
     wanted = jax.eval_shape(lambda key: cnn.init(key, config), jax.random.key(0))
     wanted = {path: (leaf.shape, leaf.dtype) for path, leaf in _flat_shapes(wanted).items()}
@@ -115,6 +119,11 @@ def save(folder: str | Path, model: Model, facts: dict[str, Any], *, overwrite: 
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     _store(new / "params", jax.tree.map(np.asarray, model.params))
+    described["files"] = {
+        file.relative_to(new).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted((new / "params").rglob("*"))
+        if file.is_file()
+    }
     (new / FILE).write_text(json.dumps(described, indent=1) + "\n")
     if folder.exists():
         shutil.rmtree(folder)
@@ -143,9 +152,14 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def architecture_fields() -> tuple[str, ...]:
-    """Names of what an architecture is described by."""
-    return tuple(field.name for field in fields(cnn.CNNConfig))
+def _check_files(folder: Path, files: dict[str, str]) -> None:
+    for name, digest in files.items():
+        try:
+            content = (folder / name).read_bytes()
+        except OSError as error:
+            raise ValueError(f"{folder / name}: missing or damaged ({error.strerror})") from None
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError(f"{folder / name}: damaged: its sha256 is not the one in {FILE}")
 
 
 def _orbax():

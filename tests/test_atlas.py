@@ -1,0 +1,122 @@
+"""The study over all maps: verdicts, independence, repeatability."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import oipjax
+from oipjax.atlas import BY_SURVEY, BY_WAKING, FOUND, UNRESOLVED, Study
+from oipjax.methods import Classic
+
+KEY = jax.random.key(3)
+OPTIONS = {"draws": 64, "keep": 3, "steps": 20, "wake": 2, "tile": 8}
+ARRAYS = [field.name for field in dataclasses.fields(oipjax.Atlas) if field.name not in ("model", "layer")]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny) -> oipjax.Atlas:
+    return oipjax.atlas(KEY, tiny, "conv2", **OPTIONS)
+
+
+def test_one_verdict_for_each_map(whole, tiny):
+    assert whole.model == "tiny" and whole.layer == "conv2"
+    assert whole.status.tolist() == [UNRESOLVED, FOUND, FOUND, FOUND, FOUND, FOUND]
+    assert whole.counts == {"maps": 6, "found": 5, "dead": 0, "unresolved": 1}
+    assert whole.found_by.tolist()[:3] == ["", BY_WAKING, BY_SURVEY]
+    assert whole.reacted_fraction[:2].tolist() == [0, 0] and (whole.reacted_fraction[2:] > 0).all()
+    assert whole.draws_seen.tolist() == [66, 64, 64, 64, 64, 64]
+    assert whole.gradient_evaluations.tolist() == [20 * 5, *[20 * 3] * 5]
+    assert np.isnan(whole.bound).all()
+    assert (np.diff(whole.scores, axis=1) <= 0).all(), "the best comes first"
+    assert (whole.scores >= whole.start_scores).all() and (whole.scores[0] == 0).all()
+    assert (whole.start_index[1:] >= 0).all() and (whole.start_index < 64).all()
+    shape = (6, 3, 8, 8, 1)
+    assert whole.images.shape == shape and whole.trace.shape == (6, 3, len(whole.trace_steps))
+
+
+def test_scores_come_from_the_images(whole, tiny):
+    images = whole.images.reshape(-1, 8, 8, 1)
+    again = np.asarray(tiny.apply(tiny.params, images)["conv2"]).mean((1, 2)).reshape(6, 3, 6)
+    again = again[np.arange(6), :, np.arange(6)]
+    np.testing.assert_allclose(again, whole.scores, rtol=1e-5)
+
+
+def test_the_same_key_gives_the_same_bits_and_another_key_others(whole, tiny):
+    same, other = (oipjax.atlas(key, tiny, "conv2", **OPTIONS) for key in (KEY, jax.random.key(4)))
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(same, name), getattr(whole, name))
+    assert not np.array_equal(other.images, whole.images) and not np.array_equal(other.start_index, whole.start_index)
+
+
+@pytest.mark.parametrize("maps", [(4,), (5, 1, 0)])
+def test_maps_do_not_depend_on_what_else_is_asked(whole, tiny, maps):
+    some = oipjax.atlas(KEY, tiny, "conv2", maps=maps, **OPTIONS)
+    for name in ARRAYS:
+        if name != "trace_steps":
+            np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[list(maps)], err_msg=name)
+
+
+def test_shipped_map_120_alone_is_map_120_in_the_crowd():
+    model = oipjax.load()
+    options = {"draws": 96, "keep": 2, "steps": 12, "wake": 0}
+    crowd = oipjax.atlas(KEY, model, "conv3", maps=tuple(range(100, 128)), **options)
+    alone = oipjax.atlas(KEY, model, "conv3", maps=(120,), **options)
+    for name in ("images", "scores", "trace", "start_index", "start_scores", "run_status"):
+        np.testing.assert_array_equal(getattr(alone, name)[0], getattr(crowd, name)[20], err_msg=name)
+
+
+def test_the_classic_method_leaves_silent_maps_alone(tiny):
+    out = oipjax.atlas(KEY, tiny, "conv2", method=Classic(), **OPTIONS)
+    assert out.status.tolist()[:2] == [UNRESOLVED, UNRESOLVED]
+
+
+def test_layers_without_a_floor_have_no_silent_maps(tiny):
+    for layer in ("conv2_pre", "logits"):
+        out = oipjax.atlas(KEY, tiny, layer, **OPTIONS)
+        assert (out.status == FOUND).all() and (out.draws_seen == 64).all()
+
+
+def test_dense_layers_and_boxes(tiny):
+    space = oipjax.space_for(tiny, "box")
+    out = oipjax.atlas(KEY, tiny, "dense1", space=space, **OPTIONS)
+    assert out.images.shape == (5, 3, 8, 8, 1) and space.domain.contains(out.images.reshape(-1, 8, 8, 1)).all()
+
+
+def test_parts_are_asked_for_once_and_used(tiny, whole):
+    parts, computed = {}, []
+
+    def store(name, compute):
+        if name not in parts:
+            computed.append(name)
+            parts[name] = compute()
+        return parts[name]
+
+    study = Study(KEY, tiny, "conv2", **OPTIONS)
+    first = study.run(store)
+    assert computed == ["survey", "ascent-00000", "wake-00000"]
+    second = study.run(store)
+    assert len(computed) == 3
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(first, name), getattr(whole, name))
+        np.testing.assert_array_equal(getattr(second, name), getattr(whole, name))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"layer": "conv7"}, "no layer 'conv7'; it has"),
+        ({"maps": (0, 6)}, "no map of conv2 6"),
+        ({"maps": (1, 1)}, "different indices"),
+        ({"maps": ()}, "different indices"),
+        ({"draws": 0}, "keep must be between 1 and draws"),
+        ({"keep": 0}, "keep must be between"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"wake": -1}, "wake must not be negative"),
+        ({"tile": -8}, "tile must be at least 1"),
+    ],
+)
+def test_bad_plans_are_refused_before_anything_runs(tiny, options, words):
+    with pytest.raises(ValueError, match=words):
+        Study(KEY, tiny, **{"layer": "conv2", **options})

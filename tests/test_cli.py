@@ -1,0 +1,239 @@
+"""Every command on a tiny network, and every kind of bad input: one short message, exit code 2."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from oipjax import cli
+from oipjax.networks import checkpoint, cnn
+
+SMALL = ["--draws", "64", "--steps", "8", "--tile", "8"]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache_and_folder(monkeypatch, tmp_path_factory, tmp_path):
+    monkeypatch.setattr(cli, "_use_compilation_cache", lambda: None)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def call(capfd):
+    def run(*arguments):
+        try:
+            code = cli.main([str(a) for a in arguments])
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def arrays(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "oips.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+def test_atlas(call, tiny_folder):
+    code, out, err = call("atlas", "--checkpoint", tiny_folder, *SMALL)
+    assert code == 0 and "found 5 of 6 maps of conv2, 1 unresolved in" in out
+    folder = Path("oipjax-out/tiny-conv2")
+    assert str(folder / "atlas.png") in out and (folder / "atlas.png").stat().st_size > 10_000
+    assert "survey" in err and "ascent" in err and "wake" in err
+    assert json.loads((folder / "manifest.json").read_text())["config"]["draws"] == 64
+    code, out, _ = call("atlas", "--checkpoint", tiny_folder, *SMALL)
+    assert code == 0 and "finished before" in out
+    code, _, err = call("atlas", "--checkpoint", tiny_folder, *SMALL, "--seed", 1)
+    assert code == 2 and "--overwrite" in err and "key.data" in err
+    before = arrays(folder)
+    assert call("atlas", "--checkpoint", tiny_folder, *SMALL, "--overwrite")[0] == 0
+    again = arrays(folder)
+    assert all(np.array_equal(before[name], again[name], equal_nan=name == "bound") for name in before)
+    assert call("atlas", "--checkpoint", tiny_folder, *SMALL, "--seed", 1, "--overwrite")[0] == 0
+    assert not np.array_equal(before["images"], arrays(folder)["images"])
+
+
+def test_atlas_with_everything_said(call, tiny_folder):
+    code, out, _ = call(
+        "atlas", "--checkpoint", tiny_folder, *SMALL, "--layer", "conv1", "--maps", "0,2-3", "--keep", 2, "--method",
+        "classic", "--space", "box", "--recipe", "2:1", "4:1,8:.5~0.5", "--wake", 0, "--stop", "--criterion", "1e-3",
+        "--format", "png", "svg", "--out", "there/patterns",
+    )  # fmt: skip
+    assert code == 0, out
+    assert sorted(p.name for p in Path("there/patterns").iterdir()) == [
+        "atlas.png", "atlas.svg", "manifest.json", "maps.csv", "oips.npz",
+    ]  # fmt: skip
+    found = arrays(Path("there/patterns"))
+    assert found["maps"].tolist() == [0, 2, 3] and found["images"].shape == (3, 2, 8, 8, 1)
+    config = json.loads(Path("there/patterns/manifest.json").read_text())["config"]
+    assert config["method"]["name"] == "Classic" and len(config["space"]["starts"]["recipes"]) == 2
+
+
+def test_oip(call, tiny_folder):
+    common = ["oip", "--checkpoint", tiny_folder, "--draws", 64, "--tile", 8, "--steps", 40, "--reports", 3]
+    code, out, _ = call(*common, "--map", 3)
+    assert code == 0 and "map 3 of conv2" in out
+    rows = [line.split() for line in out.splitlines()]
+    assert [row[0] for row in rows if row and row[0].isdecimal()] == ["0", "5", "10", "20", "39"]
+    folder = Path("oipjax-out/tiny-conv2-map3")
+    assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "oip.csv", "oip.npz", "oip.png"]
+    with np.load(folder / "oip.npz") as file:
+        assert file["trace_images"].shape == (1, 5, 8, 8, 1) and file["trace_steps"].tolist() == [0, 5, 10, 20, 39]
+    assert call(*common, "--map", 3)[1].startswith("finished before")
+    code, _, err = call(*common, "--map", 3, "--seed", 4)
+    assert code == 2 and "--overwrite" in err
+    assert call(*common, "--map", 3, "--seed", 4, "--start", 17, "--overwrite")[0] == 0
+    assert json.loads((folder / "manifest.json").read_text())["start"] == 17
+
+
+def test_oip_says_when_a_map_is_silent(call, tiny_folder):
+    code, out, _ = call("oip", "--checkpoint", tiny_folder, "--map", 0, *SMALL)
+    assert code == 0 and "silent: the map never rose above its floor" in out and "--method momentum" in out
+
+
+def test_layers(call, tiny_folder):
+    code, out, _ = call("layers", "--checkpoint", tiny_folder)
+    assert code == 0 and "conv2_pre" in out and "logits" in out and "tiny: images 8 x 8 x 1" in out
+    code, out, _ = call("layers")
+    assert code == 0 and "conv3" in out and "128" in out
+
+
+def test_train_on_the_sample_and_use_what_it_made(call):
+    with jax.numpy_dtype_promotion("standard"):  # optax is exempt
+        code, out, err = call(
+            "train", "--data", "sample", "--epochs", 2, "--filters", 4, 6, "--pools", 2, 2, "--dense", 8, "--out", "net",
+            "--name", "mine", "--learning-rate", "3e-3",
+        )  # fmt: skip
+    assert code == 0 and "of 200 test images right" in out and "epoch   2" in err
+    assert {p.name for p in Path("net").iterdir()} == {"checkpoint.json", "params", "curves.png", "confusion.png"}
+    facts = checkpoint.read_facts(Path("net"))
+    assert facts["name"] == "mine" and len(facts["training"]["history"]) == 2
+    assert facts["training"]["config"]["validation"] == 66
+    code, out, _ = call("atlas", "--checkpoint", "net", *SMALL)
+    assert code == 0 and "of 6 maps of conv2" in out
+    code, _, err = call("train", "--data", "sample", "--out", "net")
+    assert code == 2 and "--overwrite" in err
+
+
+def test_version_and_help(call):
+    assert call("--version")[1].startswith("oipjax 0.")
+    for command in cli.COMMANDS:
+        code, out, _ = call(command, "--help")
+        assert code == 0 and f"Example: oipjax {command}" in out and "default:" in out
+    code, out, err = call()
+    assert code == 2 and "atlas" in out + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["atlas", "--layer", "conv9"], "no layer 'conv9'; it has conv1_pre, conv1, pool1"),
+        (["atlas", "--maps", "0,6"], "no map of conv2 6: there are 6, counted from 0"),
+        (["atlas", "--maps", "x"], "--maps takes all, or indices and ranges"),
+        (["atlas", "--maps", "-1"], "--maps takes all, or indices and ranges"),
+        (["atlas", "--maps", "5-3"], "names no map"),
+        (["atlas", "--draws", "0"], "keep must be between 1 and draws (0)"),
+        (["atlas", "--keep", "0"], "keep must be between 1"),
+        (["atlas", "--steps", "-5"], "steps must be at least 1, got -5"),
+        (["atlas", "--wake", "-1"], "wake must not be negative"),
+        (["atlas", "--criterion", "-1"], "criterion is a relative change"),
+        (["atlas", "--tile", "0"], "tile must be at least 1"),
+        (["atlas", "--seed", "-1"], "--seed must be between 0"),
+        (["atlas", "--recipe", "3:0"], "weights must be"),
+        (["atlas", "--out", "a-file"], "is a file"),
+        (["atlas", "--out", "full"], "no record and not empty"),
+        (["atlas", "--method", "newton"], "newton"),
+        (["atlas", "--space", "cube"], "cube"),
+        (["atlas", "--draws", "many"], "many"),
+        (["atlas", "--nonsense"], "nonsense"),
+        (["oip", "--map", "6"], "no map of conv2 6"),
+        (["oip", "--map", "-1"], "no map of conv2 -1"),
+        (["oip"], "--map"),
+        (["oip", "--map", "3", "--steps", "0"], "steps must be at least 1"),
+        (["oip", "--map", "3", "--start", "-2"], "numbered by integers"),
+        (["layers", "--checkpoint", "nowhere"], "no checkpoint there"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_bad_input_gets_one_short_message_and_exit_code_2(call, tiny_folder, arguments, words):
+    Path("a-file").write_text("x")
+    Path("full").mkdir()
+    Path("full/thesis.tex").write_text("x")
+    if arguments[0] in ("atlas", "oip"):
+        arguments = [*arguments, "--checkpoint", tiny_folder]
+    code, out, err = call(*arguments)
+    text = " ".join((out + err).split())
+    assert code == 2 and words in text and "Traceback" not in text
+    if "╭" not in text:
+        assert len(err.splitlines()) == 1 and err.startswith("oipjax: ")
+    assert not Path("oipjax-out").exists() and Path("a-file").read_text() == "x"
+
+
+def test_checkpoints_that_cannot_be_used(call, tiny, tiny_folder):
+    file = max((tiny_folder / "params").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 16
+    file.write_bytes(content)
+    code, _, err = call("atlas", "--checkpoint", tiny_folder)
+    assert code == 2 and "damaged" in err and len(err.splitlines()) == 1
+    bad = jax.tree.map(np.array, tiny.params)
+    bad["conv1"]["bias"][0] = np.inf
+    folder = checkpoint.save("bad", cnn.model(bad, tiny.apply.config), {})
+    code, _, err = call("atlas", "--checkpoint", folder)
+    assert code == 2 and "NaN or infinity in the parameters conv1/bias" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "nowhere"], "no such folder"),
+        (["--data", "."], "missing train-images-idx3-ubyte.gz"),
+        (["--data", "sample", "--epochs", "0"], "epochs must be at least 1"),
+        (["--data", "sample", "--filters", "4"], "one pool per convolution"),
+        (["--data", "sample", "--kernel", "20"], "too small"),
+        (["--data", "sample", "--validation", "790"], "fewer than a batch"),
+        (["--data", "sample", "--learning-rate", "0"], "learning_rate must be positive"),
+    ],
+)
+def test_bad_training_input(call, arguments, words):
+    code, _, err = call("train", *arguments)
+    assert code == 2 and words in err and "Traceback" not in err and not Path("oipjax-out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(call, tiny_folder):
+    Path("file").write_text("x")
+    code, _, err = call("atlas", "--checkpoint", tiny_folder, *SMALL, "--out", "file/below")
+    assert code == 2 and "file" in err and "Traceback" not in err
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tiny_folder, tmp_path):
+    """A real process, stopped by Ctrl-C in the middle, then called again."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "oipjax.cli", "atlas", "--checkpoint", str(tiny_folder), "--draws", "64"]
+    command += ["--tile", "4", "--keep", "60", "--steps", "4000", "--wake", "0", "--out"]
+    process = subprocess.Popen([*command, "broken"], env=environment, stderr=subprocess.PIPE, text=True)
+    first = Path("broken/parts/ascent-00000.npz")
+    deadline = time.monotonic() + 120
+    while not first.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "the same call goes on from there" in err and "Traceback" not in err
+    assert not Path("broken/manifest.json").exists()
+    kept = first.stat().st_mtime_ns
+    assert kept
+    again = subprocess.run([*command, "broken"], env=environment, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(Path("broken/manifest.json").read_text())["resumed"]
+    straight = subprocess.run([*command, "straight"], env=environment, capture_output=True, text=True, timeout=300)
+    assert straight.returncode == 0, straight.stderr
+    assert Path("broken/oips.npz").read_bytes() == Path("straight/oips.npz").read_bytes()

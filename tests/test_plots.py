@@ -1,0 +1,99 @@
+"""Figures: nothing clipped, nothing overlapping, every map on the page."""
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from oipjax import plots
+from oipjax.atlas import DEAD, FOUND, UNRESOLVED, Atlas
+
+
+def made_up(count: int, channels: int = 1, side: int = 28) -> Atlas:
+    rng = np.random.default_rng(0)
+    status = np.full(count, FOUND, np.uint8)
+    status[1::5], status[2::7] = UNRESOLVED, DEAD
+    scores = 10.0 ** rng.uniform(-4, 4, (count, 2))
+    one = np.zeros((count, 2))
+    return Atlas(
+        model="a-network", layer="conv3", maps=np.arange(count, dtype=np.int32) * 3, status=status,
+        run_status=one.astype(np.uint8), images=rng.normal(size=(count, 2, side, side, channels)).astype(np.float32),
+        scores=scores, reactions=scores, start_index=one.astype(np.int64), start_scores=one, trace=one[..., None],
+        trace_steps=np.zeros(1, np.int32), bound=np.full(count, np.nan), reacted_fraction=one[:, 0],
+        draws_seen=one[:, 0].astype(int), gradient_evaluations=one[:, 0].astype(int), found_by=np.full(count, ""),
+    )  # fmt: skip
+
+
+def check_text(figure) -> list:
+    """Every text lies inside the page and none lies on another."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    width, height = canvas.get_width_height()
+    texts = [text for axes in figure.axes for text in axes.texts] + list(figure.texts)
+    boxes = []
+    for text in texts:
+        if not text.get_text():
+            continue
+        box = text.get_window_extent(renderer)
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text.get_text()
+        boxes.append((text.get_text(), box.x0, box.x1, box.y0, box.y1))
+    for i, (a, ax0, ax1, ay0, ay1) in enumerate(boxes):
+        for b, bx0, bx1, by0, by1 in boxes[i + 1 :]:
+            assert min(ax1, bx1) <= max(ax0, bx0) + 0.5 or min(ay1, by1) <= max(ay0, by0) + 0.5, (a, b)
+    return [box[0] for box in boxes]
+
+
+@pytest.mark.parametrize(("count", "channels"), [(1, 1), (3, 3), (32, 1), (64, 2), (128, 1), (256, 1)])
+def test_the_atlas_shows_every_map_and_fits_on_a_page(count, channels):
+    atlas = made_up(count, channels, side=12)
+    figure = plots.atlas_figure(atlas, "how it was made")
+    width, height = figure.get_size_inches()
+    assert width == pytest.approx(8.27) and height <= 11.7
+    texts = check_text(figure)
+    assert {str(number) for number in atlas.maps} <= set(texts)
+    assert texts.count("silent") == (atlas.status == UNRESOLVED).sum()
+    assert texts.count("dead") == (atlas.status == DEAD).sum()
+    assert len(figure.axes[0].images) == (atlas.status == FOUND).sum()
+    sizes = [text.get_fontsize() for text in figure.axes[0].texts if text.get_text() == "0"]
+    assert min(sizes) >= 4
+
+
+def test_the_strip_shows_every_step_twice():
+    steps = [0, 9, 18, 36, 72, 144, 288, 599]
+    images = np.random.default_rng(0).normal(size=(8, 28, 28, 1))
+    figure = plots.oip_figure("t", steps, images, np.linspace(1, 300, 8), np.geomspace(1, 1e-3, 8), "note")
+    check_text(figure)
+    assert sum(bool(axes.images) for axes in figure.axes) == 16
+    single = plots.oip_figure("t", [0], images[:1], np.ones(1), np.ones(1))
+    FigureCanvasAgg(single).draw()
+
+
+def test_contrast_keeps_the_order_and_the_range():
+    image = np.linspace(-3, 5, 50).reshape(5, 10, 1)
+    shown = plots.contrast(image, 3.0)
+    assert shown.shape == (5, 10) and shown.min() >= 0 and shown.max() <= 1
+    assert (np.diff(shown.ravel()) >= 0).all() and shown.mean() == pytest.approx(0.5)
+    assert plots.contrast(np.zeros((4, 4, 3)), 2.0).shape == (4, 4, 3)
+    assert (plots.contrast(np.zeros((4, 4, 1)), 2.0) == 0.5).all()
+    assert plots.contrast(np.ones((4, 4, 2)), 2.0).shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (12.34, "12.3"), (0.00208, "0.0021"), (0.45, "0.450"), (3e-5, "3.0e-05"), (1234.0, "1234")],
+)
+def test_numbers_are_short(value, text):
+    assert plots._number(value) == text
+
+
+def test_training_figures():
+    from oipjax.training import Epoch
+
+    history = [Epoch(i, 1 / i, 1 - 0.1 / i, 1 - 0.2 / i, 2 / i, 1e-3) for i in range(1, 6)]
+    for figure in (
+        plots.history_figure(history, 4, "t"),
+        plots.history_figure([e._replace(validation_accuracy=np.nan, validation_loss=np.nan) for e in history], 5, "t"),
+        plots.confusion_figure(np.diag([90, 95, 99]) + 1, "abc", "t"),
+        plots.confusion_figure(np.diag([90, 95, 99]), "abc", "perfect"),
+    ):
+        check_text(figure)

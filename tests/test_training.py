@@ -1,0 +1,166 @@
+"""Training: optimisers, schedules, what is kept, and that the same seed gives the same network."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from oipjax import data, training
+from oipjax.networks import cnn
+from oipjax.training import TrainConfig
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(autouse=True)
+def _optax_is_exempt_from_strict_promotion():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def squares() -> data.Dataset:
+    """Three classes that a network can tell apart at once: the bright third of the image."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 400).astype(np.uint8)
+    images = rng.integers(0, 60, (400, 8, 8, 1)).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[:, 2 * label : 2 * label + 3] += 120
+    return data.Dataset(
+        "squares", data.Split(images[:300], labels[:300]), data.Split(images[300:], labels[300:]), tuple("abc")
+    )
+
+
+NETWORK = cnn.CNNConfig((8, 8, 1), (4, 6), 3, (2, 1), (5,), 3)
+CONFIG = TrainConfig(NETWORK, epochs=4, batch=20, validation=60, learning_rate=3e-3)
+
+
+def run(config, dataset, key=KEY):
+    return list(training.train(key, config, dataset))[-1][1]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
+def test_every_optimizer_learns(squares, optimizer):
+    rate = {"adam": 3e-3, "rmsprop": 1e-3, "sgd": 2e-2}[optimizer]
+    trained = run(replace(CONFIG, optimizer=optimizer, learning_rate=rate, epochs=8), squares)
+    assert trained.test_accuracy > 0.9, trained.history
+    assert trained.confusion.sum() == 100 and trained.confusion.shape == (3, 3)
+    assert trained.test_accuracy == np.trace(trained.confusion) / 100
+    assert trained.history[-1].loss < trained.history[0].loss
+
+
+def test_the_best_epoch_is_kept(squares):
+    trained = run(replace(CONFIG, epochs=6), squares)
+    held = [epoch.validation_accuracy for epoch in trained.history]
+    assert trained.best_epoch == int(np.argmax(held)) + 1
+    images, labels = squares.train.images[240:], squares.train.labels[240:]
+    confusion, loss = training.evaluate(trained.model, trained.model.params, data.Split(images, labels))
+    assert np.trace(confusion) / 60 == max(held)
+    assert loss == pytest.approx(trained.history[trained.best_epoch - 1].validation_loss, rel=1e-4)
+
+
+def test_the_same_seed_gives_the_same_network(squares):
+    first, second, other = run(CONFIG, squares), run(CONFIG, squares), run(CONFIG, squares, jax.random.key(1))
+    equal = jax.tree.map(np.array_equal, first.model.params, second.model.params)
+    assert jax.tree.all(equal) and first.history == second.history
+    kernels = [
+        (first.model.params[layer]["kernel"], other.model.params[layer]["kernel"]) for layer in first.model.params
+    ]
+    assert not any(np.array_equal(a, b) for a, b in kernels)
+
+
+def test_l2_is_the_gradient_of_the_sum_of_squares_of_kernels():
+    params = jax.tree.map(lambda leaf: leaf + 1, cnn.init(KEY, NETWORK))
+    config = replace(CONFIG, optimizer="sgd", schedule="constant", momentum=0.0, learning_rate=1.0, l2=0.1)
+    tx = training.optimizer(config, 10)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(zeros, tx.init(params), params)
+    penalty = jax.grad(
+        lambda p: 0.1 * sum(jnp.sum(jnp.square(p[layer]["kernel"])) for layer in p)  # pyright: ignore[reportArgumentType]
+    )(params)
+    jax.tree.map(lambda u, g: np.testing.assert_allclose(u, -g, rtol=1e-6), updates, penalty)
+    assert all(not np.any(updates[layer]["bias"]) for layer in updates)
+
+
+@pytest.mark.parametrize(
+    ("name", "end"), [("constant", 1.0), ("cosine", 0.0), ("exponential", 0.01), ("inverse", 0.1), ("piecewise", 0.01)]
+)
+def test_schedules_start_at_the_rate_and_end_where_they_say(name, end):
+    rate = training.schedule(replace(CONFIG, schedule=name, learning_rate=0.5), 1000)
+    assert float(rate(0)) == pytest.approx(0.5) and float(rate(1000)) == pytest.approx(0.5 * end, abs=1e-6)
+    values = [float(rate(step)) for step in range(0, 1001, 50)]
+    assert all(a >= b for a, b in zip(values, values[1:], strict=False))
+
+
+def test_an_epoch_sees_every_image_once(squares):
+    """With one step per epoch over all images, an epoch is the full-batch gradient step, whatever the order."""
+    config = replace(
+        CONFIG, optimizer="sgd", schedule="constant", momentum=0.0, l2=0.0, batch=300, validation=0, epochs=1
+    )
+    trained = run(config, squares)
+    params = cnn.init(jax.random.fold_in(jax.random.fold_in(KEY, 3), 0), NETWORK)
+    images = (squares.train.images.astype(np.float32) / 255 - trained.model.mean[0]) / trained.model.std[0]
+
+    def loss(params):
+        logits = cnn.model(params, NETWORK).apply(params, jnp.asarray(images, jnp.float32))["logits"]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, squares.train.labels.astype(int)).mean()
+
+    value, gradient = jax.value_and_grad(loss)(params)
+    stepped = jax.tree.map(lambda p, g: p - config.learning_rate * g, params, gradient)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), trained.model.params, stepped)
+    assert trained.history[0].loss == pytest.approx(float(value), rel=1e-4) and trained.best_epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"batch": 0}, "batch must be at least 1"),
+        ({"l2": -1.0}, "l2 must not be negative"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"validation": 290}, "leave 10, fewer than a batch of 20"),
+        ({"network": cnn.CNNConfig((9, 9, 1), (4,), 3, (1,), (), 3)}, "the network takes"),
+        ({"network": replace(NETWORK, classes=2)}, "has 3 classes, the network 2"),
+    ],
+)
+def test_what_cannot_be_trained_is_named(squares, change, words):
+    with pytest.raises(ValueError, match=words):
+        run(replace(CONFIG, **change), squares)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(squares):
+    with pytest.raises(ValueError, match="no longer finite in epoch"):
+        run(replace(CONFIG, optimizer="sgd", learning_rate=1e20, schedule="constant"), squares)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"filters": (4,), "pools": (2, 2)}, "one pool per convolution"),
+        ({"filters": (4, 0)}, "at least 1"),
+        ({"input_shape": (4, 4, 1)}, "too small"),
+        ({"activation": "swish"}, "unknown activation"),
+    ],
+)
+def test_networks_that_cannot_be_are_named(options, words):
+    with pytest.raises(ValueError, match=words):
+        replace(NETWORK, **options)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "tanh"])
+def test_pooling_before_the_activation_is_pooling_after_it(activation):
+    config = replace(NETWORK, activation=activation)
+    params = cnn.init(KEY, config)
+    acts = cnn.model(params, config).apply(params, jax.random.normal(KEY, (3, 8, 8, 1)))
+    after = np.asarray(acts["conv1"]).reshape(3, 3, 2, 3, 2, 4).max((2, 4))
+    np.testing.assert_array_equal(acts["pool1"], after)
+
+
+def test_same_padding_keeps_the_size():
+    config = replace(NETWORK, padding="SAME", pools=(1, 1))
+    params = cnn.init(KEY, config)
+    acts = cnn.model(params, config).apply(params, jnp.ones((2, 8, 8, 1)))
+    assert acts["conv2"].shape == (2, 8, 8, 6) and list(config.layers) == sorted(acts, key=config.layers.index)
