@@ -1,0 +1,1 @@
+"""One file per question; run each as ``python -m experiments.NAME`` from the repository's root."""

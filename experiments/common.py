@@ -1,14 +1,13 @@
 """What every experiment and benchmark shares: machine facts, a table on the terminal, JSON and figure on disk."""
 
-import datetime
 import json
 import os
 import platform
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +21,7 @@ def machine() -> dict[str, Any]:
     if info.exists():
         names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
         model = names[0] if names else model
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    today = datetime.now(UTC).date().isoformat()
     return {"date": today, "processor": model, "cores": os.cpu_count(), **surroundings()}
 
 
@@ -32,19 +31,22 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+        table.add_row(*(_cell(value) for value in row))
     Console(highlight=False).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def save(folder: Path, name: str, content: dict[str, Any], figure: Any = None) -> None:
     """Write ``name.json`` (with the machine's facts) and ``name.png``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps({"machine": machine(), **content}, indent=1) + "\n")
+    (folder / f"{name}.json").write_text(
+        json.dumps({"machine": machine(), **content}, indent=1, allow_nan=False) + "\n"
+    )
     if figure is not None:
         figure.savefig(folder / f"{name}.png", dpi=150)
     print(f"written: {folder / name}.json")
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs between calls."""
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -39,11 +39,10 @@ SMOKE = Config((0.0, 1e-3), training.TrainConfig(epochs=1, validation=66), 64)
 def measure(config: Config, l2: float, digits: Dataset) -> dict[str, Any]:
     """Train with one weight decay, and count the maps of the last convolution."""
     key = jax.random.key(config.train.seed)
-    trained = None
-    for epoch, trained in training.train(key, replace(config.train, l2=l2), digits):
-        print(f"l2 {l2:g}: epoch {epoch.epoch}, held out {epoch.validation_accuracy:.4f}", flush=True)
-    if trained is None:
-        raise ValueError("expected at least one epoch")
+    trained = training.train(
+        key, replace(config.train, l2=l2), digits,
+        progress=lambda epoch: print(f"l2 {l2:g}: epoch {epoch.epoch}, held out {epoch.validation_accuracy:.4f}"),
+    )  # fmt: skip
     model = trained.model
     layer = model.default_layer
     norms = np.sqrt(np.square(np.asarray(model.params[layer]["kernel"])).sum((0, 1, 2)))

@@ -6,7 +6,6 @@ what is returned. The optimiser's state belongs to the run. What is recorded is 
 """
 
 import functools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -141,8 +140,8 @@ def ascend(
         model: the network.
         objective: what to climb, e.g. ``Map("conv3")``.
         targets: what the objective takes, one for each run, e.g. map indices ``[n]``; None if it takes none.
-        starts: integers ``[n]``, numbers of the survey's starts; or floats, a ``z`` of the space for each run (projected
-            first).
+        starts: integers ``[n]``, numbers of the survey's starts; or floats, a ``z`` of the space for each run (it is
+            projected first).
         space: the image space; `images.Standardised` unless given.
         method: how to climb; `methods.Momentum` unless given.
         steps: number of scores, and so of gradients, per run; ``steps - 1`` updates.
@@ -206,7 +205,7 @@ def ascend_tiles(
     """As `ascend`, but yields each finished tile; who called stores or shows it."""
     keys.check(key)
     space = space or space_for(model)
-    method = method or Momentum()
+    method = Momentum() if method is None else method
     tile = checked_tile(tile)
     recorded = check_plan(steps, reports, criterion)
     targets = objective.check(model, targets)
@@ -217,11 +216,10 @@ def ascend_tiles(
     if len(lengths) > 1:
         raise ValueError(f"one target per start: got {len(starts)} starts and targets of length {sorted(lengths)}")
     shape = jax.eval_shape(space.init, jax.random.key(0)).shape
+    wanted = ", ".join(map(str, shape))
     numbered = np.issubdtype(starts.dtype, np.integer)
     if not numbered and (starts.shape[1:] != shape or not np.issubdtype(starts.dtype, np.floating)):
-        raise ValueError(
-            f"starts are integers [n] or floats [n, {', '.join(map(str, shape))}], got {starts.dtype}{list(starts.shape)}"
-        )
+        raise ValueError(f"starts are integers [n] or floats [n, {wanted}], got {starts.dtype}{list(starts.shape)}")
     problem = Problem(
         model.apply,
         objective,
@@ -234,15 +232,13 @@ def ascend_tiles(
         record_images,
     )
     for first in range(0, len(starts), tile):
-        part = starts[first : first + tile]
+        some = slice(first, first + tile)
+        part = starts[some]
         z = make_starts(key, space, part, tile=tile) if numbered else part.astype(np.float32)
-        target = jax.tree.map(lambda t: padded(t[first : first + tile], tile), targets)
+        target = jax.tree.map(lambda t, some=some: padded(t[some], tile), targets)
         out = _run_tile(problem, model.params, padded(z, tile), target)
-        yield Ascent(
-            *(np.asarray(leaf)[: len(part)] for leaf in out[:7]),
-            np.asarray(problem.reports, np.int32),
-            *(np.asarray(leaf)[: len(part)] for leaf in out[7:]),
-        )
+        left, right = (tuple(np.asarray(leaf)[: len(part)] for leaf in half) for half in (out[:7], out[7:]))
+        yield Ascent._make((*left, np.asarray(recorded, np.int32), *right))
         if progress is not None:
             progress(min(first + tile, len(starts)), len(starts))
 
@@ -279,7 +275,7 @@ def init(problem: Problem, params, z: Array, target) -> State:
     optimizer = problem.method.direction().init(z)
     zero = jnp.zeros((), jnp.int32)
     failed = ~_finite(here.score, here.gradient)
-    return State(*here, optimizer, jnp.ones(()), here.score, here, zero, zero + 1, zero - 1, failed)
+    return State._make((*here, optimizer, jnp.ones(()), here.score, here, zero, zero + 1, zero - 1, failed))
 
 
 def step(problem: Problem, params, target, state: State) -> State:
@@ -287,6 +283,7 @@ def step(problem: Problem, params, target, state: State) -> State:
     method, space, number = problem.method, problem.space, state.step + 1
     direction = method.direction()
     gradient = space.tangent(state.z, state.gradient) if method.tangent else state.gradient
+    updates: Any
     updates, optimizer = direction.update(gradient, state.optimizer, state.z)
     size = method.step_size(problem.reports[-1])(state.step.astype(jnp.float32)) * state.shrink
     z = space.project(state.z + space.scale * size * updates)
@@ -295,25 +292,20 @@ def step(problem: Problem, params, target, state: State) -> State:
     here = Point(z, score, reaction, gradient)
     best = _choose(reaction > state.best.reaction, here, state.best)
     shrink = state.shrink
-    if math.isfinite(method.tolerance):
-        lost = reaction < best.reaction - method.tolerance * jnp.abs(best.reaction)
+    if (backtracking := method.backtracking()) is not None:
+        tolerance, factor = backtracking
+        lost = reaction < best.reaction - tolerance * jnp.abs(best.reaction)
         here = _choose(lost, best, here)
         optimizer = _choose(lost, direction.init(z), optimizer)
-        shrink = jnp.where(lost, method.shrink * shrink, shrink)
+        shrink = jnp.where(lost, factor * shrink, shrink)
     change = here.score - state.score
     awake = problem.waking is None or here.score > problem.waking.floor
     meets = awake & (jnp.abs(change) < problem.criterion * jnp.abs(here.score))
-    return State(
-        *here,
-        optimizer,
-        shrink,
-        change,
-        best,
-        number,
-        state.evaluations + 1,
-        jnp.where((state.converged < 0) & meets, number, state.converged),
-        state.failed | failed,
-    )
+    memory = (
+        optimizer, shrink, change, best, number, state.evaluations + 1,
+        jnp.where((state.converged < 0) & meets, number, state.converged), state.failed | failed,
+    )  # fmt: skip
+    return State._make((*here, *memory))
 
 
 def _choose(condition: Array, yes: Any, no: Any) -> Any:

@@ -145,6 +145,11 @@ class Study:
             object.__setattr__(self, name, value)
 
     @property
+    def indices(self) -> tuple[int, ...]:
+        """The maps that were chosen."""
+        return self.maps or ()
+
+    @property
     def image_space(self) -> Space:
         """The image space that was chosen."""
         return self.space or space_for(self.model)
@@ -165,7 +170,7 @@ class Study:
         report = progress or (lambda phase, done, total: None)
         answer = store("survey", lambda: self._survey(report))
         index = answer["start_index"]
-        runs = list(self._parts("ascent", np.repeat(self.maps, self.keep), index.ravel(), store, report))
+        runs = list(self._parts("ascent", np.repeat(self.indices, self.keep), index.ravel(), store, report))
         silent = self._silent(concatenate(runs))
         if len(silent) and self.wake:
             targets = np.repeat(silent, self.wake)
@@ -186,7 +191,7 @@ class Study:
             tile=self.tile,
             progress=lambda done, total: report("survey", done, total),
         )
-        chosen = np.array(self.maps)
+        chosen = np.array(self.indices)
         return {name: getattr(found, name)[chosen] for name in ("start_index", "reaction", "scores", "reacted")}
 
     def _parts(self, phase: str, targets, starts, store: Store, report: Progress) -> Iterator[Ascent]:
@@ -220,9 +225,9 @@ class Study:
         """Indices of the maps that none of their runs has lifted above the floor."""
         if self.floor is None:
             return np.zeros(0, int)
-        status = runs.status.reshape(len(self.maps), self.keep)
-        scores = runs.scores.reshape(len(self.maps), self.keep)
-        return np.array(self.maps)[~((scores > self.floor) & (status != SILENT)).any(1)]
+        status = runs.status.reshape(len(self.indices), self.keep)
+        scores = runs.scores.reshape(len(self.indices), self.keep)
+        return np.array(self.indices)[~((scores > self.floor) & (status != SILENT)).any(1)]
 
     def _wake_starts(self, maps: np.ndarray) -> np.ndarray:
         """``z [maps * wake, ...]``: attempt ``a`` for map ``m`` depends on nothing but the key, ``m`` and ``a``."""
@@ -236,23 +241,23 @@ class Study:
 
     def _assemble(self, answer: dict[str, np.ndarray], runs: Ascent, woken_maps, woken: list[Ascent]) -> Atlas:
         """The best ``keep`` runs of each map, from the survey's starts and the further ones."""
-        count, keep = len(self.maps), self.keep
+        count, keep = len(self.indices), self.keep
         runs = concatenate([runs, *woken])
-        owner = np.concatenate([np.repeat(self.maps, keep), woken_maps])
+        owner = np.concatenate([np.repeat(self.indices, keep), woken_maps])
         origin = np.concatenate([answer["start_index"].ravel(), np.full(len(woken_maps), -1)])
         rank = np.where(np.isfinite(runs.reactions), runs.reactions, -np.inf)
-        chosen = np.stack([_best(np.flatnonzero(owner == number), rank, keep) for number in self.maps])
+        chosen = np.stack([_best(np.flatnonzero(owner == number), rank, keep) for number in self.indices])
         first = chosen[:, 0]
         floor = -np.inf if self.floor is None else self.floor
         found = np.isfinite(runs.scores[first]) & (runs.scores[first] > floor)
         found_by = np.where(
             origin[first] < 0, BY_RESTART, np.where(runs.start_scores[first] > floor, BY_SURVEY, BY_WAKING)
         )
-        further = np.array([np.sum(woken_maps == number) for number in self.maps], np.int64)
+        further = np.array([np.sum(woken_maps == number) for number in self.indices], np.int64)
         return Atlas(
             model=self.model.name,
             layer=self.layer,
-            maps=np.array(self.maps, np.int32),
+            maps=np.array(self.indices, np.int32),
             status=np.where(found, FOUND, UNRESOLVED).astype(np.uint8),
             run_status=runs.status[chosen],
             images=runs.images[chosen],
@@ -265,7 +270,9 @@ class Study:
             bound=np.full(count, np.nan),
             reacted_fraction=answer["reacted"] / self.draws,
             draws_seen=self.draws + further,
-            gradient_evaluations=np.array([runs.evaluations[owner == number].sum() for number in self.maps], np.int64),
+            gradient_evaluations=np.array(
+                [runs.evaluations[owner == number].sum() for number in self.indices], np.int64
+            ),
             found_by=np.where(found, found_by, ""),
         )
 

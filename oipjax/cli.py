@@ -1,10 +1,9 @@
 """The command line: parse, call, print. Whatever is wrong with the input is one short message and exit code 2."""
 
-import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +12,13 @@ import jax
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 import oipjax
 from oipjax import records
 from oipjax.ascent import SILENT, STATUS, ascend, check_plan
 from oipjax.atlas import Study
+from oipjax.console import DownloadBar, progress, stderr
 from oipjax.images import Fluctuation, Fluctuations, space_for
 from oipjax.methods import METHODS
 from oipjax.model import flatten
@@ -29,7 +27,6 @@ from oipjax.survey import checked_index, survey
 
 OUT = Path("oipjax-out")
 Formats = Literal["png", "pdf", "svg"]
-_stderr = Console(stderr=True, highlight=False)
 
 
 def atlas(
@@ -96,7 +93,7 @@ def atlas(
         tile=tile,
     )
     folder = out or OUT / f"{model.name}-{study.layer}"
-    with _progress() as report:
+    with progress() as report:
         record = records.make(folder, study, overwrite=overwrite, progress=report)
     counts = record.manifest["counts"]
     pictures = [folder / f"atlas.{ending}" for ending in format]
@@ -136,7 +133,8 @@ def oip(
 
     Example: oipjax oip --map 120
 
-    Prints a table of step, score and change; draws the images at these steps, plain and contrast-enhanced, and the curve.
+    Prints a table of step, score and change; draws the images at these steps, plain and contrast-enhanced, and the
+    curve.
 
     Args:
         map: index of the map, from 0.
@@ -172,7 +170,7 @@ def oip(
     if records.is_finished(folder, config, overwrite=overwrite):
         print(f"finished before; nothing to do: {folder / f'oip.{format[0]}'}")
         return
-    with _progress() as report:
+    with progress() as report:
         if start is None:
             found = survey(
                 key, model, layer, space=chosen, draws=draws, keep=1, tile=tile,
@@ -282,8 +280,8 @@ def train(
 
     checkpoint.check_free(out, overwrite=overwrite)
     begin, key = time.perf_counter(), _key(seed)
-    with _progress() as report:
-        bar: Any = _DownloadBar(report)
+    with progress() as report:
+        bar: Any = DownloadBar(report)
         source = datasets.sample_dataset() if data == "sample" else datasets.load(folder=data or None, progress=bar)
         held_out = len(source.train.images) // 12 if validation is None else validation
         shape: Any = source.train.images.shape[1:]
@@ -291,15 +289,16 @@ def train(
         config = training.TrainConfig(
             network, optimizer, learning_rate, schedule, momentum, l2, epochs, batch, held_out, seed
         )
-        trained = None
-        report("epochs", 0, epochs)
-        for epoch, trained in training.train(key, config, source, name=name):
+
+        def tell(epoch: training.Epoch) -> None:
             report("epochs", epoch.epoch, epochs)
-            _stderr.print(
+            stderr.print(
                 f"epoch {epoch.epoch:3d}  loss {epoch.loss:.4f}  accuracy {epoch.train_accuracy:.4f}  "
                 f"held out {epoch.validation_accuracy:.4f}"
             )
-    assert trained is not None
+
+        report("epochs", 0, epochs)
+        trained = training.train(key, config, source, name=name, progress=tell)
     # The time is told, not stored: the same call writes the same file.
     facts = {
         "command": "oipjax train",
@@ -358,53 +357,6 @@ def _indices(text: str) -> tuple[int, ...] | None:
 
 def _recipes(texts: tuple[str, ...]) -> Fluctuations | None:
     return Fluctuations(tuple(Fluctuation.parse(text) for text in texts)) if texts else None
-
-
-class _Rate(ProgressColumn):
-    """Work done per second."""
-
-    def render(self, task) -> Text:
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="dim")
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar per phase on stderr, with count, rate and time left."""
-    columns = (
-        TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
-    )  # fmt: skip
-    progress, tasks = Progress(*columns, console=_stderr), {}
-
-    def report(phase: str, done: int, total: int) -> None:
-        if phase not in tasks:
-            tasks[phase] = progress.add_task(phase, total=total)
-            progress.start()
-        progress.update(tasks[phase], completed=done, total=total)
-
-    try:
-        yield report
-    finally:
-        if tasks:
-            progress.stop()
-
-
-class _DownloadBar:
-    """What pooch wants of a progress bar, on top of ours."""
-
-    def __init__(self, report: Callable[[str, int, int], None]):
-        self.report, self.total, self.done = report, 0, 0
-
-    def update(self, count: int) -> None:
-        """Some bytes have come."""
-        self.done += count
-        self.report("download", self.done, self.total)
-
-    def reset(self) -> None:
-        """The next file begins; pooch then sets ``total``."""
-        self.done = 0
-
-    def close(self) -> None:
-        """Nothing to do: the bar belongs to the display."""
 
 
 def _use_compilation_cache() -> None:

@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,13 +72,13 @@ MNIST = IdxFiles(
 )
 
 
-def load(source: IdxFiles = MNIST, folder: str | Path | None = None, *, progress: bool = False) -> Dataset:
+def load(source: IdxFiles = MNIST, folder: str | Path | None = None, *, progress: Any = False) -> Dataset:
     """Read a data set from a local folder, or download it once into the user's cache.
 
     Args:
         source: which files.
         folder: holds the files, or a sub-folder ``source.name`` with them; ``OIPJAX_DATA`` if not given; else download.
-        progress: show a progress bar while downloading.
+        progress: show a progress bar while downloading: True, or an object as ``pooch`` takes it.
 
     Raises:
         ValueError: a file is missing, truncated, not the official one, or cannot be downloaded; the message names it.
@@ -146,11 +146,11 @@ def _local(source: IdxFiles, folder: Path) -> list[Path]:
     return paths
 
 
-def _download(source: IdxFiles, progress: bool) -> list[Path]:
+def _download(source: IdxFiles, progress: Any) -> list[Path]:
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
-    downloader = pooch.HTTPDownloader(progressbar=progress, timeout=60)
+    downloader: Any = pooch.HTTPDownloader(progressbar=progress, timeout=60)
     paths = []
     for name, md5 in source.files:
         errors = []

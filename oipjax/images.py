@@ -1,7 +1,7 @@
 """Image spaces: how an image is parameterised and kept valid; and the fluctuations that ascents start from.
 
 A space is a pair ``init(key) -> z``, ``project(z) -> z`` with ``render(z) -> image``; an ascent moves ``z`` in units of
-``scale`` and projects after every step, so ``render`` never has to clip (a clipped pixel has no gradient and would stick).
+``scale`` and projects after every step, so ``render`` never has to clip (a clipped pixel has no gradient: it sticks).
 
 Fluctuations are random fields of a few coarse sizes, resized to the image and mixed, as in the source series
 (R. Mönchmeyer, "A simple CNN for the MNIST dataset", parts VIII-X): coarse fields find far more live maps than pixel
@@ -306,12 +306,14 @@ class Box:
         """For ``images [n, h, w, c]``: bool ``[n]``; the tolerance is a share of the width."""
         low, high = self._ends
         slack = tolerance * (high - low)
-        return ((images >= low - slack) & (images <= high + slack)).all((1, 2, 3))
+        return np.asarray(((images >= low - slack) & (images <= high + slack)).all((1, 2, 3)))
 
     def init(self, key: Array) -> Array:
         """A fluctuation around the middle of the box, clipped."""
         low, high = self._ends
-        return self.project((low + high) / 2 + self.contrast * (high - low) * self.starts.draw(key, self.shape))
+        return self.project(
+            jnp.asarray((low + high) / 2) + self.contrast * self.scale * self.starts.draw(key, self.shape)
+        )
 
     def render(self, z: Array) -> Array:
         """``z`` itself."""

@@ -6,6 +6,7 @@ has its own number, so a random value depends on *what* it is for and never on b
 """
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 SURVEY = 0
@@ -34,7 +35,7 @@ def stream(root: Array, name: int) -> Array:
 
 def check(root: Array) -> None:
     """Raise a ValueError unless ``root`` is one typed key."""
-    if not isinstance(root, jax.Array) or not jax.dtypes.issubdtype(root.dtype, jax.dtypes.prng_key) or root.ndim:
+    if not isinstance(root, jax.Array) or not jnp.issubdtype(root.dtype, jax.dtypes.prng_key) or root.ndim:
         raise ValueError(f"expected one typed key, as jax.random.key(0) makes it, got {_short(root)}")
 
 

@@ -25,18 +25,10 @@ class Method(Protocol):
     Attributes:
         tangent: give `direction` only that part of the gradient that the space's projection lets through.
         wakes: climb the pre-activation while a map is silent.
-        tolerance: share of its best score that a run may lose before it goes back to its best image; inf: it never does.
-        shrink: by how much its steps are shortened then.
     """
 
-    @property
-    def tangent(self) -> bool: ...  # noqa: D102
-    @property
-    def wakes(self) -> bool: ...  # noqa: D102
-    @property
-    def tolerance(self) -> float: ...  # noqa: D102
-    @property
-    def shrink(self) -> float: ...  # noqa: D102
+    tangent: ClassVar[bool]
+    wakes: ClassVar[bool]
 
     def direction(self) -> optax.GradientTransformation:
         """From the gradient, which points uphill, to the direction of the step; one state for each run."""
@@ -44,6 +36,14 @@ class Method(Protocol):
 
     def step_size(self, updates: int) -> optax.Schedule:
         """From the number of the update to the length of the step, in units of the space's scale."""
+        ...
+
+    def backtracking(self) -> tuple[float, float] | None:
+        """``(tolerance, shrink)``, or None if a run never goes back.
+
+        A run that loses more than the share ``tolerance`` of its best score goes back to its best image, and all its
+        further steps are shortened by the factor ``shrink``.
+        """
         ...
 
 
@@ -58,8 +58,6 @@ class Classic:
     step: float = 0.01
     tangent: ClassVar[bool] = False
     wakes: ClassVar[bool] = False
-    tolerance: ClassVar[float] = math.inf
-    shrink: ClassVar[float] = 1.0
 
     def direction(self) -> optax.GradientTransformation:
         """See `Method`."""
@@ -68,6 +66,9 @@ class Classic:
     def step_size(self, updates: int) -> optax.Schedule:
         """See `Method`."""
         return optax.constant_schedule(self.step)
+
+    def backtracking(self) -> None:
+        """Never."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,14 @@ class Momentum:
         step: length of the longest step, per pixel, in units of the space's scale.
         momentum: share of the last direction that is kept.
         warmup: share of the updates over which the step grows to its full length.
-        tolerance: share of its best score that a run may lose before it goes back.
+        tolerance: share of its best score that a run may lose before it goes back; inf: it never goes back.
         shrink: factor on all further steps of a run that went back.
     """
 
     step: float = 1.0
     momentum: float = 0.5
     warmup: float = 0.2
-    tolerance: float = 0.3
+    tolerance: float = 0.5
     shrink: float = 0.7
     tangent: ClassVar[bool] = True
     wakes: ClassVar[bool] = True
@@ -98,6 +99,10 @@ class Momentum:
         """See `Method`."""
         warm = round(self.warmup * updates)
         return optax.warmup_cosine_decay_schedule(0.05 * self.step, self.step, warm, max(updates, warm + 1))
+
+    def backtracking(self) -> tuple[float, float] | None:
+        """See `Method`."""
+        return (self.tolerance, self.shrink) if math.isfinite(self.tolerance) else None
 
 
 METHODS: dict[str, type[Momentum] | type[Classic]] = {"momentum": Momentum, "classic": Classic}

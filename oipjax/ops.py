@@ -35,7 +35,7 @@ def conv2d(x: Array, w: Array, stride: tuple[int, int] = (1, 1), padding: Paddin
         ``[n, i, j, k]``, of the dtype of ``x``.
 
     Raises:
-        ValueError: the ranks or the channel counts of ``x`` and ``w`` do not fit, or the kernel is larger than the image.
+        ValueError: ranks or channel counts of ``x`` and ``w`` do not fit, or the kernel is larger than the image.
     """
     if x.ndim != 4 or w.ndim != 4 or x.shape[3] != w.shape[2]:
         raise ValueError(f"conv2d expects x[n, h, w, c] and w[kh, kw, c, k] with equal c, got {x.shape} and {w.shape}")
@@ -70,11 +70,9 @@ def max_pool(
 
 
 def _pads(shape, window, stride, padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
-    if isinstance(padding, str):
-        pads = lax.padtype_to_pads(shape[1:3], window, stride, padding.upper())
-    else:
-        pads = padding
-    pads = tuple((int(low), int(high)) for low, high in pads)
+    named = isinstance(padding, str)
+    vertical, horizontal = lax.padtype_to_pads(shape[1:3], window, stride, padding.upper()) if named else padding
+    pads = (int(vertical[0]), int(vertical[1])), (int(horizontal[0]), int(horizontal[1]))
     for size, size_of_window, (low, high) in zip(shape[1:3], window, pads, strict=True):
         if size + low + high < size_of_window:
             raise ValueError(f"a window of {tuple(window)} does not fit into an image of {shape[1:3]} padded by {pads}")

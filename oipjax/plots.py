@@ -116,7 +116,7 @@ def oip_figure(
     if split < count:
         cells = [[str(s), _number(v), f"{c:+.3g}"] for s, v, c in zip(steps, scores, changes, strict=True)]
         drawn = table.table(
-            cells, colLabels=["step", "score", "change per step"], loc="center right", cellLoc="right",
+            cells, colLabels=["step", "score", "change per step"], loc="center right", cellLoc="right", colLoc="right",
             colWidths=[0.2, 0.3, 0.4], edges="horizontal",
         )  # fmt: skip
         drawn.auto_set_font_size(False)

@@ -6,7 +6,6 @@ all, ``manifest.json``, which marks the record as finished. Everything loads wit
 
 import contextlib
 import csv
-import datetime
 import io
 import json
 import os
@@ -16,6 +15,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,7 +64,8 @@ def describe_run(command: str, model: Model, key: Array, space: Any, method: Any
         command: its name.
         model: the network; its parameters go in as their sha256.
         key: the root key.
-        space, method: frozen dataclasses.
+        space: the image space, a frozen dataclass.
+        method: how to climb, a frozen dataclass.
         **options: anything JSON can hold.
     """
     described = {
@@ -90,7 +91,7 @@ def surroundings() -> dict[str, Any]:
     return {
         "versions": versions,
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-        "precision": jax.config.jax_default_matmul_precision or "default",
+        "precision": getattr(jax.config, "jax_default_matmul_precision", None) or "default",
     }
 
 
@@ -116,7 +117,7 @@ def make(folder: Path, study: Study, *, overwrite: bool = False, progress: Progr
     else:
         parts.mkdir(parents=True, exist_ok=True)
         _write(parts / PLAN, json.dumps(plan, indent=1).encode())
-    started, clock = datetime.datetime.now(datetime.UTC), _Clock()
+    started, clock = datetime.now(UTC), _Clock()
     atlas = study.run(store=clock.around(_store(parts)), progress=progress)
     manifest = {
         "schema": SCHEMA,
@@ -237,7 +238,7 @@ def write_run(folder: Path, config: dict[str, Any], run: Ascent, pictures: dict[
         **facts: into the manifest.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "oip.npz", _npz({name: value for name, value in run._asdict().items()}))
+    _write(folder / "oip.npz", _npz(run._asdict()))
     table = zip(run.trace_steps, run.trace[0], run.changes[0], strict=True)
     lines = [f"{step},{float(score):.9g},{float(change):.9g}" for step, score, change in table]
     _write(folder / "oip.csv", "\n".join(["step,score,change", *lines, ""]).encode())
@@ -245,7 +246,7 @@ def write_run(folder: Path, config: dict[str, Any], run: Ascent, pictures: dict[
         save_picture(folder / name, figure)
     manifest = {
         "schema": SCHEMA,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": config,
         **surroundings(),
         "best_score": float(run.scores[0]),
@@ -331,7 +332,7 @@ def _write(file: Path, content: bytes) -> None:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(temporary, file)
+    temporary.replace(file)
 
 
 def _load_npz(file: Path) -> dict[str, np.ndarray]:

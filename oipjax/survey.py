@@ -57,7 +57,7 @@ class _Best(NamedTuple):
     """The running answer: reactions and start numbers ``[k, r]``, counts ``[k]``."""
 
     reaction: Array
-    index: Array
+    start: Array
     reacted: Array
 
 
@@ -113,7 +113,7 @@ def survey(
     reaction = np.asarray(best.reaction)
     scores = reaction if waking is None else np.maximum(reaction, np.float32(waking.floor))
     reacted = np.asarray(best.reacted).astype(np.int64)
-    return Survey(layer, draws, np.asarray(best.index).astype(np.int64), reaction, scores, reacted)
+    return Survey(layer, draws, np.asarray(best.start).astype(np.int64), reaction, scores, reacted)
 
 
 def make_starts(key: Array, space: Space, index: np.ndarray, *, tile: int | None = None) -> np.ndarray:
@@ -176,7 +176,7 @@ def _make_starts(space, stream, index):
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=8)
 def _answer(apply, layer, waking: Waking | None, space, params, starts, first, draws, best: _Best) -> _Best:
     activations = apply(params, jax.vmap(space.render)(starts))
-    tile, keep = starts.shape[0], best.index.shape[1]
+    tile, keep = starts.shape[0], best.start.shape[1]
     position = jnp.arange(tile, dtype=jnp.uint32)
     valid = position < draws - first
     if waking is None:
@@ -189,7 +189,7 @@ def _answer(apply, layer, waking: Waking | None, space, params, starts, first, d
     # Of equals the first stays first (top_k is stable), so the answer does not depend on the tile.
     candidates = jnp.concatenate([best.reaction, reaction.T], axis=1)
     top, where = jax.lax.top_k(candidates, keep)
-    index = jnp.concatenate([best.index, jnp.broadcast_to(first + position, (reaction.shape[1], tile))], axis=1)
+    index = jnp.concatenate([best.start, jnp.broadcast_to(first + position, (reaction.shape[1], tile))], axis=1)
     return _Best(
         top, jnp.take_along_axis(index, where, axis=1), best.reacted + jnp.sum(reacted, axis=0, dtype=jnp.uint32)
     )

@@ -3,8 +3,9 @@
 The epoch to keep is chosen by images held out of the *training* set, so that the test accuracy is measured, not fitted.
 """
 
+import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -30,8 +31,8 @@ class TrainConfig:
         network: the architecture.
         optimizer: ``adam``, ``rmsprop`` or ``sgd``.
         learning_rate: at the start.
-        schedule: of the learning rate over all steps: ``constant``; ``cosine`` to 0; ``exponential`` to 1 % of the start;
-            ``inverse`` time, to a tenth; ``piecewise``: a tenth after half, a hundredth after three quarters.
+        schedule: of the learning rate over all steps: ``constant``; ``cosine`` to 0; ``exponential`` to 1 % of the
+            start; ``inverse`` time, to a tenth; ``piecewise``: a tenth after half, a hundredth after three quarters.
         momentum: of ``sgd`` and ``rmsprop``.
         l2: the loss gets ``l2`` times the sum of squares of all kernels (not biases), as Keras' ``l2`` regulariser.
         epochs: how many.
@@ -133,18 +134,21 @@ def _kernels(params: Params):
 
 
 def train(
-    key: Array, config: TrainConfig, data: Dataset, *, name: str | None = None
-) -> Iterator[tuple[Epoch, Trained | None]]:
-    """Train, yielding after every epoch; the last item carries the result.
+    key: Array,
+    config: TrainConfig,
+    data: Dataset,
+    *,
+    name: str | None = None,
+    progress: Callable[[Epoch], None] | None = None,
+) -> Trained:
+    """Train a network.
 
     Args:
         key: the root key; its `keys.TRAIN` stream is used.
         config: what to do.
         data: images ``uint8 [n, h, w, c]``; pixels are normalised to mean 0 and standard deviation 1 over the data set.
         name: of the model.
-
-    Yields:
-        ``(epoch, None)`` after each epoch but the last, ``(epoch, trained)`` after that.
+        progress: called after every epoch.
 
     Raises:
         ValueError: the images do not fit the network, or there are fewer of them than a batch; a loss is not finite.
@@ -181,25 +185,16 @@ def train(
         if config.validation:
             confusion, held_loss = evaluate(model, state.params, held_out)
             held = np.trace(confusion) / confusion.sum()
-        learning_rate = float(rate(number * (count // config.batch)))
+        learning_rate = np.asarray(rate(number * (count // config.batch))).item()
         epoch = Epoch(number, float(loss), float(accuracy), float(held), float(held_loss), learning_rate)
         history.append(epoch)
         if not config.validation or held > best[0]:
             best = held, number, jax.tree.map(np.asarray, state.params)
-        if number < config.epochs:
-            yield epoch, None
-    params = jax.tree.map(jnp.asarray, best[2])
-    confusion, _ = evaluate(model, params, data.test)
-    trained = Model(**{**vars_of(model), "params": params})
-    yield (
-        history[-1],
-        Trained(trained, best[1], tuple(history), float(np.trace(confusion) / confusion.sum()), confusion),
-    )
-
-
-def vars_of(model: Model) -> dict:
-    """The fields of a model, without what it has cached."""
-    return {name: getattr(model, name) for name in model.__dataclass_fields__}
+        if progress is not None:
+            progress(epoch)
+    model = dataclasses.replace(model, params=jax.tree.map(jnp.asarray, best[2]))
+    confusion, _ = evaluate(model, model.params, data.test)
+    return Trained(model, best[1], tuple(history), float(np.trace(confusion) / confusion.sum()), confusion)
 
 
 def evaluate(model: Model, params: Params, split: Split) -> tuple[np.ndarray, float]:

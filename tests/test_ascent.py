@@ -27,7 +27,7 @@ METHODS = {"classic": (Classic(), 600), "momentum": (Momentum(), 120)}
 
 
 def best_possible(model: Model, objective, targets, space) -> np.ndarray:
-    """The optimum of a problem linear in the image, or of a weighted sum of squared distances, from its coefficients."""
+    """The optimum of a score that is linear in the image, or a weighted sum of squared distances."""
     optima = []
     for i in range(2):
         target = jax.tree.map(lambda t, i=i: jnp.asarray(t[i]), targets)
@@ -161,8 +161,7 @@ def test_one_trace_serves_all_maps_starts_and_parameters(tiny):
         halved = replace(model, params=jax.tree.map(lambda leaf: leaf / 2, tiny.params))
         ascend(jax.random.key(seed), halved, Map("conv2"), np.array(maps), np.arange(len(maps)), **options)
     traced = [shape for shape in counting.traces if shape[0] == 1]
-    # jit traces the loop's body for init and for step, once each; looking at shapes is not tracing a program.
-    assert len(traced) == first + 0, traced
+    assert len(traced) == first, traced
 
 
 def test_silent_maps_are_woken_and_dead_ones_said_to_be_silent(tiny):

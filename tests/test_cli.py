@@ -109,8 +109,8 @@ def test_layers(call, tiny_folder):
 def test_train_on_the_sample_and_use_what_it_made(call):
     with jax.numpy_dtype_promotion("standard"):  # optax is exempt
         code, out, err = call(
-            "train", "--data", "sample", "--epochs", 2, "--filters", 4, 6, "--pools", 2, 2, "--dense", 8, "--out", "net",
-            "--name", "mine", "--learning-rate", "3e-3",
+            "train", "--data", "sample", "--epochs", 2, "--filters", 4, 6, "--pools", 2, 2, "--dense", 8,
+            "--out", "net", "--name", "mine", "--learning-rate", "3e-3",
         )  # fmt: skip
     assert code == 0 and "of 200 test images right" in out and "epoch   2" in err
     assert {p.name for p in Path("net").iterdir()} == {"checkpoint.json", "params", "curves.png", "confusion.png"}

@@ -26,6 +26,7 @@ ORDER = (
     ("atlas", "dream", "latent"),
     ("records",),
     ("plots", "report"),
+    ("console",),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
@@ -86,7 +87,7 @@ def test_heavy_libraries_stay_in_their_rooms(path: Path):
         assert "orbax" not in roots
     if module not in ("plots", "report"):
         assert "matplotlib" not in roots
-    if module != "cli":
+    if module not in ("cli", "console"):
         assert not roots & {"rich", "tyro"}
 
 

@@ -68,6 +68,20 @@ def test_progress_counts_up_to_the_draws(tiny):
     assert seen == [(16, 40), (32, 40), (40, 40)]
 
 
+def test_memory_does_not_grow_with_the_draws(tiny):
+    def peak(draws):
+        sizes = []
+
+        def look(done, total):
+            sizes.append(sum(array.nbytes for array in jax.live_arrays()))
+
+        survey(KEY, tiny, "conv2", draws=draws, keep=2, tile=16, progress=look)
+        return max(sizes)
+
+    peak(32)
+    assert peak(1600) <= peak(160)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

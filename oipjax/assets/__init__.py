@@ -1,0 +1,1 @@
+"""Data that travels with the package; see NOTICE.md for its terms."""

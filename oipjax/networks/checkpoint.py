@@ -1,14 +1,13 @@
 """A trained network on disk: Orbax for the parameters, ``checkpoint.json`` for everything else.
 
-Orbax alone restores flipped bits and other shapes in silence, so the JSON holds a sha256 over all parameters and loading
-checks it, together with every shape that the architecture wants. It also holds the sha256 of each file that Orbax wrote,
-so that damage is named before anything tries to read it.
+Orbax alone restores flipped bits and other shapes in silence, so the JSON holds a sha256 over all parameters, and
+loading checks it together with every shape that the architecture wants. It also holds the sha256 of each file that
+Orbax wrote, so that damage is named before anything tries to read it.
 """
 
 import hashlib
 import json
 import logging
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -58,7 +57,8 @@ def load(path: str | Path = DEFAULT) -> Model:
         )
     facts = read_facts(folder)
     try:
-        config = cnn.CNNConfig(**{name: _tuples(value) for name, value in facts["architecture"]["config"].items()})
+        architecture: dict[str, Any] = {name: _tuples(value) for name, value in facts["architecture"]["config"].items()}
+        config = cnn.CNNConfig(**architecture)
         sha, name = str(facts["parameters"]["sha256"]), str(facts["name"])
         mean, std = (tuple(float(v) for v in facts["normalisation"][part]) for part in ("mean", "std"))
         classes = tuple(str(label) for label in facts["classes"])
@@ -127,7 +127,7 @@ def save(folder: str | Path, model: Model, facts: dict[str, Any], *, overwrite: 
     (new / FILE).write_text(json.dumps(described, indent=1) + "\n")
     if folder.exists():
         shutil.rmtree(folder)
-    os.replace(new, folder)
+    new.replace(folder)
     return folder
 
 
@@ -192,5 +192,5 @@ def _flat_shapes(tree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def _tuples(value):
+def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

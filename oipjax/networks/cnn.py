@@ -88,7 +88,7 @@ class CNNConfig:
 
 
 class CNN(nnx.Module):
-    """Returns the activations of every layer, before and after the nonlinearity, each ``[n, h, w, k]`` or ``[n, k]``."""
+    """The network itself; see `CNNConfig`."""
 
     def __init__(self, config: CNNConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -113,6 +113,7 @@ class CNN(nnx.Module):
         self.logits = nnx.Linear(inputs, config.classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Activations:
+        """Activations of all layers, before and after the nonlinearity, for images ``[n, h, w, c]``."""
         config = self.config
         activation = ACTIVATIONS[config.activation][0]
         out: Activations = {}
@@ -145,6 +146,7 @@ class CNNApply:
     config: CNNConfig
 
     def __call__(self, params: Params, x: Array) -> Activations:
+        """Activations of all layers for images ``[n, h, w, c]``."""
         return nnx.merge(_graph(self.config), nnx.State(params))(x)
 
 

@@ -1,0 +1,31 @@
+"""Every experiment and benchmark runs, small."""
+
+import importlib
+import json
+import pkgutil
+
+import jax
+import pytest
+
+import experiments
+import experiments.benchmarks
+from oipjax import data
+
+NAMES = [
+    f"{package.__name__}.{module.name}"
+    for package in (experiments, experiments.benchmarks)
+    for module in pkgutil.iter_modules(package.__path__)
+    if not module.ispkg and module.name != "common"
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_what_it_is_for_and_runs(name, tmp_path):
+    module = importlib.import_module(name)
+    for word in ("Question:", "Expected:", "Cost:", f"python -m {name}"):
+        assert word in module.__doc__
+    options = {"digits": data.sample_dataset()} if name.endswith("weight_decay") else {}
+    with jax.numpy_dtype_promotion("standard"):
+        assert module.main(module.SMOKE, results=tmp_path, **options)
+    (written,) = tmp_path.glob("*.json")
+    assert {"processor", "cores", "date", "versions", "device"} <= set(json.loads(written.read_text())["machine"])
