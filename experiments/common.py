@@ -32,7 +32,7 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
         column.justify = "right"
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    Console(highlight=False).print(table)
+    Console(highlight=False, width=140).print(table)
 
 
 def _cell(value: Any) -> str:

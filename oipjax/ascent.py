@@ -125,7 +125,7 @@ def ascend(
     *,
     space: Space | None = None,
     method: Method | None = None,
-    steps: int = 128,
+    steps: int = 100,
     reports: int = 6,
     criterion: float = 2e-4,
     stop: bool = False,
@@ -194,7 +194,7 @@ def ascend_tiles(
     *,
     space: Space | None = None,
     method: Method | None = None,
-    steps: int = 128,
+    steps: int = 100,
     reports: int = 6,
     criterion: float = 2e-4,
     stop: bool = False,
@@ -318,7 +318,7 @@ def _evaluate(problem: Problem, params, z: Array, target) -> tuple[Array, Array,
         activations = {name: a[0] for name, a in problem.apply(params, image[None]).items()}
         score = problem.objective(activations, image, target)
         wake = problem.waking if problem.method.wakes else None
-        return (wake(activations, target) if wake else score), score
+        return (wake(activations, image, target) if wake else score), score
 
     (reaction, score), gradient = jax.value_and_grad(value, has_aux=True)(z)
     return score, reaction, gradient

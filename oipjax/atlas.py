@@ -118,8 +118,8 @@ class Study:
     draws: int = 4096
     keep: int = 4
     method: Method = Momentum()
-    steps: int = 120
-    wake: int = 8
+    steps: int = 100
+    wake: int = 4
     criterion: float = 2e-4
     stop: bool = False
     tile: int | None = None

@@ -36,11 +36,11 @@ def atlas(
     maps: str = "all",
     draws: int = 4096,
     keep: int = 4,
-    steps: int = 120,
+    steps: int = 100,
     method: Literal["momentum", "classic"] = "momentum",
     space: Literal["standardised", "box"] = "standardised",
     recipe: tuple[str, ...] = (),
-    wake: int = 8,
+    wake: int = 4,
     criterion: float = 2e-4,
     stop: bool = False,
     seed: int = 0,
@@ -143,7 +143,7 @@ def oip(
         draws: random starts to choose the start from: the one that the map reacts to most.
         steps: steps of the ascent.
         reports: recorded steps between the first and the last, doubling.
-        method: classic: the reference rule; or momentum: finds more in fewer steps, try --steps 120.
+        method: classic: the reference rule; or momentum: finds more in fewer steps, try --steps 100.
         space: standardised images (mean 0, std 1), or the box of valid pixels.
         recipe: mixtures of random fields to start from, as size:weight,... and ~blur, e.g. 3:0.2,7:0.2~1.
         start: number of the survey's start to use instead of the best one.

@@ -8,7 +8,8 @@
   and long steps pass over the poor ones;
 - a warm-up: the survey's start lies in a good basin, and a long first step would throw it out;
 - backtracking: a run that loses more than a share of its best score goes back to its best image, forgets its momentum
-  and steps more shortly from then on (in the spirit of O'Donoghue and Candes 2015, arXiv:1204.3982).
+  and steps more shortly from then on (in the spirit of O'Donoghue and Candes 2015, arXiv:1204.3982). It matters in a
+  box, where a long step can end in a corner; on the sphere of standardised images it hardly ever acts.
 """
 
 import math

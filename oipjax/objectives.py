@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from oipjax.model import Activations, LayerInfo, Model
+from oipjax.model import Activations, Model
 
 Target = Any
 
@@ -192,39 +192,46 @@ class TotalVariation(Objective):
 
 @dataclass(frozen=True)
 class Waking:
-    """`Map`, continued below its floor: where a map is silent, its largest value before the nonlinearity.
+    """`Map` or `Node`, continued below the floor: where it is silent, its (largest) value before the nonlinearity.
 
     A map behind a ReLU that is off has score 0 and no gradient, but its largest pre-activation node says how far from
     waking it is, and has one. Since the mean of a ReLU is above its floor exactly where that node is, the two join into
     one `reaction` that never goes down as the image comes nearer to waking the map.
+
+    Attributes:
+        objective: what may be silent.
+        pre: the layer before the nonlinearity.
+        floor: the nonlinearity's least value.
     """
 
-    layer: str
+    objective: Map | Node
     pre: str
     floor: float
 
-    def __call__(self, activations: Activations, target: Target) -> Array:
-        """The reaction of one image's map, a scalar."""
-        score = jnp.take(spatial_mean(activations[self.layer]), target, axis=0)
+    def __call__(self, activations: Activations, image: Array, target: Target) -> Array:
+        """The reaction of one image, a scalar."""
+        score = self.objective(activations, image, target)
+        if isinstance(self.objective, Node):
+            return self._join(score, Node(self.pre)(activations, image, target))
         return self._join(score, jnp.max(jnp.take(activations[self.pre], target, axis=-1)))
 
     def every_map(self, activations: Activations) -> Array:
-        """The reactions of all maps of one image, ``[k]``."""
-        nodes = activations[self.pre]
-        return self._join(spatial_mean(activations[self.layer]), jnp.max(nodes, axis=tuple(range(nodes.ndim - 1))))
+        """The reactions of all maps to one image, ``[k]``."""
+        nodes, scores = activations[self.pre], spatial_mean(activations[self.objective.layer])
+        return self._join(scores, jnp.max(nodes, axis=tuple(range(nodes.ndim - 1))))
 
-    def _join(self, score, node):
+    def _join(self, score: Array, node: Array) -> Array:
         return jnp.where(score > self.floor, score, jnp.minimum(node, self.floor))
 
     @staticmethod
     def of(objective: Objective, model: Model) -> "Waking | None":
-        """How to wake the targets of ``objective``, if they can be silent: a `Map` behind a floor."""
-        if not isinstance(objective, Map):
+        """How to wake the targets of ``objective``, if they can be silent: a `Map` or `Node` behind a floor."""
+        if not isinstance(objective, Map | Node):
             return None
-        layer: LayerInfo = model.layer(objective.layer)
+        layer = model.layer(objective.layer)
         if layer.pre is None or layer.floor is None:
             return None
-        return Waking(layer.name, layer.pre, layer.floor)
+        return Waking(objective, layer.pre, layer.floor)
 
 
 def spatial_mean(activation: Array) -> Array:

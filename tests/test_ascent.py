@@ -175,6 +175,14 @@ def test_silent_maps_are_woken_and_dead_ones_said_to_be_silent(tiny):
     assert woken.reactions[1] == woken.scores[1]
 
 
+def test_a_silent_node_is_woken_too(tiny):
+    nodes = np.array([[0, 0, 1], [0, 0, 0]])
+    plain = ascend(KEY, tiny, Node("conv2"), nodes, np.array([0, 0]), method=Classic(), steps=50)
+    assert plain.scores.tolist() == [0, 0] and plain.status.tolist() == [SILENT, SILENT]
+    woken = ascend(KEY, tiny, Node("conv2"), nodes, np.array([0, 0]), steps=50)
+    assert woken.scores[0] > 0 and woken.scores[1] == 0 and woken.status[1] == SILENT
+
+
 @dataclass(frozen=True)
 class Cliff:
     """Two maps: the mean pixel, which turns into NaN above 0.2, and its negative."""

@@ -1,6 +1,7 @@
 """The study over all maps: verdicts, independence, repeatability."""
 
 import dataclasses
+import sys
 
 import jax
 import numpy as np
@@ -101,6 +102,13 @@ def test_parts_are_asked_for_once_and_used(tiny, whole):
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(first, name), getattr(whole, name))
         np.testing.assert_array_equal(getattr(second, name), getattr(whole, name))
+
+
+def test_maps_do_not_depend_on_the_size_of_a_part(tiny, whole, monkeypatch):
+    monkeypatch.setattr(sys.modules["oipjax.atlas"], "PART_TILES", 1)
+    small = oipjax.atlas(KEY, tiny, "conv2", **OPTIONS)
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(small, name), getattr(whole, name), err_msg=name)
 
 
 @pytest.mark.parametrize(

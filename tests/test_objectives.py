@@ -115,16 +115,19 @@ def test_no_gradient_outside_the_receptive_field():
 
 
 def test_waking_joins_score_and_pre_activation():
-    waking = Waking("a", "pre", 0.0)
+    waking = Waking(Map("a"), "pre", 0.0)
     pre = np.array([[[-3.0, -1, 2], [-2, -5, -1]]], np.float32)
     acts = {"pre": jnp.asarray(pre), "a": jnp.maximum(pre, 0)}
     expected = [-2.0, -1.0, 1.0]
     assert waking.every_map(acts).tolist() == expected
-    assert [float(waking(acts, k)) for k in range(3)] == expected
+    assert [float(waking(acts, IMAGE, jnp.int32(k))) for k in range(3)] == expected
+    node = Waking(Node("a"), "pre", 0.0)
+    assert float(node(acts, IMAGE, jnp.array([0, 1, 1]))) == -5 and float(node(acts, IMAGE, jnp.array([0, 0, 2]))) == 2
 
 
 def test_waking_is_for_maps_that_can_be_silent(tiny, linear):
-    assert Waking.of(Map("conv2"), tiny) == Waking("conv2", "conv2_pre", 0.0)
+    assert Waking.of(Map("conv2"), tiny) == Waking(Map("conv2"), "conv2_pre", 0.0)
+    assert Waking.of(Node("dense1"), tiny) == Waking(Node("dense1"), "dense1_pre", 0.0)
     assert Waking.of(Map("conv2_pre"), tiny) is None
-    assert Waking.of(Node("conv2"), tiny) is None
+    assert Waking.of(2 * Map("conv2"), tiny) is None
     assert Waking.of(Map("maps"), linear) is None
