@@ -291,7 +291,7 @@ def step(problem: Problem, params, target, state: State) -> State:
     failed = ~_finite(score, gradient)
     here = Point(z, score, reaction, gradient)
     best = _choose(reaction > state.best.reaction, here, state.best)
-    shrink = state.shrink
+    shrink, lost = state.shrink, jnp.array(False)
     if (backtracking := method.backtracking()) is not None:
         tolerance, factor = backtracking
         lost = reaction < best.reaction - tolerance * jnp.abs(best.reaction)
@@ -300,7 +300,8 @@ def step(problem: Problem, params, target, state: State) -> State:
         shrink = jnp.where(lost, factor * shrink, shrink)
     change = here.score - state.score
     awake = problem.waking is None or here.score > problem.waking.floor
-    meets = awake & (jnp.abs(change) < problem.criterion * jnp.abs(here.score))
+    # A run that was sent back has not moved, which is not to have converged.
+    meets = awake & ~lost & (jnp.abs(change) < problem.criterion * jnp.abs(here.score))
     memory = (
         optimizer, shrink, change, best, number, state.evaluations + 1,
         jnp.where((state.converged < 0) & meets, number, state.converged), state.failed | failed,

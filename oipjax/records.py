@@ -80,6 +80,19 @@ def describe_run(command: str, model: Model, key: Array, space: Any, method: Any
     return json.loads(json.dumps(described))
 
 
+def headline(config: dict[str, Any]) -> dict[str, Any]:
+    """What a person looks for first in a manifest; all of it follows from the configuration."""
+    words = config["key"]["data"]
+    return {
+        "command": config["command"],
+        "model": {"name": config["model"], "parameters_sha256": config["parameters_sha256"]},
+        "layer": config["layer"],
+        "image_space": config["space"]["name"],
+        "seed": (words[0] << 32) + words[1] if config["key"]["implementation"] == "threefry2x32" else None,
+        "tile": config["tile"],
+    }
+
+
 def surroundings() -> dict[str, Any]:
     """What else rounding depends on: versions, device, precision."""
     device = jax.devices()[0]
@@ -122,8 +135,8 @@ def make(folder: Path, study: Study, *, overwrite: bool = False, progress: Progr
     manifest = {
         "schema": SCHEMA,
         "created": started.isoformat(timespec="seconds"),
+        **headline(config),
         **plan,
-        "image_space": config["space"]["name"],
         "counts": atlas.counts,
         "timing_s": {name: round(seconds, 3) for name, seconds in clock.seconds.items()},
         "resumed": clock.resumed,
@@ -221,6 +234,8 @@ def is_finished(folder: Path, config: dict[str, Any], *, overwrite: bool) -> boo
     _check_place(folder)
     if overwrite:
         _remove(folder)
+    if (folder / PARTS / PLAN).exists():
+        _refuse_other(folder, _read_json(folder / PARTS / PLAN).get("config", {}), config)
     if not (folder / MANIFEST).exists():
         return False
     _refuse_other(folder, read_manifest(folder).get("config", {}), config)
@@ -247,6 +262,7 @@ def write_run(folder: Path, config: dict[str, Any], run: Ascent, pictures: dict[
     manifest = {
         "schema": SCHEMA,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **headline(config),
         "config": config,
         **surroundings(),
         "best_score": float(run.scores[0]),

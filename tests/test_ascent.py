@@ -275,6 +275,16 @@ def test_backtracking_returns_to_the_best_image(tiny):
     assert kept.scores.mean() >= 0.99 * lost.scores.mean()
 
 
+def test_being_sent_back_is_not_convergence(tiny):
+    hopeless = Momentum(step=1e4, tolerance=0.0, shrink=1.0, warmup=0.0)
+    out = ascend(
+        KEY, tiny, Map("conv2_pre"), np.array([2, 3, 4, 5]), np.arange(4), method=hopeless, steps=12, stop=True,
+        criterion=1e-6,
+    )  # fmt: skip
+    stood_still = (out.changes[:, 1:] == 0).any(1)
+    assert stood_still.any() and (out.converged[stood_still] == -1).all() and (out.evaluations == 12).all()
+
+
 def test_key_reuse_checker_finds_nothing(tiny):
     with jax.debug_key_reuse(True):
         ascend(jax.random.key(1), tiny, Map("conv2"), np.array([2]), np.array([3]), steps=3, tile=2)

@@ -94,6 +94,14 @@ def test_oip(call, tiny_folder):
     assert json.loads((folder / "manifest.json").read_text())["start"] == 17
 
 
+def test_oip_leaves_the_parts_of_an_atlas_alone(call, tiny_folder):
+    parts = Path("there/parts")
+    parts.mkdir(parents=True)
+    (parts / "plan.json").write_text('{"config": {"command": "atlas"}}')
+    code, _, err = call("oip", "--checkpoint", tiny_folder, "--map", 3, *SMALL, "--out", "there")
+    assert code == 2 and "command" in err and not Path("there/manifest.json").exists()
+
+
 def test_oip_says_when_a_map_is_silent(call, tiny_folder):
     code, out, _ = call("oip", "--checkpoint", tiny_folder, "--map", 0, *SMALL)
     assert code == 0 and "silent: the map never rose above its floor" in out and "--method momentum" in out

@@ -56,6 +56,8 @@ def test_it_loads_with_plain_numpy_and_json(study, tiny, tmp_path):
     records.make(tmp_path, study)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["schema"] == 1 and manifest["counts"] == {"maps": 6, "found": 5, "dead": 0, "unresolved": 1}
+    assert manifest["command"] == "atlas" and manifest["seed"] == 3 and manifest["image_space"] == "Standardised"
+    assert manifest["model"] == {"name": "tiny", "parameters_sha256": manifest["config"]["parameters_sha256"]}
     assert manifest["config"]["tile"] == 4 and manifest["config"]["layer"] == "conv2"
     assert {"jax", "numpy", "python", "oipjax"} <= set(manifest["versions"])
     assert manifest["device"]["platform"] == "cpu" and set(manifest["timing_s"]) == {"survey", "ascent", "wake"}
@@ -123,7 +125,7 @@ def test_another_run_is_refused_with_the_difference_and_replaced_only_on_demand(
 def test_a_half_finished_other_run_is_refused_too(study, tmp_path):
     with pytest.raises(Interrupted):
         records.make(tmp_path, study, progress=interrupt_after(15))
-    with pytest.raises(ValueError, match="config.draws: 64 there, 65 asked for"):
+    with pytest.raises(ValueError, match="draws: 64 there, 65 asked for"):
         records.make(tmp_path, dataclasses.replace(study, draws=65))
     assert (tmp_path / "parts" / "survey.npz").exists()
 
