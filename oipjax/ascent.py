@@ -17,7 +17,7 @@ import optax
 from jax import Array
 
 from oipjax import keys
-from oipjax.images import Space, space_for
+from oipjax.images import Space, checked_space
 from oipjax.methods import Method, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Objective, Waking
@@ -70,12 +70,9 @@ class Point(NamedTuple):
 
 
 class State(NamedTuple):
-    """One run: where it is (as in `Point`), what it remembers, and the best point so far."""
+    """One run: where it is, what it remembers, and the best point so far."""
 
-    z: Array
-    score: Array
-    reaction: Array
-    gradient: Array
+    here: Point
     optimizer: optax.OptState
     shrink: Array
     change: Array
@@ -204,22 +201,27 @@ def ascend_tiles(
 ) -> Iterator[Ascent]:
     """As `ascend`, but yields each finished tile; who called stores or shows it."""
     keys.check(key)
-    space = space or space_for(model)
+    space = checked_space(model, space)
     method = Momentum() if method is None else method
     tile = checked_tile(tile)
     recorded = check_plan(steps, reports, criterion)
     targets = objective.check(model, targets)
     starts = np.asarray(starts)
-    if not len(starts):
+    if not starts.size:
         raise ValueError("no starts given")
+    shape = jax.eval_shape(space.init, jax.random.key(0)).shape
+    wanted = ", ".join(map(str, shape))
+    numbered = np.issubdtype(starts.dtype, np.integer) and starts.ndim == 1
+    if not numbered and (starts.shape[1:] != shape or not np.issubdtype(starts.dtype, np.floating)):
+        raise ValueError(f"starts are integers [n] or floats [n, {wanted}], got {starts.dtype}{list(starts.shape)}")
+    if not numbered:
+        images = jax.vmap(lambda z: space.render(space.project(z)))(starts.astype(np.float32))
+        outside = np.flatnonzero(~space.domain.contains(np.asarray(images)))
+        if outside.size:
+            raise ValueError(f"start {outside[0]} cannot be made an image of {type(space).__name__} (is it constant?)")
     lengths = {len(leaf) for leaf in jax.tree.leaves(targets)} | {len(starts)}
     if len(lengths) > 1:
         raise ValueError(f"one target per start: got {len(starts)} starts and targets of length {sorted(lengths)}")
-    shape = jax.eval_shape(space.init, jax.random.key(0)).shape
-    wanted = ", ".join(map(str, shape))
-    numbered = np.issubdtype(starts.dtype, np.integer)
-    if not numbered and (starts.shape[1:] != shape or not np.issubdtype(starts.dtype, np.floating)):
-        raise ValueError(f"starts are integers [n] or floats [n, {wanted}], got {starts.dtype}{list(starts.shape)}")
     problem = Problem(
         model.apply,
         objective,
@@ -258,6 +260,8 @@ def report_steps(steps: int, reports: int) -> tuple[int, ...]:
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
+    if steps >= 2**31:
+        raise ValueError(f"steps must be below 2**31, got {steps}")
     if reports < 0:
         raise ValueError(f"reports must not be negative, got {reports}")
     first = max(1, steps // 2 ** min(reports, 62))
@@ -275,22 +279,22 @@ def init(problem: Problem, params, z: Array, target) -> State:
     optimizer = problem.method.direction().init(z)
     zero = jnp.zeros((), jnp.int32)
     failed = ~_finite(here.score, here.gradient)
-    return State._make((*here, optimizer, jnp.ones(()), here.score, here, zero, zero + 1, zero - 1, failed))
+    return State(here, optimizer, jnp.ones(()), here.score, here, zero, zero + 1, zero - 1, failed)
 
 
 def step(problem: Problem, params, target, state: State) -> State:
     """One update: along the gradient the state holds, projected, and everything evaluated at the new image."""
     method, space, number = problem.method, problem.space, state.step + 1
     direction = method.direction()
-    gradient = space.tangent(state.z, state.gradient) if method.tangent else state.gradient
+    gradient = space.tangent(state.here.z, state.here.gradient) if method.tangent else state.here.gradient
     updates: Any
-    updates, optimizer = direction.update(gradient, state.optimizer, state.z)
+    updates, optimizer = direction.update(gradient, state.optimizer, state.here.z)
     size = method.step_size(problem.reports[-1])(state.step.astype(jnp.float32)) * state.shrink
-    z = space.project(state.z + space.scale * size * updates)
+    z = space.project(state.here.z + space.scale * size * updates)
     score, reaction, gradient = _evaluate(problem, params, z, target)
     failed = ~_finite(score, gradient)
     here = Point(z, score, reaction, gradient)
-    best = _choose(reaction > state.best.reaction, here, state.best)
+    best = _choose(~failed & (reaction > state.best.reaction), here, state.best)
     shrink, lost = state.shrink, jnp.array(False)
     if (backtracking := method.backtracking()) is not None:
         tolerance, factor = backtracking
@@ -298,7 +302,7 @@ def step(problem: Problem, params, target, state: State) -> State:
         here = _choose(lost, best, here)
         optimizer = _choose(lost, direction.init(z), optimizer)
         shrink = jnp.where(lost, factor * shrink, shrink)
-    change = here.score - state.score
+    change = here.score - state.here.score
     awake = problem.waking is None or here.score > problem.waking.floor
     # A run that was sent back has not moved, which is not to have converged.
     meets = awake & ~lost & (jnp.abs(change) < problem.criterion * jnp.abs(here.score))
@@ -306,7 +310,7 @@ def step(problem: Problem, params, target, state: State) -> State:
         optimizer, shrink, change, best, number, state.evaluations + 1,
         jnp.where((state.converged < 0) & meets, number, state.converged), state.failed | failed,
     )  # fmt: skip
-    return State._make((*here, *memory))
+    return State._make((here, *memory))
 
 
 def _choose(condition: Array, yes: Any, no: Any) -> Any:
@@ -342,8 +346,8 @@ def run(problem: Problem, params, z: Array, target):
             )
 
         state = jax.lax.while_loop(go_on, functools.partial(step, problem, params, target), state)
-        image = problem.space.render(state.z) if problem.images else jnp.zeros(0, jnp.float32)
-        return state, (state.score, state.change, image)
+        image = problem.space.render(state.here.z) if problem.images else jnp.zeros(0, jnp.float32)
+        return state, (state.here.score, state.change, image)
 
     start = init(problem, params, z, target)
     state, (trace, changes, images) = jax.lax.scan(advance, start, jnp.asarray(problem.reports, jnp.int32))
@@ -353,7 +357,7 @@ def run(problem: Problem, params, z: Array, target):
     status = jnp.where(state.failed, NOT_FINITE, status).astype(jnp.uint8)
     best = problem.space.render(state.best.z)
     return (
-        best, state.best.score, start.score, state.best.reaction, status, state.evaluations, state.converged,
+        best, state.best.score, start.here.score, state.best.reaction, status, state.evaluations, state.converged,
         trace, changes, images,
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ A `Study` is the plan: what is asked, checked, and cut into parts that can be co
 `atlas` runs the plan in memory; `oipjax.records` runs it with every part on disk.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +16,11 @@ from jax import Array
 
 from oipjax import keys
 from oipjax.ascent import SILENT, Ascent, ascend, check_plan, concatenate
-from oipjax.images import Space, space_for
+from oipjax.images import Space, checked_space
 from oipjax.methods import Method, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Map
-from oipjax.survey import Survey, checked_tile, survey
+from oipjax.survey import Survey, check_numbers, checked_tile, padded, survey, tiles
 
 UNRESOLVED, FOUND, DEAD = 0, 1, 2
 MAP_STATUS = {
@@ -127,19 +128,18 @@ class Study:
     def __post_init__(self):
         keys.check(self.key)
         facts = self.model.layer(self.layer or self.model.default_layer)
-        maps = tuple(range(facts.maps)) if self.maps is None else tuple(self.maps)
-        Map(facts.name).check(self.model, np.array(maps, int))
+        asked = np.arange(facts.maps) if self.maps is None else np.asarray(self.maps)
+        maps = tuple(Map(facts.name).check(self.model, asked if asked.size else asked.astype(int)).tolist())
         if not maps or len(set(maps)) != len(maps):
             raise ValueError(f"maps must be one or more different indices, got {maps}")
         if self.wake < 0:
             raise ValueError(f"wake must not be negative, got {self.wake}")
         check_plan(self.steps, REPORTS, self.criterion)
-        if not 1 <= self.keep <= self.draws:
-            raise ValueError(f"keep must be between 1 and draws ({self.draws}), got {self.keep}")
+        check_numbers(self.draws, self.keep)
         for name, value in (
             ("layer", facts.name),
             ("maps", maps),
-            ("space", self.space or space_for(self.model)),
+            ("space", checked_space(self.model, self.space)),
             ("tile", checked_tile(self.tile)),
         ):
             object.__setattr__(self, name, value)
@@ -152,7 +152,7 @@ class Study:
     @property
     def image_space(self) -> Space:
         """The image space that was chosen."""
-        return self.space or space_for(self.model)
+        return checked_space(self.model, self.space)
 
     @cached_property
     def floor(self) -> float | None:
@@ -231,13 +231,14 @@ class Study:
 
     def _wake_starts(self, maps: np.ndarray) -> np.ndarray:
         """``z [maps * wake, ...]``: attempt ``a`` for map ``m`` depends on nothing but the key, ``m`` and ``a``."""
-        stream, space = keys.stream(self.key, keys.WAKE), self.image_space
-
-        def start(number, attempt):
-            return space.init(jax.random.fold_in(jax.random.fold_in(stream, number), attempt))
-
-        attempts = np.tile(np.arange(self.wake), len(maps))
-        return np.asarray(jax.jit(jax.vmap(start))(np.repeat(maps, self.wake), attempts))
+        stream, tile = keys.stream(self.key, keys.WAKE), checked_tile(self.tile)
+        numbers = np.repeat(maps, self.wake).astype(np.uint32)
+        attempts = np.tile(np.arange(self.wake, dtype=np.uint32), len(maps))
+        parts = [
+            np.asarray(_start_tile(self.image_space, stream, padded(some, tile), padded(tries, tile)))[: len(some)]
+            for some, tries in zip(tiles(numbers, tile), tiles(attempts, tile), strict=True)
+        ]
+        return np.concatenate(parts)
 
     def _assemble(self, answer: dict[str, np.ndarray], runs: Ascent, woken_maps, woken: list[Ascent]) -> Atlas:
         """The best ``keep`` runs of each map, from the survey's starts and the further ones."""
@@ -275,6 +276,14 @@ class Study:
             ),
             found_by=np.where(found, found_by, ""),
         )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _start_tile(space: Space, stream: Array, maps: Array, attempts: Array) -> Array:
+    def start(number, attempt):
+        return space.init(jax.random.fold_in(jax.random.fold_in(stream, number), attempt))
+
+    return jax.vmap(start)(maps, attempts)
 
 
 def _best(candidates: np.ndarray, rank: np.ndarray, keep: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 import oipjax
 from oipjax import records
-from oipjax.ascent import SILENT, STATUS, ascend, check_plan
+from oipjax.ascent import SILENT, STATUS, Ascent, ascend, check_plan
 from oipjax.atlas import Study
 from oipjax.console import DownloadBar, progress, stderr
 from oipjax.images import Fluctuation, Fluctuations, space_for
@@ -81,7 +81,7 @@ def atlas(
         key,
         model,
         layer,
-        maps=_indices(maps),
+        maps=_indices(maps, model.layer(layer or model.default_layer).maps),
         space=space_for(model, space, _recipes(recipe)),
         draws=draws,
         keep=keep,
@@ -167,8 +167,13 @@ def oip(
     config = records.describe_run(
         "oip", model, key, chosen, METHODS[method](), layer=layer, map=map, tile=tile, **options
     )
+    names = [f"oip.{ending}" for ending in format]
     if records.is_finished(folder, config, overwrite=overwrite):
-        print(f"finished before; nothing to do: {folder / f'oip.{format[0]}'}")
+        run, start = records.read_run(folder), int(records.read_manifest(folder)["start"])
+        for name in names:
+            if not (folder / name).exists():
+                records.save_picture(folder / name, _oip_figure(config, run, start))
+        print(f"finished before; nothing to do: {folder / names[0]}")
         return
     with progress() as report:
         if start is None:
@@ -189,14 +194,8 @@ def oip(
     for number, score, change in zip(run.trace_steps, run.trace[0], run.changes[0], strict=True):
         table.add_row(str(number), f"{score:.4f}", f"{change:+.3g}")
     Console(highlight=False).print(table)
-    note = f"start {start}, {method}, {steps} steps, seed {seed}; best score {run.scores[0]:.4f}; {STATUS[status]}"
-    title = f"{model.name} \N{MIDDLE DOT} {layer} \N{MIDDLE DOT} map {map}"
-    from oipjax import plots
-
-    figure = plots.oip_figure(title, run.trace_steps.tolist(), run.trace_images[0], run.trace[0], run.changes[0], note)
-    pictures = {f"oip.{ending}": figure for ending in format}
-    records.write_run(folder, config, run, pictures, start=start)
-    print(f"map {map} of {layer}: {STATUS[status]}; best score {run.scores[0]:.4f}: {folder / f'oip.{format[0]}'}")
+    records.write_run(folder, config, run, {name: _oip_figure(config, run, start) for name in names}, start=start)
+    print(f"map {map} of {layer}: {STATUS[status]}; best score {run.scores[0]:.4f}: {folder / names[0]}")
     if status == SILENT:
         print("try --method momentum, which climbs the pre-activation first, or another --seed, --recipe or --draws")
 
@@ -334,14 +333,26 @@ def _save_atlas(record: records.Record, picture: Path) -> None:
     records.save_picture(picture, plots.atlas_figure(record.atlas, caption))
 
 
+def _oip_figure(config: dict[str, Any], run: Ascent, start: int) -> Any:
+    from oipjax import plots
+
+    note = (
+        f"start {start}, {config['method']['name'].lower()}, {config['steps']} steps, "
+        f"seed {config['key']['data'][-1]}; "
+        f"best score {run.scores[0]:.4f}; {STATUS[int(run.status[0])]}"
+    )
+    title = f"{config['model']} \N{MIDDLE DOT} {config['layer']} \N{MIDDLE DOT} map {config['map']}"
+    return plots.oip_figure(title, run.trace_steps.tolist(), run.trace_images[0], run.trace[0], run.changes[0], note)
+
+
 def _key(seed: int) -> jax.Array:
     if not 0 <= seed < 2**32:
         raise ValueError(f"--seed must be between 0 and {2**32 - 1}, got {seed}")
     return jax.random.key(np.uint32(seed))
 
 
-def _indices(text: str) -> tuple[int, ...] | None:
-    """``all``, or ``0,5,120-127``."""
+def _indices(text: str, count: int) -> tuple[int, ...] | None:
+    """``all``, or ``0,5,120-127``; of a range no more than ``count`` numbers and one that is too large."""
     if text.strip() == "all":
         return None
     numbers: list[int] = []
@@ -349,7 +360,9 @@ def _indices(text: str) -> tuple[int, ...] | None:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"--maps takes all, or indices and ranges such as 0,5,120-127, got {text!r}")
-        numbers += range(int(first), int(last or first) + 1)
+        begin = min(int(first), 2**31 - 1)
+        end = min(int(last or first), max(count, begin))
+        numbers += range(begin, end + 1)
     if not numbers:
         raise ValueError(f"--maps {text!r} names no map")
     return tuple(dict.fromkeys(numbers))

@@ -331,6 +331,16 @@ class Box:
         return jnp.where(blocked, 0, gradient)
 
 
+def checked_space(model: Model, space: Space | None) -> Space:
+    """``space``, or the default one; a ValueError if its images are not what the network takes."""
+    if space is None:
+        return space_for(model)
+    shape = jax.eval_shape(lambda key: space.render(space.init(key)), jax.random.key(0)).shape
+    if shape != model.input_shape:
+        raise ValueError(f"{model.name} takes images {model.input_shape}, {type(space).__name__} makes {shape}")
+    return space
+
+
 SPACES = ("standardised", "box")
 
 
@@ -345,7 +355,7 @@ def space_for(model: Model, name: str = "standardised", starts: Fluctuations | N
     Raises:
         ValueError: there is no such space.
     """
-    starts = starts or default_fluctuations(model.input_shape)
+    starts = default_fluctuations(model.input_shape) if starts is None else starts
     match name:
         case "standardised":
             return Standardised(model.input_shape, starts)

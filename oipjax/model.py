@@ -107,16 +107,10 @@ class Model:
 
     @property
     def default_layer(self) -> str:
-        """The deepest layer of maps with a nonlinearity, or the last layer."""
-        maps = [name for name in self.layers if name in self.nonlinearities and len(self.shapes[name]) == 3]
+        """The deepest layer of maps with a nonlinearity (pooled ones apart), or the last layer."""
+        named = [name for name in self.layers if name in self.nonlinearities and not name.startswith("pool")]
+        maps = [name for name in named if len(self.shapes[name]) == 3]
         return maps[-1] if maps else self.layers[-1]
-
-    def check_images(self, images) -> None:
-        """Raise a ValueError unless ``images`` is ``[n, h, w, c]`` as the network wants it."""
-        if tuple(images.shape[1:]) != self.input_shape or len(images.shape) != 4:
-            raise ValueError(
-                f"{self.name} takes images [n, {', '.join(map(str, self.input_shape))}], got {list(images.shape)}"
-            )
 
 
 def fingerprint(params: Params) -> str:
@@ -131,8 +125,13 @@ def fingerprint(params: Params) -> str:
 
 def flatten(params: Params) -> dict[str, np.ndarray]:
     """``{"conv1/kernel": array, ...}``."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+    return {path: np.asarray(leaf) for path, leaf in leaves(params).items()}
+
+
+def leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree by their path, as they are."""
+    found = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in found}
 
 
 def check_finite(params: Params, name: str) -> None:

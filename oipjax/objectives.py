@@ -87,6 +87,7 @@ class Sum(Objective):
         for _, term in self.terms:
             if not term.takes_target:
                 term.check(model, None)
+        targets = () if targets is None and not wanted else targets
         if not isinstance(targets, tuple) or len(targets) != len(wanted):
             raise ValueError(
                 f"{self} takes a tuple of {len(wanted)} targets, one for each of {wanted}, got {targets!r}"

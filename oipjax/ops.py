@@ -3,7 +3,8 @@
 XLA's own CPU convolution is slow for few channels, and the gradient of ``lax.reduce_window`` (select-and-scatter) costs
 more than all convolutions of a small network together. On the CPU both are therefore written as what the machine is
 good at: a convolution is patches times a matrix (im2col; Chellapilla et al. 2006), a pooling is the maximum of strided
-slices whose winners are remembered for the backward pass. Every other platform gets ``lax``.
+slices whose winners are remembered for the backward pass. Every other platform gets ``lax`` (a pooling that is
+differentiated takes the maximum of slices there too: the same values).
 
 The choice is made when a program is lowered, per platform (``lax.platform_dependent``), inside custom gradients, so the
 branch not taken leaves nothing behind. Values and gradients equal those of ``lax`` up to float32 rounding.
@@ -97,8 +98,7 @@ def _conv2d_backward(stride, pads, residuals, dy):
     x, w = residuals
 
     def dx_cpu(dy, w):
-        zero = jnp.zeros(x.shape, x.dtype)
-        return _conv_patches_transposed(stride, pads, zero.shape, dy, w)
+        return _conv_patches_transposed(stride, pads, x.shape, dy, w)
 
     def dx_lax(dy, w):
         return jax.linear_transpose(lambda x: _conv_lax(stride, pads, x, w), x)(dy)[0]

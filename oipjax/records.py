@@ -10,9 +10,7 @@ import io
 import json
 import os
 import platform
-import shutil
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -29,6 +27,8 @@ from oipjax.atlas import MAP_STATUS, STATUS_NAMES, Atlas, Progress, Study
 from oipjax.model import Model, fingerprint
 
 SCHEMA = 1
+DIGEST = "sha256"
+"""Name of the array that holds the `fingerprint` of all others in a file."""
 MANIFEST, ARRAYS, TABLE, PARTS, PLAN = "manifest.json", "oips.npz", "maps.csv", "parts", "plan.json"
 ARRAY_NAMES = (
     "maps", "status", "run_status", "images", "scores", "reactions", "start_index", "start_scores", "trace",
@@ -144,7 +144,7 @@ def make(folder: Path, study: Study, *, overwrite: bool = False, progress: Progr
         "run_status": {str(code): text for code, text in STATUS.items()},
     }
     write(folder, atlas, manifest)
-    shutil.rmtree(parts)
+    _remove_parts(parts)
     return Record(folder, atlas, manifest, fresh=True)
 
 
@@ -202,7 +202,7 @@ def read(folder: Path) -> tuple[Atlas, dict[str, Any]]:
         }
         config = manifest["config"]
         return Atlas(model=config["model"], layer=config["layer"], **arrays, **extra), manifest
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{folder}: the record is damaged ({type(error).__name__}: {error})") from None
 
 
@@ -232,10 +232,15 @@ def is_finished(folder: Path, config: dict[str, Any], *, overwrite: bool) -> boo
         ValueError: the folder holds a record of something else, or things that are no record.
     """
     _check_place(folder)
+    plan = folder / PARTS / PLAN
     if overwrite:
-        _remove(folder)
-    if (folder / PARTS / PLAN).exists():
-        _refuse_other(folder, _read_json(folder / PARTS / PLAN).get("config", {}), config)
+        # What an interrupted run of the very same configuration has done is not thrown away by calling it again.
+        keep = False
+        with contextlib.suppress(ValueError):
+            keep = plan.exists() and not differences(_read_json(plan).get("config"), config)
+        _remove(folder, parts=not keep)
+    if plan.exists():
+        _refuse_other(folder, _read_json(plan).get("config", {}), config)
     if not (folder / MANIFEST).exists():
         return False
     _refuse_other(folder, read_manifest(folder).get("config", {}), config)
@@ -270,6 +275,14 @@ def write_run(folder: Path, config: dict[str, Any], run: Ascent, pictures: dict[
         **facts,
     }
     _write(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+
+
+def read_run(folder: Path) -> Ascent:
+    """The ascent that `write_run` wrote; a ValueError if it is damaged."""
+    arrays = _load_npz(folder / "oip.npz")
+    if set(arrays) != set(Ascent._fields):
+        raise ValueError(f"{folder / 'oip.npz'}: damaged: expected {', '.join(Ascent._fields)}")
+    return Ascent(**arrays)
 
 
 def save_picture(file: Path, figure: Any) -> None:
@@ -309,7 +322,7 @@ def _store(parts: Path) -> Callable:
     def store(name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         file = parts / f"{name}.npz"
         # A part that cannot be read is a part that is not there: it is computed again.
-        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
+        with contextlib.suppress(ValueError):
             return _load_npz(file)
         arrays = compute()
         _write(file, _npz(arrays))
@@ -322,10 +335,20 @@ def _check_place(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; --out wants a folder")
     if folder.is_dir():
-        ours = {MANIFEST, ARRAYS, TABLE, PARTS, *OTHERS}
-        others = sorted(item.name for item in folder.iterdir() if item.name not in ours and item.suffix != ".tmp")
-        if others and not (folder / MANIFEST).exists() and not (folder / PARTS).exists():
-            raise ValueError(f"{folder}: is no record and not empty ({', '.join(others[:3])}); choose another --out")
+        inside = sorted(item.name for item in folder.iterdir())
+        if inside and not any(map(_is_ours, (folder / MANIFEST, folder / PARTS / PLAN))):
+            raise ValueError(f"{folder}: is no record and not empty ({', '.join(inside[:3])}); choose another --out")
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a manifest or plan was written by oipjax, as far as can be told; a damaged one counts."""
+    if not file.is_file():
+        return False
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError:
+        return b'"parameters_sha256"' in file.read_bytes()
+    return isinstance(content, dict) and isinstance(content.get("config"), dict)
 
 
 def _refuse_other(folder: Path, there: dict, asked: dict) -> None:
@@ -335,15 +358,24 @@ def _refuse_other(folder: Path, there: dict, asked: dict) -> None:
         raise ValueError(f"{folder}: holds another run; --overwrite replaces it, or choose another --out\n  {shown}")
 
 
-def _remove(folder: Path) -> None:
+def _remove(folder: Path, *, parts: bool) -> None:
     """Take away what a record consists of, and nothing else; the mark of completeness first."""
     for name in (MANIFEST, ARRAYS, TABLE, *OTHERS):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / PARTS, ignore_errors=True)
+    if parts:
+        _remove_parts(folder / PARTS)
+
+
+def _remove_parts(parts: Path) -> None:
+    for file in parts.glob("*"):
+        if file.name == PLAN or file.suffix in (".npz", ".tmp"):
+            file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        parts.rmdir()  # unless somebody else keeps things there
 
 
 def _write(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f"{file.name}.tmp")
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as stream:
         stream.write(content)
         stream.flush()
@@ -352,13 +384,20 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def _load_npz(file: Path) -> dict[str, np.ndarray]:
-    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    """Arrays as `_npz` wrote them; a ValueError if anything about them is not as it was."""
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except Exception as error:  # noqa: BLE001  (numpy and zipfile raise half a dozen types for damaged files)
+        raise ValueError(f"{file}: cannot be read ({type(error).__name__}: {error})") from None
+    if str(arrays.pop(DIGEST, "")) != fingerprint(arrays):
+        raise ValueError(f"{file}: damaged: its arrays are not those it was written with")
+    return arrays
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+    np.savez(buffer, **arrays, **{DIGEST: np.array(fingerprint(arrays))})  # pyright: ignore[reportArgumentType]
     return buffer.getvalue()
 
 

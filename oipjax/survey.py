@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from oipjax import keys
-from oipjax.images import Space, space_for
+from oipjax.images import Space, checked_space
 from oipjax.model import Model
 from oipjax.objectives import Map, Waking, spatial_mean
 
@@ -87,13 +87,10 @@ def survey(
     Raises:
         ValueError: unknown layer, or ``draws`` or ``keep`` out of range.
     """
-    if not 1 <= draws <= MAX_DRAWS:
-        raise ValueError(f"draws must be between 1 and {MAX_DRAWS}, got {draws}")
-    if not 1 <= keep <= draws:
-        raise ValueError(f"keep must be between 1 and draws ({draws}), got {keep}")
+    check_numbers(draws, keep)
     facts = model.layer(layer)
     waking = Waking.of(Map(layer), model)
-    space = space or space_for(model)
+    space = checked_space(model, space)
     tile = checked_tile(tile)
     stream = keys.stream(key, keys.SURVEY)
     best = _Best(
@@ -114,6 +111,14 @@ def survey(
     scores = reaction if waking is None else np.maximum(reaction, np.float32(waking.floor))
     reacted = np.asarray(best.reacted).astype(np.int64)
     return Survey(layer, draws, np.asarray(best.start).astype(np.int64), reaction, scores, reacted)
+
+
+def check_numbers(draws: int, keep: int) -> None:
+    """Raise a ValueError unless a survey can make so many draws and keep so many of them."""
+    if not 1 <= draws <= MAX_DRAWS:
+        raise ValueError(f"draws must be between 1 and {MAX_DRAWS}, got {draws}")
+    if not 1 <= keep <= draws:
+        raise ValueError(f"keep must be between 1 and draws ({draws}), got {keep}")
 
 
 def make_starts(key: Array, space: Space, index: np.ndarray, *, tile: int | None = None) -> np.ndarray:
@@ -185,7 +190,7 @@ def _answer(apply, layer, waking: Waking | None, space, params, starts, first, d
     else:
         reaction = jax.vmap(waking.every_map)({name: activations[name] for name in (layer, waking.pre)})
         reacted = valid[:, None] & (reaction > waking.floor)
-    reaction = jnp.where(valid[:, None] & ~jnp.isnan(reaction), reaction, -jnp.inf)
+    reaction = jnp.where(valid[:, None] & jnp.isfinite(reaction), reaction, -jnp.inf)
     # Of equals the first stays first (top_k is stable), so the answer does not depend on the tile.
     candidates = jnp.concatenate([best.reaction, reaction.T], axis=1)
     top, where = jax.lax.top_k(candidates, keep)

@@ -68,6 +68,26 @@ def test_shipped_map_120_alone_is_map_120_in_the_crowd():
         np.testing.assert_array_equal(getattr(alone, name)[0], getattr(crowd, name)[20], err_msg=name)
 
 
+def test_silent_maps_have_the_same_bits_alone_and_together():
+    model = oipjax.load()
+    options = {"draws": 64, "keep": 2, "steps": 3, "wake": 4}
+    silent = (17, 44, 49, 65, 68, 86, 103)
+    crowd = oipjax.atlas(KEY, model, "conv3", maps=silent, **options)
+    assert (crowd.draws_seen == 68).any() and (crowd.start_index == -1).any()
+    for position in (1, 3, 5):
+        alone = oipjax.atlas(KEY, model, "conv3", maps=(silent[position],), **options)
+        for name in ("images", "scores", "reactions", "start_index", "run_status"):
+            np.testing.assert_array_equal(getattr(alone, name)[0], getattr(crowd, name)[position], err_msg=name)
+
+
+def test_pooled_layers_know_their_floor(tiny):
+    params = jax.tree.map(np.array, tiny.params)
+    params["conv1"]["kernel"][..., 0], params["conv1"]["bias"][0] = 0, -1
+    out = oipjax.atlas(KEY, dataclasses.replace(tiny, params=params), "pool1", **OPTIONS)
+    assert out.status.tolist() == [UNRESOLVED, FOUND, FOUND, FOUND] and out.reactions[0, 0] == pytest.approx(-1)
+    assert out.reacted_fraction[0] == 0
+
+
 def test_the_classic_method_leaves_silent_maps_alone(tiny):
     out = oipjax.atlas(KEY, tiny, "conv2", method=Classic(), **OPTIONS)
     assert out.status.tolist()[:2] == [UNRESOLVED, UNRESOLVED]
@@ -118,7 +138,12 @@ def test_maps_do_not_depend_on_the_size_of_a_part(tiny, whole, monkeypatch):
         ({"maps": (0, 6)}, "no map of conv2 6"),
         ({"maps": (1, 1)}, "different indices"),
         ({"maps": ()}, "different indices"),
-        ({"draws": 0}, "keep must be between 1 and draws"),
+        ({"draws": 0}, "draws must be between 1"),
+        ({"draws": 2**32}, "draws must be between 1"),
+        ({"steps": 2**31}, "below 2"),
+        ({"maps": (1.5,)}, "integers"),
+        ({"maps": (10**20,)}, "integers|no map"),
+        ({"space": oipjax.Standardised((9, 9, 1))}, "takes images"),
         ({"keep": 0}, "keep must be between"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"wake": -1}, "wake must not be negative"),

@@ -58,8 +58,10 @@ def test_one_flipped_bit_anywhere_is_noticed_or_harmless(tiny, tiny_folder, tmp_
         except ValueError as error:
             assert str(copy) in str(error) and "\n" not in str(error)
         else:
-            # JSON has room for other words; the parameters have not.
+            # A digit beyond the precision of a float, at most.
             assert name == Path(checkpoint.FILE) and same(model, tiny)
+            for fact in ("name", "apply", "layers", "input_shape", "mean", "std", "nonlinearities", "classes"):
+                assert getattr(model, fact) == getattr(tiny, fact)
 
 
 def test_a_flipped_bit_in_the_largest_file_is_named(tiny_folder):
@@ -74,6 +76,7 @@ def test_a_flipped_bit_in_the_largest_file_is_named(tiny_folder):
 def edit(folder: Path, change) -> None:
     facts = json.loads((folder / checkpoint.FILE).read_text())
     change(facts)
+    facts["sha256"] = checkpoint.digest(facts)
     (folder / checkpoint.FILE).write_text(json.dumps(facts))
 
 
@@ -131,8 +134,24 @@ def test_nothing_is_overwritten_unasked(tiny, tiny_folder, tmp_path):
     other = tmp_path / "photos"
     other.mkdir()
     (other / "a.jpg").write_text("x")
-    with pytest.raises(ValueError, match="not a checkpoint"):
+    with pytest.raises(ValueError, match=r"holds other things \(a.jpg\)"):
         checkpoint.save(other, tiny, {}, overwrite=True)
+
+
+def test_places_where_no_checkpoint_can_be_are_named_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    for place, words in (("file", "is a file"), ("file/below", "cannot be written"), (".", "current folder")):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ValueError, match=words):
+            checkpoint.check_free(Path(place), overwrite=True)
+
+
+def test_a_changed_word_in_the_json_is_noticed(tiny_folder):
+    facts = json.loads((tiny_folder / checkpoint.FILE).read_text())
+    facts["normalisation"]["std"] = [0.3307]
+    (tiny_folder / checkpoint.FILE).write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match="content is not what it was written with"):
+        oipjax.load(tiny_folder)
 
 
 def test_the_fingerprint_sees_everything(tiny):

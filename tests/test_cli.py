@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,6 +89,7 @@ def test_oip(call, tiny_folder):
     with np.load(folder / "oip.npz") as file:
         assert file["trace_images"].shape == (1, 5, 8, 8, 1) and file["trace_steps"].tolist() == [0, 5, 10, 20, 39]
     assert call(*common, "--map", 3)[1].startswith("finished before")
+    assert call(*common, "--map", 3, "--format", "svg")[0] == 0 and (folder / "oip.svg").exists()
     code, _, err = call(*common, "--map", 3, "--seed", 4)
     assert code == 2 and "--overwrite" in err
     assert call(*common, "--map", 3, "--seed", 4, "--start", 17, "--overwrite")[0] == 0
@@ -143,12 +145,16 @@ def test_version_and_help(call):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["atlas", "--layer", "conv9"], "no layer 'conv9'; it has conv1_pre, conv1, pool1"),
+        (["atlas", "--layer", "conv9"], "no layer 'conv9'; it has conv1_pre, conv1, pool1_pre, pool1"),
         (["atlas", "--maps", "0,6"], "no map of conv2 6: there are 6, counted from 0"),
         (["atlas", "--maps", "x"], "--maps takes all, or indices and ranges"),
         (["atlas", "--maps", "-1"], "--maps takes all, or indices and ranges"),
         (["atlas", "--maps", "5-3"], "names no map"),
-        (["atlas", "--draws", "0"], "keep must be between 1 and draws (0)"),
+        (["atlas", "--draws", "0"], "draws must be between 1"),
+        (["atlas", "--draws", "5000000000"], "draws must be between 1"),
+        (["atlas", "--steps", "3000000000"], "steps must be below 2**31, got 3000000000"),
+        (["atlas", "--maps", "99999999999999999999"], "no map of conv2"),
+        (["atlas", "--maps", "0-9999999999"], "no map of conv2 6"),
         (["atlas", "--keep", "0"], "keep must be between 1"),
         (["atlas", "--steps", "-5"], "steps must be at least 1, got -5"),
         (["atlas", "--wake", "-1"], "wake must not be negative"),
@@ -237,11 +243,13 @@ def test_a_killed_run_goes_on_where_it_stopped(tiny_folder, tmp_path):
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "the same call goes on from there" in err and "Traceback" not in err
     assert not Path("broken/manifest.json").exists()
-    kept = first.stat().st_mtime_ns
-    assert kept
-    again = subprocess.run([*command, "broken"], env=environment, capture_output=True, text=True, timeout=300)
+    done = int(re.findall(r"(\d+)/360", err)[-1])
+    # --overwrite does not throw away what the very same run has done.
+    again = subprocess.run([*command, "broken", "--overwrite"], env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert json.loads(Path("broken/manifest.json").read_text())["resumed"]
+    manifest = json.loads(Path("broken/manifest.json").read_text())
+    assert manifest["resumed"] and done < 360 and "survey" not in manifest["timing_s"]
+    assert list((tmp_path / "cache" / "oipjax" / "xla").iterdir()), "compiled programs are kept"
     straight = subprocess.run([*command, "straight"], env=environment, capture_output=True, text=True, timeout=300)
     assert straight.returncode == 0, straight.stderr
     assert Path("broken/oips.npz").read_bytes() == Path("straight/oips.npz").read_bytes()

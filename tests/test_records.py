@@ -104,6 +104,31 @@ def test_a_damaged_part_is_computed_again(study, tmp_path):
     np.testing.assert_array_equal(resumed.images, straight.images)
 
 
+def test_damage_of_one_bit_is_named_or_harmless(study, tmp_path):
+    atlas = records.make(tmp_path / "r", study).atlas
+    file, rng = tmp_path / "r" / "oips.npz", np.random.default_rng(0)
+    original = file.read_bytes()
+    directory = original.rfind(b"PK\x01\x02") - 3000  # names and headers, where zip has no checksum
+    for position in [*rng.integers(len(original), size=60), *rng.integers(directory, len(original), size=200)]:
+        content = bytearray(original)
+        content[position] ^= 1 << int(rng.integers(8))
+        file.write_bytes(content)
+        try:
+            read = records.read(tmp_path / "r")[0]
+        except ValueError as error:
+            assert "damaged" in str(error)
+        else:
+            assert all(np.array_equal(getattr(read, n), getattr(atlas, n), equal_nan=True) for n in records.ARRAY_NAMES)
+    file.write_bytes(b"")
+    with pytest.raises(ValueError, match="damaged"):
+        records.read(tmp_path / "r")
+
+
+def test_numpy_indices_are_indices(tiny):
+    study = Study(KEY, tiny, "conv2", maps=np.array([3, 5]))  # pyright: ignore[reportArgumentType]
+    assert study.maps == (3, 5) and records.describe(study)["maps"] == [3, 5]
+
+
 def test_asked_again_it_says_where_the_record_lies(study, tmp_path):
     records.make(tmp_path, study)
     before = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
@@ -137,6 +162,26 @@ def test_places_that_are_no_record_are_left_alone(study, tmp_path):
     with pytest.raises(ValueError, match="is a file"):
         records.make(tmp_path / "thesis.tex", study)
     assert (tmp_path / "thesis.tex").read_text() == "x"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["parts/bolt.step", "oips.npz", "maps.csv", "manifest.json"])
+def test_what_others_made_is_not_a_record(study, tmp_path, name, overwrite):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("{}")
+    with pytest.raises(ValueError, match="is no record and not empty"):
+        records.make(tmp_path, study, overwrite=overwrite)
+    assert file.read_text() == "{}"
+
+
+def test_strangers_in_a_record_survive_everything(study, tmp_path):
+    with pytest.raises(Interrupted):
+        records.make(tmp_path, study, progress=interrupt_after(15))
+    (tmp_path / "parts" / "bolt.step").write_text("x")
+    records.make(tmp_path, study)
+    records.make(tmp_path, dataclasses.replace(study, steps=9), overwrite=True)
+    assert (tmp_path / "parts" / "bolt.step").read_text() == "x"
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "oips.npz", "maps.csv"])

@@ -48,7 +48,9 @@ class Config:
     spaces: tuple[str, ...] = ("standardised", "box")
 
 
-SMOKE = Config(draws=64, keep=1, classic=(4, 8), default=(4,), ablation=4, seeds=(0, 1))
+SMOKE = replace(
+    Config(), draws=64, keep=1, classic=(8,), default=(4,), ablation=4, seeds=(0,), spaces=("standardised",)
+)
 
 
 def climb_all(

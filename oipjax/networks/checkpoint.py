@@ -8,6 +8,7 @@ Orbax wrote, so that damage is named before anything tries to read it.
 import hashlib
 import json
 import logging
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -17,11 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oipjax.model import Model, Params, check_finite, fingerprint, flatten
+from oipjax.model import Model, Params, check_finite, fingerprint, flatten, leaves
 from oipjax.networks import cnn
 
 SCHEMA = 1
 FILE = "checkpoint.json"
+OURS = (FILE, "params", "curves.png", "confusion.png")
 DEFAULT = "mnist-cnn"
 """The network that the package ships with."""
 
@@ -56,6 +58,10 @@ def load(path: str | Path = DEFAULT) -> Model:
             f"{path}: no checkpoint there (a folder with {FILE}); oipjax ships with {', '.join(shipped()) or 'none'}"
         )
     facts = read_facts(folder)
+    if facts.get("schema") != SCHEMA:
+        raise ValueError(f"{folder / FILE}: schema {facts.get('schema')}; this version reads {SCHEMA}")
+    if facts.get("sha256") != digest(facts):
+        raise ValueError(f"{folder / FILE}: damaged: its content is not what it was written with")
     try:
         architecture: dict[str, Any] = {name: _tuples(value) for name, value in facts["architecture"]["config"].items()}
         config = cnn.CNNConfig(**architecture)
@@ -66,15 +72,12 @@ def load(path: str | Path = DEFAULT) -> Model:
         files = {str(file): str(digest) for file, digest in facts["files"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder / FILE}: damaged ({type(error).__name__}: {error})") from None
-    if kind != "CNN" or facts.get("schema") != SCHEMA:
-        raise ValueError(
-            f"{folder / FILE}: schema {facts.get('schema')} of type {kind!r}; this version reads {SCHEMA}, CNN"
-        )
+    if kind != "CNN":
+        raise ValueError(f"{folder / FILE}: an architecture of type {kind!r}; this version reads CNN")
     _check_files(folder, files)
     params = _restore(folder / "params")
     wanted = jax.eval_shape(lambda key: cnn.init(key, config), jax.random.key(0))
-    wanted = {path: (leaf.shape, leaf.dtype) for path, leaf in _flat_shapes(wanted).items()}
-    given = {path: (leaf.shape, leaf.dtype) for path, leaf in flatten(params).items()}
+    wanted, given = ({path: (a.shape, a.dtype) for path, a in leaves(tree).items()} for tree in (wanted, params))
     if wanted != given:
         wrong = sorted(path for path in wanted | given if wanted.get(path) != given.get(path))
         described = "; ".join(f"{path} is {given.get(path)}, expected {wanted.get(path)}" for path in wrong[:3])
@@ -97,7 +100,7 @@ def save(folder: str | Path, model: Model, facts: dict[str, Any], *, overwrite: 
     Raises:
         ValueError: something is there that would be lost, or the model's architecture cannot be written down.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     check_free(folder, overwrite=overwrite)
     if not isinstance(model.apply, cnn.CNNApply):
         raise ValueError(f"{model.name}: only oipjax's own CNN can be saved, got {model.apply!r}")
@@ -115,8 +118,7 @@ def save(folder: str | Path, model: Model, facts: dict[str, Any], *, overwrite: 
         },
         "training": facts,
     }
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
+    new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old"))
     new.mkdir(parents=True)
     _store(new / "params", jax.tree.map(np.asarray, model.params))
     described["files"] = {
@@ -124,21 +126,36 @@ def save(folder: str | Path, model: Model, facts: dict[str, Any], *, overwrite: 
         for file in sorted((new / "params").rglob("*"))
         if file.is_file()
     }
+    described["sha256"] = digest(described)
     (new / FILE).write_text(json.dumps(described, indent=1) + "\n")
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.replace(old)
     new.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def digest(facts: dict[str, Any]) -> str:
+    """sha256 of the content of ``checkpoint.json``, without this digest itself, as sorted JSON without spaces."""
+    content = {name: value for name, value in facts.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
     """Raise a ValueError if a checkpoint could not be written to ``folder`` without losing something."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / FILE).is_file():
-        raise ValueError(f"{folder}: exists and is not a checkpoint; choose another place")
-    if not overwrite:
+    folder = folder.resolve()
+    if folder == Path.cwd():
+        raise ValueError(f"{folder}: is the current folder; give the checkpoint a folder of its own")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; a checkpoint is a folder")
+    others = sorted(item.name for item in folder.iterdir() if item.name not in OURS) if folder.is_dir() else []
+    if others:
+        raise ValueError(f"{folder}: holds other things ({', '.join(others[:3])}); choose another place")
+    if (folder / FILE).is_file() and not overwrite:
         raise ValueError(f"{folder}: holds a checkpoint already; --overwrite replaces it")
+    above = next(parent for parent in folder.parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ValueError(f"{folder}: cannot be written ({above} is not a folder that may be written to)")
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -185,11 +202,6 @@ def _restore(path: Path) -> Params:
     except Exception as error:  # noqa: BLE001  (damage shows up as any of a dozen exception types of Orbax and TensorStore)
         first = (str(error).strip().splitlines() or [""])[0]
         raise ValueError(f"{path}: missing or damaged ({type(error).__name__}: {first[:120]})") from None
-
-
-def _flat_shapes(tree) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _tuples(value: Any) -> Any:

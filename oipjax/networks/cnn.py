@@ -57,6 +57,8 @@ class CNNConfig:
             raise ValueError(f"every size must be at least 1 and the input (h, w, c), got {self}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"unknown activation {self.activation!r}; there are {', '.join(ACTIVATIONS)}")
+        if self.padding not in ("VALID", "SAME"):
+            raise ValueError(f"padding is VALID or SAME, got {self.padding!r}")
         self.feature_shape  # noqa: B018  (raises for images that are too small)
 
     @property
@@ -75,7 +77,7 @@ class CNNConfig:
         """Names of all activations, in order."""
         names = []
         for i, pool in enumerate(self.pools, 1):
-            names += [f"conv{i}_pre", f"conv{i}"] + [f"pool{i}"] * (pool > 1)
+            names += [f"conv{i}_pre", f"conv{i}"] + [f"pool{i}_pre", f"pool{i}"] * (pool > 1)
         for i, _ in enumerate(self.dense, 1):
             names += [f"dense{i}_pre", f"dense{i}"]
         return (*names, "logits")
@@ -123,7 +125,8 @@ class CNN(nnx.Module):
             if pool > 1:
                 # A monotone activation and a maximum commute: pooled first, it works on a quarter of the values, and
                 # what it would do to the rest is dropped by XLA unless somebody asks for it.
-                out[f"pool{i}"] = x = activation(ops.max_pool(out[f"conv{i}_pre"], (pool, pool)))
+                out[f"pool{i}_pre"] = ops.max_pool(out[f"conv{i}_pre"], (pool, pool))
+                out[f"pool{i}"] = x = activation(out[f"pool{i}_pre"])
         x = x.reshape(x.shape[0], -1)
         for i, _ in enumerate(config.dense, 1):
             out[f"dense{i}_pre"] = getattr(self, f"dense{i}")(x)
