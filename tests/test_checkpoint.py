@@ -24,6 +24,14 @@ def test_round_trip(tiny, tiny_folder):
         assert getattr(model, name) == getattr(tiny, name)
 
 
+def test_no_file_tells_where_it_was_written(tiny_folder):
+    files = [path for folder in (tiny_folder, checkpoint.shipped()[checkpoint.DEFAULT]) for path in folder.rglob("*")]
+    for path in files:
+        if path.is_file():
+            assert str(tiny_folder.parent).encode() not in path.read_bytes(), path
+    assert not any(path.name == "commit_success.txt" for path in files)
+
+
 def test_the_shipped_network_is_what_it_says():
     model = oipjax.load()
     facts = checkpoint.read_facts(checkpoint.shipped()[checkpoint.DEFAULT])

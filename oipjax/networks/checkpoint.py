@@ -121,6 +121,8 @@ def save(folder: str | Path, model: Model, facts: dict[str, Any], *, overwrite: 
     new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old"))
     new.mkdir(parents=True)
     _store(new / "params", jax.tree.map(np.asarray, model.params))
+    # Orbax notes here where it wrote to, a path of this machine; it reads the checkpoint without it.
+    (new / "params" / "commit_success.txt").unlink(missing_ok=True)
     described["files"] = {
         file.relative_to(new).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted((new / "params").rglob("*"))
