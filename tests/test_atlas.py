@@ -68,6 +68,11 @@ def test_shipped_map_120_alone_is_map_120_in_the_crowd():
         np.testing.assert_array_equal(getattr(alone, name)[0], getattr(crowd, name)[20], err_msg=name)
 
 
+def test_most_maps_of_the_shipped_network_are_found():
+    counts = oipjax.atlas(KEY, oipjax.load(), "conv3", draws=2048, keep=1, steps=30, wake=0).counts
+    assert counts["maps"] == 128 and counts["found"] >= 110
+
+
 def test_silent_maps_have_the_same_bits_alone_and_together():
     model = oipjax.load()
     options = {"draws": 64, "keep": 2, "steps": 3, "wake": 4}

@@ -29,3 +29,11 @@ def test_it_says_what_it_is_for_and_runs(name, tmp_path):
         assert module.main(module.SMOKE, results=tmp_path, **options)
     (written,) = tmp_path.glob("*.json")
     assert {"processor", "cores", "date", "versions", "device"} <= set(json.loads(written.read_text())["machine"])
+
+
+def test_the_classic_rule_has_the_published_shape(tmp_path):
+    from experiments import classic_curve
+
+    with jax.numpy_dtype_promotion("standard"):
+        rows = classic_curve.main(classic_curve.Config(draws=256, starts=1), results=tmp_path)["rows"]
+    assert [row[-1] for row in rows if row[-1] is not None] == [True] * 5, rows
