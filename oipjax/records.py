@@ -234,10 +234,10 @@ def is_finished(folder: Path, config: dict[str, Any], *, overwrite: bool) -> boo
     _check_place(folder)
     plan = folder / PARTS / PLAN
     if overwrite:
-        # What an interrupted run of the very same configuration has done is not thrown away by calling it again.
+        # What an interrupted run of the very same plan has done is not thrown away by calling it again.
         keep = False
         with contextlib.suppress(ValueError):
-            keep = plan.exists() and not differences(_read_json(plan).get("config"), config)
+            keep = plan.exists() and not differences(_read_json(plan), {"config": config, **surroundings()})
         _remove(folder, parts=not keep)
     if plan.exists():
         _refuse_other(folder, _read_json(plan).get("config", {}), config)

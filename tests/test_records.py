@@ -175,6 +175,17 @@ def test_what_others_made_is_not_a_record(study, tmp_path, name, overwrite):
     assert file.read_text() == "{}"
 
 
+def test_parts_made_by_other_versions_are_refused_and_replaced_on_demand(study, tmp_path):
+    with pytest.raises(Interrupted):
+        records.make(tmp_path, study, progress=interrupt_after(15))
+    plan = tmp_path / "parts" / "plan.json"
+    plan.write_text(plan.read_text().replace('"jax": "', '"jax": "9'))
+    with pytest.raises(ValueError, match=r"versions.jax: "):
+        records.make(tmp_path, study)
+    made = records.make(tmp_path, study, overwrite=True)
+    assert made.fresh and not made.manifest["resumed"]
+
+
 def test_strangers_in_a_record_survive_everything(study, tmp_path):
     with pytest.raises(Interrupted):
         records.make(tmp_path, study, progress=interrupt_after(15))
