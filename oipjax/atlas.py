@@ -16,6 +16,7 @@ from jax import Array
 
 from oipjax import keys
 from oipjax.ascent import SILENT, Ascent, ascend, check_plan, concatenate
+from oipjax.bounds import LEVELS, bounds
 from oipjax.images import Space, checked_space
 from oipjax.methods import Method, Momentum
 from oipjax.model import Model
@@ -59,6 +60,8 @@ class Atlas:
         trace: float32 ``[k, r, t]``, scores at ``trace_steps``.
         trace_steps: int32 ``[t]``.
         bound: float64 ``[k]``, a certified upper limit of the score; NaN where none was computed.
+        node_bound: float64 ``[k]``, the same of the map's highest node, before the nonlinearity if there is one.
+        bound_by: str ``[k]``, where the limit of the score comes from.
         reacted_fraction: float64 ``[k]``, share of the survey's starts that lift the map above its floor.
         draws_seen: int64 ``[k]``, starts that were tried for the map, by survey and restarts.
         gradient_evaluations: int64 ``[k]``.
@@ -79,10 +82,18 @@ class Atlas:
     trace: np.ndarray
     trace_steps: np.ndarray
     bound: np.ndarray
+    node_bound: np.ndarray
+    bound_by: np.ndarray
     reacted_fraction: np.ndarray
     draws_seen: np.ndarray
     gradient_evaluations: np.ndarray
     found_by: np.ndarray
+
+    @property
+    def achieved(self) -> np.ndarray:
+        """``[k]``: the best score as a share of its bound; NaN where either is missing or the map is dead."""
+        known = np.isfinite(self.bound) & (self.bound > 0) & (self.status == FOUND)
+        return np.where(known, self.scores[:, 0] / np.where(known, self.bound, 1), np.nan)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -109,6 +120,7 @@ class Study:
         criterion: relative change per step below which a run counts as converged.
         stop: end converged runs.
         tile: batch size of all programs.
+        bounds: how hard to try to prove limits, see `bounds.LEVELS`: ``none``, ``cheap`` or ``tight``.
     """
 
     key: Array
@@ -124,6 +136,7 @@ class Study:
     criterion: float = 2e-4
     stop: bool = False
     tile: int | None = None
+    bounds: str = "cheap"
 
     def __post_init__(self):
         keys.check(self.key)
@@ -134,6 +147,8 @@ class Study:
             raise ValueError(f"maps must be one or more different indices, got {maps}")
         if self.wake < 0:
             raise ValueError(f"wake must not be negative, got {self.wake}")
+        if self.bounds not in LEVELS:
+            raise ValueError(f"unknown level of bounds {self.bounds!r}; there are {', '.join(LEVELS)}")
         check_plan(self.steps, REPORTS, self.criterion)
         check_numbers(self.draws, self.keep)
         for name, value in (
@@ -168,17 +183,30 @@ class Study:
         """
         store = store or (lambda name, compute: compute())
         report = progress or (lambda phase, done, total: None)
+        proved = store("bounds", lambda: self._bounds(report))
         answer = store("survey", lambda: self._survey(report))
         index = answer["start_index"]
         runs = list(self._parts("ascent", np.repeat(self.indices, self.keep), index.ravel(), store, report))
-        silent = self._silent(concatenate(runs))
+        silent = np.setdiff1d(self._silent(concatenate(runs)), np.array(self.indices)[proved["dead"]])
         if len(silent) and self.wake:
             targets = np.repeat(silent, self.wake)
             starts = self._wake_starts(silent)
             woken = list(self._parts("wake", targets, starts, store, report))
         else:
             targets, woken = np.zeros(0, int), []
-        return self._assemble(answer, concatenate(runs), targets, woken)
+        return self._assemble(answer, concatenate(runs), targets, woken, proved)
+
+    def _bounds(self, report: Progress) -> dict[str, np.ndarray]:
+        """What is proved of the chosen maps."""
+        names, chosen = ("score", "node", "dead", "method"), np.array(self.indices)
+        if self.bounds == "none":
+            nothing, count = np.full(len(chosen), np.nan), len(chosen)
+            return dict(zip(names, (nothing, nothing, np.zeros(count, bool), np.full(count, "")), strict=True))
+        try:
+            proved = bounds(self.model, self.layer, self.image_space.domain, level=self.bounds, progress=report)
+        except ValueError as error:
+            raise ValueError(f"{error}; without bounds (none) the search goes on") from None
+        return {name: getattr(proved, name)[chosen] for name in names}
 
     def _survey(self, report: Progress) -> dict[str, np.ndarray]:
         found: Survey = survey(
@@ -240,9 +268,16 @@ class Study:
         ]
         return np.concatenate(parts)
 
-    def _assemble(self, answer: dict[str, np.ndarray], runs: Ascent, woken_maps, woken: list[Ascent]) -> Atlas:
+    def _assemble(
+        self,
+        answer: dict[str, np.ndarray],
+        runs: Ascent,
+        woken_maps,
+        woken: list[Ascent],
+        proved: dict[str, np.ndarray],
+    ) -> Atlas:
         """The best ``keep`` runs of each map, from the survey's starts and the further ones."""
-        count, keep = len(self.indices), self.keep
+        keep = self.keep
         runs = concatenate([runs, *woken])
         owner = np.concatenate([np.repeat(self.indices, keep), woken_maps])
         origin = np.concatenate([answer["start_index"].ravel(), np.full(len(woken_maps), -1)])
@@ -259,7 +294,7 @@ class Study:
             model=self.model.name,
             layer=self.layer,
             maps=np.array(self.indices, np.int32),
-            status=np.where(found, FOUND, UNRESOLVED).astype(np.uint8),
+            status=np.where(found, FOUND, np.where(proved["dead"], DEAD, UNRESOLVED)).astype(np.uint8),
             run_status=runs.status[chosen],
             images=runs.images[chosen],
             scores=runs.scores[chosen],
@@ -268,7 +303,9 @@ class Study:
             start_scores=runs.start_scores[chosen],
             trace=runs.trace[chosen],
             trace_steps=runs.trace_steps,
-            bound=np.full(count, np.nan),
+            bound=proved["score"],
+            node_bound=proved["node"],
+            bound_by=proved["method"],
             reacted_fraction=answer["reacted"] / self.draws,
             draws_seen=self.draws + further,
             gradient_evaluations=np.array(
@@ -300,7 +337,7 @@ def atlas(key: Array, model: Model, layer: str = "", *, progress: Progress | Non
         layer: the layer's name; the network's `default_layer` unless given.
         progress: called with (phase, done, in all).
         **options: the other attributes of `Study`: ``maps, space, draws, keep, method, steps, wake, criterion, stop,
-            tile``.
+            tile, bounds``.
 
     Raises:
         ValueError: something does not fit the network, or is out of range.

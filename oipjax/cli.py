@@ -41,6 +41,7 @@ def atlas(
     space: Literal["standardised", "box"] = "standardised",
     recipe: tuple[str, ...] = (),
     wake: int = 4,
+    bounds: Literal["none", "cheap", "tight"] = "cheap",
     criterion: float = 2e-4,
     stop: bool = False,
     seed: int = 0,
@@ -67,6 +68,7 @@ def atlas(
         space: standardised images (mean 0, std 1), or the box of valid pixels.
         recipe: mixtures of random fields to start from, as size:weight,... and ~blur, e.g. 3:0.2,7:0.2~1.
         wake: further starts for each map that stays silent.
+        bounds: how hard to prove upper limits: none, cheap (seconds), or tight (minutes; box only).
         criterion: relative change of the score per step below which a run counts as converged.
         stop: end each run once it has converged.
         seed: the same seed gives the same patterns.
@@ -88,6 +90,7 @@ def atlas(
         method=METHODS[method](),
         steps=steps,
         wake=wake,
+        bounds=bounds,
         criterion=criterion,
         stop=stop,
         tile=tile,

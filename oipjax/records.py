@@ -26,17 +26,17 @@ from oipjax.ascent import STATUS, Ascent
 from oipjax.atlas import MAP_STATUS, STATUS_NAMES, Atlas, Progress, Study
 from oipjax.model import Model, fingerprint
 
-SCHEMA = 1
+SCHEMA = 2
 DIGEST = "sha256"
 """Name of the array that holds the `fingerprint` of all others in a file."""
 MANIFEST, ARRAYS, TABLE, PARTS, PLAN = "manifest.json", "oips.npz", "maps.csv", "parts", "plan.json"
 ARRAY_NAMES = (
     "maps", "status", "run_status", "images", "scores", "reactions", "start_index", "start_scores", "trace",
-    "trace_steps", "bound",
+    "trace_steps", "bound", "node_bound",
 )  # fmt: skip
 COLUMNS = (
-    "map", "status", "best", "median", "start_best", "reacted_fraction", "bound", "draws_seen", "gradient_evaluations",
-    "found_by",
+    "map", "status", "best", "median", "start_best", "reacted_fraction", "bound", "achieved", "node_bound",
+    "draws_seen", "gradient_evaluations", "found_by", "bound_by",
 )  # fmt: skip
 OTHERS = ("oip.npz", "oip.csv", *(f"{name}.{ending}" for name in ("atlas", "oip") for ending in ("png", "pdf", "svg")))
 
@@ -52,7 +52,7 @@ class Record(NamedTuple):
 
 def describe(study: Study) -> dict[str, Any]:
     """All that decides what a study finds, as plain JSON."""
-    own = ("layer", "maps", "draws", "keep", "steps", "wake", "criterion", "stop", "tile")
+    own = ("layer", "maps", "draws", "keep", "steps", "wake", "criterion", "stop", "tile", "bounds")
     options = {name: getattr(study, name) for name in own}
     return describe_run("atlas", study.model, study.key, study.space, study.method, **options)
 
@@ -169,6 +169,8 @@ def rows(atlas: Atlas) -> Iterator[tuple]:
             atlas.start_scores[k].max(),
             atlas.reacted_fraction[k],
             atlas.bound[k],
+            atlas.achieved[k],
+            atlas.node_bound[k],
         )
         yield (
             int(number),
@@ -177,6 +179,7 @@ def rows(atlas: Atlas) -> Iterator[tuple]:
             int(atlas.draws_seen[k]),
             int(atlas.gradient_evaluations[k]),
             str(atlas.found_by[k]),
+            str(atlas.bound_by[k]),
         )
 
 
@@ -199,6 +202,7 @@ def read(folder: Path) -> tuple[Atlas, dict[str, Any]]:
             "draws_seen": np.array([int(row["draws_seen"]) for row in table]),
             "gradient_evaluations": np.array([int(row["gradient_evaluations"]) for row in table]),
             "found_by": np.array([row["found_by"] for row in table]),
+            "bound_by": np.array([row["bound_by"] for row in table]),
         }
         config = manifest["config"]
         return Atlas(model=config["model"], layer=config["layer"], **arrays, **extra), manifest

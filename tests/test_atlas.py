@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import oipjax
-from oipjax.atlas import BY_SURVEY, BY_WAKING, FOUND, UNRESOLVED, Study
+from oipjax.atlas import BY_SURVEY, BY_WAKING, DEAD, FOUND, UNRESOLVED, Study
 from oipjax.methods import Classic
 
 KEY = jax.random.key(3)
@@ -23,18 +23,26 @@ def whole(tiny) -> oipjax.Atlas:
 
 def test_one_verdict_for_each_map(whole, tiny):
     assert whole.model == "tiny" and whole.layer == "conv2"
-    assert whole.status.tolist() == [UNRESOLVED, FOUND, FOUND, FOUND, FOUND, FOUND]
-    assert whole.counts == {"maps": 6, "found": 5, "dead": 0, "unresolved": 1}
+    assert whole.status.tolist() == [DEAD, FOUND, FOUND, FOUND, FOUND, FOUND]
+    assert whole.counts == {"maps": 6, "found": 5, "dead": 1, "unresolved": 0}
     assert whole.found_by.tolist()[:3] == ["", BY_WAKING, BY_SURVEY]
     assert whole.reacted_fraction[:2].tolist() == [0, 0] and (whole.reacted_fraction[2:] > 0).all()
-    assert whole.draws_seen.tolist() == [66, 64, 64, 64, 64, 64]
-    assert whole.gradient_evaluations.tolist() == [20 * 5, *[20 * 3] * 5]
-    assert np.isnan(whole.bound).all()
+    assert whole.draws_seen.tolist() == [64] * 6
+    assert whole.gradient_evaluations.tolist() == [20 * 3] * 6
+    assert whole.bound[0] == 0 and whole.node_bound[0] == pytest.approx(-1, abs=1e-6) and np.isnan(whole.achieved[0])
+    assert (whole.scores[1:, 0] < whole.bound[1:]).all() and (whole.achieved[1:] > 0).all()
     assert (np.diff(whole.scores, axis=1) <= 0).all(), "the best comes first"
     assert (whole.scores >= whole.start_scores).all() and (whole.scores[0] == 0).all()
     assert (whole.start_index[1:] >= 0).all() and (whole.start_index < 64).all()
     shape = (6, 3, 8, 8, 1)
     assert whole.images.shape == shape and whole.trace.shape == (6, 3, len(whole.trace_steps))
+
+
+def test_without_bounds_nothing_is_dead(whole, tiny):
+    out = oipjax.atlas(KEY, tiny, "conv2", bounds="none", **OPTIONS)
+    assert out.status.tolist() == [UNRESOLVED, *[FOUND] * 5] and np.isnan(out.bound).all()
+    assert out.draws_seen.tolist() == [66, *[64] * 5] and out.gradient_evaluations.tolist() == [20 * 5, *[20 * 3] * 5]
+    np.testing.assert_array_equal(out.images[1:], whole.images[1:])
 
 
 def test_scores_come_from_the_images(whole, tiny):
@@ -89,13 +97,13 @@ def test_pooled_layers_know_their_floor(tiny):
     params = jax.tree.map(np.array, tiny.params)
     params["conv1"]["kernel"][..., 0], params["conv1"]["bias"][0] = 0, -1
     out = oipjax.atlas(KEY, dataclasses.replace(tiny, params=params), "pool1", **OPTIONS)
-    assert out.status.tolist() == [UNRESOLVED, FOUND, FOUND, FOUND] and out.reactions[0, 0] == pytest.approx(-1)
+    assert out.status.tolist() == [DEAD, FOUND, FOUND, FOUND] and out.reactions[0, 0] == pytest.approx(-1)
     assert out.reacted_fraction[0] == 0
 
 
 def test_the_classic_method_leaves_silent_maps_alone(tiny):
     out = oipjax.atlas(KEY, tiny, "conv2", method=Classic(), **OPTIONS)
-    assert out.status.tolist()[:2] == [UNRESOLVED, UNRESOLVED]
+    assert out.status.tolist()[:2] == [DEAD, UNRESOLVED]
 
 
 def test_layers_without_a_floor_have_no_silent_maps(tiny):
@@ -121,7 +129,7 @@ def test_parts_are_asked_for_once_and_used(tiny, whole):
 
     study = Study(KEY, tiny, "conv2", **OPTIONS)
     first = study.run(store)
-    assert computed == ["survey", "ascent-00000", "wake-00000"]
+    assert computed == ["bounds", "survey", "ascent-00000"]
     second = study.run(store)
     assert len(computed) == 3
     for name in ARRAYS:

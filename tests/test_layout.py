@@ -23,7 +23,7 @@ ORDER = (
     ("objectives", "images", "transforms", "methods"),
     ("survey",),
     ("ascent", "bounds"),
-    ("atlas", "dream", "latent"),
+    ("atlas", "dream", "latent", "optima"),
     ("records",),
     ("plots", "report"),
     ("console",),

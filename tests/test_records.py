@@ -55,7 +55,7 @@ def test_round_trip(study, tmp_path):
 def test_it_loads_with_plain_numpy_and_json(study, tiny, tmp_path):
     records.make(tmp_path, study)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["schema"] == 1 and manifest["counts"] == {"maps": 6, "found": 5, "dead": 0, "unresolved": 1}
+    assert manifest["schema"] == 2 and manifest["counts"] == {"maps": 6, "found": 5, "dead": 1, "unresolved": 0}
     assert manifest["command"] == "atlas" and manifest["seed"] == 3 and manifest["image_space"] == "Standardised"
     assert manifest["model"] == {"name": "tiny", "parameters_sha256": manifest["config"]["parameters_sha256"]}
     assert manifest["config"]["tile"] == 4 and manifest["config"]["layer"] == "conv2"

@@ -1,0 +1,97 @@
+"""Upper bounds of a map's mean over its positions, which is its score.
+
+The mean of a ReLU over ``n`` positions is the greatest of ``sum over S of pre / n`` over all sets ``S`` of active
+positions. Each of these is linear in the layer below, where it is bounded as a whole: a value that helps one position
+and harms another is counted once, not at its best for each. Sets are listed for blocks of up to 3x3 positions; blocks add up.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oipjax.bounds.backward import pull, relu_input
+from oipjax.bounds.intervals import Ends, Limits, checked_domain, images_of, numbered, parameters
+from oipjax.bounds.program import Program, trace
+from oipjax.bounds.rules import evaluate, gamma
+from oipjax.images import Box, Domain, Sphere
+from oipjax.model import Model
+
+BLOCK = 3
+"""Side of a block, in positions."""
+MOST_POSITIONS = 1024
+"""Above that many the mean of the nodes' bounds has to do."""
+
+
+def mean_bounds(
+    model: Model, layer: str, domain: Domain, ends: dict[str, Ends], limits: Limits | None = None
+) -> np.ndarray:
+    """Upper bounds ``[k]`` of every map's mean over h and w, as computed in float32.
+
+    Args:
+        model: the network.
+        layer: name of the layer.
+        domain: the set of images.
+        ends: of all layers, from `intervals.intervals` with the same limits.
+        limits: what is known of some layers.
+    """
+    high = ends[layer].high
+    if high.ndim == 1:
+        return high
+    positions = high.shape[0] * high.shape[1]
+    plain = _computed(high.mean((0, 1)), positions)
+    program = trace(model)
+    pre = relu_input(program, program.variable(model.layers.index(layer)))
+    if pre is None or positions > MOST_POSITIONS:
+        return plain
+    sums = np.zeros(high.shape[2])
+    with jax.enable_x64(True):
+        given = (program, checked_domain(domain), pre, parameters(model), numbered(model, limits))
+        for places in itertools.product(*(_blocks(size) for size in high.shape[:2])):
+            sums += _block(*given, list(itertools.product(*places)), high.shape)
+    return np.minimum(plain, _computed(sums / positions + ends[layer].error.max((0, 1)), positions))
+
+
+def _computed(mean: np.ndarray, count: int) -> np.ndarray:
+    """What a float32 evaluation of a mean of values that are not negative can come to."""
+    return mean * (1 + gamma(count + 1)) if np.all(mean >= 0) else mean + gamma(count + 1) * np.abs(mean)
+
+
+def _blocks(size: int) -> list[range]:
+    return [range(first, min(first + BLOCK, size)) for first in range(0, size, BLOCK)]
+
+
+def _block(program: Program, domain, pre, params, limits, places, shape) -> np.ndarray:
+    """The greatest sums ``[k]`` of a block's active nodes, over all sets of them."""
+    maps = shape[2]
+    specs = np.zeros((BLOCK**2, maps, 1, *shape))
+    for index, (i, j) in enumerate(places):
+        specs[index, np.arange(maps), 0, i, j, np.arange(maps)] = 1
+    offset, parts = _pulled(program, domain, pre, params, limits, specs.reshape(-1, 1, *shape))
+    sets = np.array(list(itertools.product((0.0, 1.0), repeat=len(places))))
+    total = sets @ np.asarray(offset).reshape(BLOCK**2, maps)[: len(places)]
+    for c, low, high in parts:
+        c = np.asarray(c).reshape(BLOCK**2, maps, -1)[: len(places)]
+        seen = np.flatnonzero(np.any(c != 0, (0, 1)))
+        total = total + np.asarray(_sets(sets, c[..., seen], np.ravel(low)[seen], np.ravel(high)[seen]))
+    return total.max(0)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _pulled(program: Program, domain: Box | Sphere, pre: int, params, limits, specs):
+    values = evaluate(program, [*params, images_of(domain)], limits=limits)
+    pulled = pull(program, values, pre, specs)
+    return pulled.offset, [(c, values[number].low, values[number].high) for number, c in pulled.coefficients.items()]
+
+
+@jax.jit
+def _sets(sets, c, low, high):
+    """Greatest values ``[sets, k]`` of the sets' sums; ``c`` is ``[places, k, values]``."""
+
+    def of_map(c):
+        together = sets @ c
+        return jnp.maximum(together, 0) @ high + jnp.minimum(together, 0) @ low
+
+    return jax.lax.map(of_map, jnp.moveaxis(c, 1, 0)).T

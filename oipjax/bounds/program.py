@@ -1,0 +1,214 @@
+"""A network as a flat list of primitive steps: what the bounds are computed on.
+
+`trace` turns ``apply`` into its jaxpr and writes all calls out (jit, custom gradients, rematerialisation), so that a
+bound needs one rule per primitive and no knowledge of how a network was written. Where a function chooses by platform
+(``lax.platform_dependent``) the default branch is taken: the branches compute the same function, and what they round
+differently is covered by the slack for rounding (see `oipjax.bounds.intervals`).
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from oipjax.model import Model
+
+CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2")
+COMPARISONS = {"ge": True, "gt": True, "le": False, "lt": False}
+"""Comparison -> what it says of a value far above the number it is compared with."""
+PIECEWISE = "piecewise"
+
+
+class Constant(NamedTuple):
+    """A number or array that is written in the program itself."""
+
+    value: Any
+
+
+Reference = int | Constant
+"""A value of the program: the number of a variable, or a constant."""
+
+
+class Equation(NamedTuple):
+    """One step: ``output = primitive(*inputs, **params)``."""
+
+    primitive: Any
+    params: dict[str, Any]
+    inputs: tuple[Reference, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the primitive; `PIECEWISE` for a function that is kept whole."""
+        return getattr(self.primitive, "name", self.primitive)
+
+    def variable(self, index: int) -> int:
+        """The number of an input that is a variable."""
+        reference = self.inputs[index]
+        if isinstance(reference, Constant):
+            raise ValueError(f"input {index} of {self.name} is a constant")
+        return reference
+
+
+class Piecewise(NamedTuple):
+    """An elementwise function of one variable that looks at which side of one threshold its argument lies.
+
+    Attributes:
+        body: the function.
+        threshold: what the argument is compared with.
+        sides: outputs of ``body``'s comparisons: {number of the variable: what it is above the threshold}.
+    """
+
+    body: "Program"
+    threshold: float
+    sides: dict[int, bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A flat list of equations over numbered variables.
+
+    Attributes:
+        equations: in an order in which they can be computed.
+        inputs: numbers of the variables that are given; for a network all its parameters and, last, the images.
+        outputs: what is computed; for a network in the order of ``Model.layers``.
+    """
+
+    equations: tuple[Equation, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[Reference, ...]
+
+    def variable(self, index: int) -> int:
+        """The number of an output's variable.
+
+        Raises:
+            ValueError: the output is a constant.
+        """
+        reference = self.outputs[index]
+        if isinstance(reference, Constant):
+            raise ValueError(f"layer {index} of the network does not depend on anything")
+        return reference
+
+
+def trace(model: Model) -> Program:
+    """The program of ``model.apply`` for one image; its outputs are ``model.layers``."""
+    leaves, structure = jax.tree.flatten(model.params)
+    kinds = tuple((np.shape(leaf), np.dtype(leaf.dtype)) for leaf in leaves)
+    return _trace(model.apply, structure, kinds, model.input_shape, model.layers)
+
+
+@functools.lru_cache(maxsize=64)
+def _trace(apply, structure, kinds, input_shape, layers) -> Program:
+    leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in kinds]
+    image = jax.ShapeDtypeStruct((1, *input_shape), np.float32)
+
+    def ordered(leaves, x):
+        out = apply(jax.tree.unflatten(structure, leaves), x)
+        return [out[name] for name in layers]
+
+    # As it runs: in float32, even where bounds are being computed in float64.
+    with jax.enable_x64(False):
+        return flatten(jax.make_jaxpr(ordered)(leaves, image))
+
+
+def flatten(closed: Any) -> Program:
+    """A closed jaxpr with all its calls written out."""
+    writer = _Writer()
+    inputs = tuple(writer.fresh() for _ in closed.jaxpr.invars)
+    outputs = writer.write(closed.jaxpr, closed.consts, inputs)
+    return Program(tuple(writer.equations), inputs, tuple(outputs))
+
+
+class _Writer:
+    def __init__(self):
+        self.equations: list[Equation] = []
+        self.count = 0
+
+    def fresh(self) -> int:
+        self.count += 1
+        return self.count - 1
+
+    def write(self, jaxpr, consts, arguments) -> list[Reference]:
+        known: dict[Any, Reference] = dict(zip(jaxpr.invars, arguments, strict=True))
+        known |= {var: Constant(value) for var, value in zip(jaxpr.constvars, consts, strict=True)}
+
+        def read(atom) -> Reference:
+            return _literal(atom) if isinstance(atom, core.Literal) else known[atom]
+
+        for equation in jaxpr.eqns:
+            inputs = tuple(read(atom) for atom in equation.invars)
+            known |= dict(zip(equation.outvars, self.step(equation, inputs), strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def step(self, equation, inputs) -> list[Reference]:
+        name, params = equation.primitive.name, equation.params
+        if name in CALLS:
+            inner = _inner(params)
+            if (piecewise := _piecewise(inner, inputs)) is not None:
+                return self.append(PIECEWISE, {"piecewise": piecewise}, inputs, equation.outvars)
+            return self.write(inner.jaxpr, inner.consts, inputs)
+        if name == "platform_index":
+            return [Constant(_default(params["platforms"]))]
+        if name == "cond" and isinstance(inputs[0], Constant):
+            branch = params["branches"][int(inputs[0].value)]
+            return self.write(branch.jaxpr, branch.consts, inputs[1:])
+        return self.append(equation.primitive, params, inputs, equation.outvars)
+
+    def append(self, primitive, params, inputs, outvars) -> list[Reference]:
+        outputs = tuple(self.fresh() for _ in outvars)
+        self.equations.append(Equation(primitive, params, inputs, outputs))
+        return list(outputs)
+
+
+def _literal(atom) -> Constant:
+    """A number as the program has it: rounded to its type."""
+    return Constant(np.asarray(atom.val, atom.aval.dtype))
+
+
+def _inner(params):
+    inner = params["call_jaxpr"] if "call_jaxpr" in params else params["jaxpr"]
+    return inner if isinstance(inner, core.ClosedJaxpr) else core.ClosedJaxpr(inner, ())
+
+
+def _default(platforms) -> int:
+    """The branch for a platform that is not named; the last one if all are."""
+    for index, names in enumerate(platforms):
+        if names is None or "default" in names:
+            return index
+    return len(platforms) - 1
+
+
+def _piecewise(inner, inputs) -> Piecewise | None:
+    """The call as a function in two pieces, if it is elementwise in one variable and compares it with one number."""
+    jaxpr = inner.jaxpr
+    variables = [var for var, value in zip(jaxpr.invars, inputs, strict=True) if not isinstance(value, Constant)]
+    if len(variables) != 1 or len(jaxpr.outvars) != 1 or jaxpr.outvars[0].aval.shape != variables[0].aval.shape:
+        return None
+    tests = [e for e in jaxpr.eqns if e.primitive.name in COMPARISONS and e.invars[0] is variables[0]]
+    numbers = {_number(e.invars[1], jaxpr, inputs) for e in tests}
+    if len(numbers) != 1 or None in numbers:
+        return None
+    writer = _Writer()
+    start = writer.fresh()
+    values = [value if isinstance(value, Constant) else start for value in inputs]
+    outputs = writer.write(jaxpr, inner.consts, values)
+    sides = {
+        e.outputs[0]: COMPARISONS[e.name]
+        for e in writer.equations
+        if e.name in COMPARISONS and e.inputs[0] == start and _constant(e.inputs[1]) in numbers
+    }
+    return Piecewise(Program(tuple(writer.equations), (start,), tuple(outputs)), numbers.pop(), sides)  # pyright: ignore
+
+
+def _number(atom, jaxpr, inputs) -> float | None:
+    if isinstance(atom, core.Literal):
+        return _constant(_literal(atom))
+    given = dict(zip(jaxpr.invars, inputs, strict=True))
+    return _constant(given.get(atom))
+
+
+def _constant(value) -> float | None:
+    return float(value.value) if isinstance(value, Constant) and np.ndim(value.value) == 0 else None

@@ -1,0 +1,290 @@
+"""Bounds hold: no image, sampled or optimised, exceeds one; what is dead is proved, what is barely alive is not."""
+
+import functools
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import oipjax
+from oipjax import ops
+from oipjax.bounds import assemble, best_images, bounds, intervals
+from oipjax.bounds.chain import chain
+from oipjax.bounds.program import trace
+from oipjax.images import Box, Sphere, space_for, standardise
+from oipjax.model import Model
+from oipjax.networks import cnn
+
+SHAPE = (7, 6, 2)
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """A small network with one of many kinds of steps between two convolutions."""
+
+    kind: str
+
+    def __call__(self, params, x):
+        first = ops.conv2d(x, params["w1"]) + params["b1"].reshape(1, 1, 1, -1)
+        middle = KINDS[self.kind](first)
+        second = ops.conv2d(middle, params["w2"]) + params["b2"].reshape(1, 1, 1, -1)
+        flat = jax.nn.relu(second).reshape(x.shape[0], -1)
+        return {"first": first, "middle": middle, "second_pre": second, "second": jax.nn.relu(second), "flat": flat}
+
+
+def _average(x):
+    sums = jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 1, 1, 1), "VALID")
+    return sums / jnp.asarray(4, x.dtype)
+
+
+def _normalised(x):
+    mean = jnp.mean(x, (1, 2, 3), keepdims=True)
+    return (x - mean) / jnp.sqrt(jnp.mean(jnp.square(x), (1, 2, 3), keepdims=True) + 1)
+
+
+KINDS = {
+    "relu": jax.nn.relu,
+    "leaky_relu": jax.nn.leaky_relu,
+    "elu": jax.nn.elu,
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "softplus": jax.nn.softplus,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
+    "abs": jnp.abs,
+    "square": jnp.square,
+    "cube": lambda x: x**3,
+    "clip": lambda x: jnp.clip(x, -0.3, 0.5),
+    "exp": lambda x: jnp.exp(-jnp.abs(x)),
+    "sine": jnp.sin,
+    "pool": lambda x: ops.max_pool(jax.nn.relu(x), (2, 2), (1, 1)),
+    "pool by reshape": lambda x: jnp.max(x[:, :4, :4].reshape(-1, 2, 2, 2, 2, x.shape[3]), (2, 4)).repeat(2, 1),
+    "average": _average,
+    "residual": lambda x: x + jax.nn.relu(x - 0.1) * 0.5,
+    "padded": lambda x: jnp.pad(jax.nn.relu(x), ((0, 0), (1, 1), (0, 0), (0, 0)), constant_values=0.25),
+    "channels": lambda x: jnp.concatenate([jax.nn.relu(x), -jax.nn.relu(-x)], 1)[:, ::2],
+    "where": lambda x: jnp.where(x > 0.2, x, 0.1 * x),
+    "normalised": _normalised,
+    "remat": jax.checkpoint(lambda x: jax.nn.relu(x) * 2),
+    "reversed": lambda x: jnp.flip(jnp.swapaxes(jax.nn.relu(x), 1, 2), 1),
+}
+
+
+def zoo(kind: str, seed: int, scale: float = 1.0) -> Model:
+    rng = np.random.default_rng(seed)
+    params = {
+        "w1": rng.normal(size=(2, 2, 2, 3)) * scale, "b1": rng.normal(size=3) * 0.3,
+        "w2": rng.normal(size=(2, 2, 3, 4)), "b2": rng.normal(size=4),
+    }  # fmt: skip
+    params = {name: jnp.asarray(value.astype(np.float32)) for name, value in params.items()}
+    names = ("first", "middle", "second_pre", "second", "flat")
+    return Model(kind, Zoo(kind), params, names, SHAPE, nonlinearities={"second": ("second_pre", 0.0)})
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def attempts(apply, shape, params, key, low, high, sphere):
+    """Images of a domain that try hard, and their activations: random ones, corners, and both climbed along gradients."""
+    keys = jax.random.split(key)
+    uniform = jax.random.uniform(keys[0], (24, *shape))
+    start = jnp.concatenate([uniform, jnp.round(uniform)])
+    out = jax.eval_shape(apply, params, start)
+    signs = [
+        jax.random.normal(jax.random.fold_in(keys[1], i), (len(start), *leaf.shape[1:]))
+        for i, leaf in enumerate(jax.tree.leaves(out))
+    ]
+    picks = jax.nn.one_hot(jnp.arange(len(start)) % len(out), len(out))
+
+    def valid(x):
+        return jnp.where(sphere, jax.vmap(standardise)(x), jnp.clip(low + x * (high - low), low, high))
+
+    def gain(x):
+        leaves = jax.tree.leaves(apply(params, valid(x)))
+        each = [jnp.sum(sign * leaf, tuple(range(1, leaf.ndim))) for sign, leaf in zip(signs, leaves, strict=True)]
+        return jnp.sum(jnp.stack(each, 1) * picks)
+
+    def climb(_, x):
+        x = x + 0.2 * jnp.sign(jnp.nan_to_num(jax.grad(gain)(x)))
+        return jnp.where(sphere, x, jnp.clip(x, 0, 1))
+
+    images = valid(jnp.concatenate([start, jax.lax.fori_loop(0, 12, climb, start)]))
+    return images, apply(params, images)
+
+
+def tried(model: Model, domain: Box | Sphere, seed: int):
+    """Activations of many images of a domain, float64."""
+    sphere = isinstance(domain, Sphere)
+    ends = ((0.0,), (1.0,)) if sphere else (domain.low, domain.high)
+    low, high = (jnp.broadcast_to(np.float32(end), (1, 1, 1, model.input_shape[2])) for end in ends)
+    images, out = attempts(model.apply, model.input_shape, model.params, jax.random.key(seed), low, high, sphere)
+    assert domain.contains(np.asarray(images)).mean() > 0.9
+    return {name: np.asarray(out[name], np.float64) for name in model.layers}
+
+
+def holds(model: Model, domain: Box | Sphere, seed: int, names: tuple[str, ...]):
+    ends, out = intervals(model, domain), tried(model, domain, seed)
+    for name in model.layers:
+        assert np.all(out[name] >= ends[name].low) and np.all(out[name] <= ends[name].high), name
+    for name in names:
+        proved, facts = assemble(model, name, domain), model.layer(name)
+        assert np.all(out[name].mean((1, 2)) <= proved.score), name
+        assert np.all(out[facts.pre].max((0, 1, 2)) <= proved.node), name
+        assert np.all(proved.score <= ends[name].high.mean((0, 1)) + 1e-5 * np.abs(proved.score))
+        assert facts.floor is None or not np.any((out[name] > facts.floor).any((0, 1, 2)) & proved.dead)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**31), box=st.booleans(), scale=st.sampled_from([0.1, 1.0, 4.0]))
+def test_no_image_leaves_its_interval(kind, seed, box, scale):
+    model = zoo(kind, seed, scale)
+    domain = Box(SHAPE, (-0.4, -1.0), (1.5, 0.25)) if box else Sphere(SHAPE)
+    holds(model, domain, seed, ("second",))
+
+
+CONFIGS = [
+    cnn.CNNConfig((8, 9, 1), (3, 4), 3, (2, 1), (5,), 3),
+    cnn.CNNConfig((9, 9, 2), (3, 4), 2, (1, 2), (), 3),
+    cnn.CNNConfig((8, 8, 1), (3, 4), 3, (2, 1), (5,), 3, activation="elu"),
+    cnn.CNNConfig((8, 8, 1), (3, 4), 3, (1, 1), (5,), 3, activation="leaky_relu", padding="SAME"),
+    cnn.CNNConfig((9, 9, 1), (2, 3), 2, (2, 1), (), 3, activation="tanh"),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.activation}-{c.padding}-{c.pools}")
+@settings(max_examples=80)
+@given(seed=st.integers(0, 2**31), box=st.booleans())
+def test_no_image_exceeds_a_bound_of_a_cnn(config, seed, box):
+    shapes = jax.eval_shape(lambda: cnn.init(jax.random.key(0), config))
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape).astype(np.float32)), shapes)
+    model = cnn.model(params, config)
+    holds(model, space_for(model, "box" if box else "standardised").domain, seed, ("conv1", "conv2"))
+
+
+def test_intervals_are_exact_for_the_first_convolution(tiny):
+    """Over the box, and over the sphere, the interval of a linear node is what the best image reaches."""
+    nodes = np.array([(2, 3, number) for number in range(4)])
+    for name in ("box", "standardised"):
+        domain = space_for(tiny, name).domain
+        best = best_images(tiny, "conv1_pre", nodes, domain)
+        values = np.asarray(tiny.apply(tiny.params, jnp.asarray(best.images))["conv1_pre"])[range(4), 2, 3, range(4)]
+        high = intervals(tiny, domain)["conv1_pre"].high[2, 3]
+        np.testing.assert_allclose(values, best.values, rtol=1e-5)
+        np.testing.assert_allclose(high, best.values, rtol=5e-4)
+        assert np.all(high >= values) and domain.contains(best.images).all()
+
+
+def test_ascent_reaches_the_closed_form(tiny):
+    nodes = np.array([(2, 3, number) for number in range(4)])
+    for name in ("box", "standardised"):
+        space = space_for(tiny, name)
+        best = best_images(tiny, "conv1_pre", nodes, space.domain).values
+        run = oipjax.ascend(
+            jax.random.key(0), tiny, oipjax.Node("conv1_pre"), nodes, np.arange(4), space=space, steps=100
+        )
+        assert np.all(run.scores >= 0.999 * best)
+        assert np.all(run.scores <= best * (1 + 1e-4))
+
+
+def test_closed_forms_are_for_linear_layers_only(tiny):
+    with pytest.raises(ValueError, match="conv2_pre of tiny is not linear"):
+        best_images(tiny, "conv2_pre", np.array([(0, 0, 0)]), space_for(tiny, "box").domain)
+
+
+def planted(tiny: Model, height: float) -> Model:
+    """A copy whose map 0 of conv2 peaks at ``height``: the one of a single pixel's weight, below zero but for that."""
+    params = jax.tree.map(np.array, tiny.params)
+    params["conv1"]["kernel"][:] = 0
+    params["conv1"]["kernel"][1, 1, 0, 0] = 1.0
+    params["conv1"]["bias"][:] = 0
+    params["conv2"]["kernel"][..., 0] = 0
+    params["conv2"]["kernel"][1, 1, 0, 0] = 1.0
+    top = float(tiny.input_box[1][0])
+    params["conv2"]["bias"][0] = height - top
+    return replace(tiny, params=jax.tree.map(jnp.asarray, params))
+
+
+def test_dead_is_proved_and_barely_alive_is_not(tiny):
+    for level in ("cheap", "tight"):
+        domain = space_for(tiny, "box").domain
+        assert bounds(planted(tiny, -1e-3), "conv2", domain, level=level).dead[0]
+        assert not bounds(planted(tiny, 1e-3), "conv2", domain, level=level).dead[0]
+        assert bounds(tiny, "conv2", domain, level=level).dead[0]
+
+
+def test_an_atlas_tells_dead_from_barely_alive(tiny):
+    for height, counts in ((-1e-3, "dead"), (1e-3, "found")):
+        result = oipjax.atlas(
+            jax.random.key(0),
+            planted(tiny, height),
+            "conv2",
+            maps=(0,),
+            space=space_for(tiny, "box"),
+            draws=64,
+            steps=30,
+        )
+        assert result.counts[counts] == 1
+        assert result.scores[0, 0] <= result.bound[0]
+        assert np.isnan(result.achieved[0]) == (counts == "dead")
+
+
+def test_rounding_is_covered():
+    """A node that is 0 in exact arithmetic and above it in float32 is not called dead."""
+    values = np.float32([1e8, 1.0, -1e8, 1.0, -2.0])
+    params = {"w": jnp.asarray(values).reshape(5, 1)}
+    apply = Dot()
+    model = Model("dot", apply, params, ("pre", "out"), (5, 1, 1), nonlinearities={"out": ("pre", 0.0)})
+    domain = Box((5, 1, 1), (1.0,), (1.0 + 1e-6,))
+    ends = intervals(model, domain)
+    assert ends["pre"].error[0] > 1 and not bounds(model, "out", domain).dead[0]
+
+
+@dataclass(frozen=True)
+class Dot:
+    def __call__(self, params, x):
+        pre = x.reshape(x.shape[0], -1) @ params["w"]
+        return {"pre": pre, "out": jax.nn.relu(pre)}
+
+
+@dataclass(frozen=True)
+class Sorted:
+    def __call__(self, params, x):
+        return {"out": jnp.sort(x.reshape(x.shape[0], -1), 1)}
+
+
+def test_an_unknown_primitive_is_named():
+    model = Model("sorted", Sorted(), {"w": jnp.zeros(1)}, ("out",), (2, 2, 1))
+    with pytest.raises(ValueError, match="no bound is known for the primitive 'sort'; there are rules for abs, "):
+        intervals(model, Box((2, 2, 1), (0.0,), (1.0,)))
+    with pytest.raises(ValueError, match="without bounds .none. the search goes on"):
+        oipjax.atlas(jax.random.key(0), model, "out", draws=8, steps=2)
+    oipjax.atlas(jax.random.key(0), model, "out", draws=8, steps=2, bounds="none")
+
+
+def test_wrong_questions_are_told_apart(tiny):
+    domain = space_for(tiny, "box").domain
+    with pytest.raises(ValueError, match="unknown level of bounds 'huge'; there are cheap, tight"):
+        bounds(tiny, "conv2", domain, level="huge")
+    with pytest.raises(ValueError, match="tiny has no layer 'conv9'"):
+        bounds(tiny, "conv9", domain)
+    with pytest.raises(ValueError, match="over a Box or a Sphere, not over a object"):
+        intervals(tiny, object())  # pyright: ignore
+
+
+def test_programs_are_flat(tiny):
+    names = {equation.name for equation in trace(tiny).equations}
+    assert names == {"conv_general_dilated", "reshape", "add", "max", "reduce_window_max", "dot_general"}
+
+
+def test_the_chain_is_read_off_the_program(tiny):
+    stages = chain(tiny, "conv2")
+    assert [(stage.layer, stage.pool, stage.shape) for stage in stages] == [
+        ("conv1_pre", 2, (6, 6, 4)), ("conv2_pre", 1, (1, 1, 6)),
+    ]  # fmt: skip
+    np.testing.assert_array_equal(stages[1].kernel, np.asarray(tiny.params["conv2"]["kernel"]))
+    np.testing.assert_array_equal(stages[1].bias, np.asarray(tiny.params["conv2"]["bias"]))
+    assert chain(tiny, "logits") == ()
