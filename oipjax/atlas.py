@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,11 +16,11 @@ from jax import Array
 
 from oipjax import keys
 from oipjax.ascent import SILENT, Ascent, ascend, check_plan, concatenate
-from oipjax.bounds import LEVELS, bounds
+from oipjax.bounds import LEVELS, bounds, harder
 from oipjax.images import Space, checked_space
 from oipjax.methods import Method, Momentum
 from oipjax.model import Model
-from oipjax.objectives import Map
+from oipjax.objectives import Map, Waking
 from oipjax.survey import Survey, check_numbers, checked_tile, padded, survey, tiles
 
 UNRESOLVED, FOUND, DEAD = 0, 1, 2
@@ -32,7 +32,7 @@ MAP_STATUS = {
 """What a map's status code says."""
 STATUS_NAMES = {UNRESOLVED: "unresolved", FOUND: "found", DEAD: "dead"}
 
-BY_SURVEY, BY_WAKING, BY_RESTART = "survey", "waking", "restart"
+BY_SURVEY, BY_WAKING, BY_RESTART, BY_EXEMPLAR, BY_SEARCH = "survey", "waking", "restart", "exemplar", "search"
 PART_TILES = 8
 REPORTS = 6
 
@@ -66,7 +66,8 @@ class Atlas:
         draws_seen: int64 ``[k]``, starts that were tried for the map, by survey and restarts.
         gradient_evaluations: int64 ``[k]``.
         found_by: str ``[k]``: ``survey`` (a random start reacted), ``waking`` (none did; the pre-activation was climbed
-            first), ``restart`` (by further starts), or empty.
+            first), ``restart`` (by further starts), ``exemplar`` (from real images), ``search`` (by many further
+            starts), or empty.
     """
 
     model: str
@@ -117,6 +118,9 @@ class Study:
         method: how to climb.
         steps: scores per ascent.
         wake: further starts for each map that is still silent after the survey's best have been climbed.
+        search: for a map neither found nor proved dead by then: as many starts from ``exemplars``, those that it
+            reacts to most, and then four times as many random ones.
+        exemplars: real images ``[n, h, w, c]``, network inputs.
         criterion: relative change per step below which a run counts as converged.
         stop: end converged runs.
         tile: batch size of all programs.
@@ -133,6 +137,8 @@ class Study:
     method: Method = Momentum()
     steps: int = 100
     wake: int = 4
+    search: int = 16
+    exemplars: np.ndarray | None = None
     criterion: float = 2e-4
     stop: bool = False
     tile: int | None = None
@@ -145,8 +151,12 @@ class Study:
         maps = tuple(Map(facts.name).check(self.model, asked if asked.size else asked.astype(int)).tolist())
         if not maps or len(set(maps)) != len(maps):
             raise ValueError(f"maps must be one or more different indices, got {maps}")
-        if self.wake < 0:
-            raise ValueError(f"wake must not be negative, got {self.wake}")
+        for name in ("wake", "search"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.exemplars is not None and np.shape(self.exemplars)[1:] != self.model.input_shape:
+            expected, given = self.model.input_shape, np.shape(self.exemplars)
+            raise ValueError(f"exemplars are images [n, {', '.join(map(str, expected))}], got {list(given)}")
         if self.bounds not in LEVELS:
             raise ValueError(f"unknown level of bounds {self.bounds!r}; there are {', '.join(LEVELS)}")
         check_plan(self.steps, REPORTS, self.criterion)
@@ -187,14 +197,16 @@ class Study:
         answer = store("survey", lambda: self._survey(report))
         index = answer["start_index"]
         runs = list(self._parts("ascent", np.repeat(self.indices, self.keep), index.ravel(), store, report))
-        silent = np.setdiff1d(self._silent(concatenate(runs)), np.array(self.indices)[proved["dead"]])
-        if len(silent) and self.wake:
-            targets = np.repeat(silent, self.wake)
-            starts = self._wake_starts(silent)
-            woken = list(self._parts("wake", targets, starts, store, report))
-        else:
-            targets, woken = np.zeros(0, int), []
-        return self._assemble(answer, concatenate(runs), targets, woken, proved)
+        tried = _Tried(np.repeat(self.indices, self.keep), index.ravel(), concatenate(runs))
+        for phase, starts_of in (("wake", self._wake), ("exemplar", self._exemplars), ("search", self._many)):
+            silent = np.setdiff1d(self._silent(tried), np.array(self.indices)[proved["dead"]])
+            targets, starts = starts_of(silent)
+            if len(targets):
+                tried = tried.more(phase, targets, list(self._parts(phase, targets, starts, store, report)))
+        unsettled = np.setdiff1d(self._silent(tried), np.array(self.indices)[proved["dead"]])
+        if len(unsettled) and self.bounds != "none":
+            proved = store("proof", lambda: self._proof(unsettled, proved, report))
+        return self._assemble(answer, tried, proved)
 
     def _bounds(self, report: Progress) -> dict[str, np.ndarray]:
         """What is proved of the chosen maps."""
@@ -249,47 +261,70 @@ class Study:
             report(phase, min(first + size, len(targets)), len(targets))
             yield part
 
-    def _silent(self, runs: Ascent) -> np.ndarray:
+    def _silent(self, tried: "_Tried") -> np.ndarray:
         """Indices of the maps that none of their runs has lifted above the floor."""
         if self.floor is None:
             return np.zeros(0, int)
-        status = runs.status.reshape(len(self.indices), self.keep)
-        scores = runs.scores.reshape(len(self.indices), self.keep)
-        return np.array(self.indices)[~((scores > self.floor) & (status != SILENT)).any(1)]
+        lifted = tried.owner[(tried.runs.scores > self.floor) & (tried.runs.status != SILENT)]
+        return np.setdiff1d(self.indices, lifted)
 
-    def _wake_starts(self, maps: np.ndarray) -> np.ndarray:
-        """``z [maps * wake, ...]``: attempt ``a`` for map ``m`` depends on nothing but the key, ``m`` and ``a``."""
+    def _wake(self, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.repeat(maps, self.wake), self._random_starts(maps, 0, self.wake)
+
+    def _many(self, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.repeat(maps, 4 * self.search), self._random_starts(maps, self.wake, 4 * self.search)
+
+    def _exemplars(self, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For each map the real images that it reacts to most."""
+        space, waking = self.image_space, Waking.of(Map(self.layer), self.model)
+        if self.exemplars is None or not len(maps) or not self.search or waking is None:
+            return np.zeros(0, int), np.zeros(0)
+        images, tile = np.asarray(self.exemplars, np.float32), checked_tile(self.tile)
+        given = (self.model.apply, waking, space, self.model.params)
+        parts = [_answers(*given, padded(some, tile)) for some in tiles(images, tile)]
+        z, reactions = (np.concatenate([np.asarray(part[i]) for part in parts])[: len(images)] for i in (0, 1))
+        count = min(self.search, len(images))
+        best = np.argsort(-np.nan_to_num(reactions[:, maps], nan=-np.inf), axis=0, kind="stable")[:count].T
+        return np.repeat(maps, count), z[best.ravel()]
+
+    def _random_starts(self, maps: np.ndarray, first: int, count: int) -> np.ndarray:
+        """``z [maps * count, ...]``: attempt ``a`` for map ``m`` depends on nothing but the key, ``m`` and ``a``."""
         stream, tile = keys.stream(self.key, keys.WAKE), checked_tile(self.tile)
-        numbers = np.repeat(maps, self.wake).astype(np.uint32)
-        attempts = np.tile(np.arange(self.wake, dtype=np.uint32), len(maps))
+        numbers = np.repeat(maps, count).astype(np.uint32)
+        attempts = np.tile(np.arange(first, first + count, dtype=np.uint32), len(maps))
         parts = [
             np.asarray(_start_tile(self.image_space, stream, padded(some, tile), padded(tries, tile)))[: len(some)]
             for some, tries in zip(tiles(numbers, tile), tiles(attempts, tile), strict=True)
         ]
-        return np.concatenate(parts)
+        return np.concatenate(parts) if parts else np.zeros(0)
 
-    def _assemble(
-        self,
-        answer: dict[str, np.ndarray],
-        runs: Ascent,
-        woken_maps,
-        woken: list[Ascent],
-        proved: dict[str, np.ndarray],
-    ) -> Atlas:
+    def _proof(self, maps: np.ndarray, proved: dict[str, np.ndarray], report: Progress) -> dict[str, np.ndarray]:
+        """What is proved, once more has been tried for some maps."""
+        found = harder(self.model, self.layer, self.image_space.domain, maps, progress=report)
+        number, chosen = {index: place for place, index in enumerate(self.indices)}, dict(proved)
+        for name in chosen:
+            chosen[name] = chosen[name].astype(object if name == "method" else chosen[name].dtype)
+        for index, node, score, method in zip(maps, found.node, found.score, found.method, strict=True):
+            place = number[int(index)]
+            if node < chosen["node"][place]:
+                chosen["node"][place], chosen["method"][place] = node, method
+                chosen["score"][place] = min(score, chosen["score"][place])
+        chosen["method"] = chosen["method"].astype(str)
+        chosen["dead"] = chosen["dead"] | (chosen["node"] <= self.floor)
+        return chosen
+
+    def _assemble(self, answer: dict[str, np.ndarray], tried: "_Tried", proved: dict[str, np.ndarray]) -> Atlas:
         """The best ``keep`` runs of each map, from the survey's starts and the further ones."""
-        keep = self.keep
-        runs = concatenate([runs, *woken])
-        owner = np.concatenate([np.repeat(self.indices, keep), woken_maps])
-        origin = np.concatenate([answer["start_index"].ravel(), np.full(len(woken_maps), -1)])
+        keep, runs, owner = self.keep, tried.runs, tried.owner
         rank = np.where(np.isfinite(runs.reactions), runs.reactions, -np.inf)
         chosen = np.stack([_best(np.flatnonzero(owner == number), rank, keep) for number in self.indices])
         first = chosen[:, 0]
         floor = -np.inf if self.floor is None else self.floor
         found = np.isfinite(runs.scores[first]) & (runs.scores[first] > floor)
-        found_by = np.where(
-            origin[first] < 0, BY_RESTART, np.where(runs.start_scores[first] > floor, BY_SURVEY, BY_WAKING)
-        )
-        further = np.array([np.sum(woken_maps == number) for number in self.indices], np.int64)
+        by_survey = np.where(runs.start_scores[first] > floor, BY_SURVEY, BY_WAKING)
+        road = tried.road if len(tried.road) else np.full(len(owner), "")
+        found_by = np.where(tried.origin[first] < 0, road[first], by_survey)
+        further = np.array([np.sum((owner == number) & (tried.origin < 0)) for number in self.indices], np.int64)
         return Atlas(
             model=self.model.name,
             layer=self.layer,
@@ -299,7 +334,7 @@ class Study:
             images=runs.images[chosen],
             scores=runs.scores[chosen],
             reactions=runs.reactions[chosen],
-            start_index=origin[chosen].astype(np.int64),
+            start_index=tried.origin[chosen].astype(np.int64),
             start_scores=runs.start_scores[chosen],
             trace=runs.trace[chosen],
             trace_steps=runs.trace_steps,
@@ -313,6 +348,35 @@ class Study:
             ),
             found_by=np.where(found, found_by, ""),
         )
+
+
+ROADS = {"wake": BY_RESTART, "exemplar": BY_EXEMPLAR, "search": BY_SEARCH}
+"""Phase of a study -> what it finds maps by."""
+
+
+class _Tried(NamedTuple):
+    """All runs so far: whose they are, the survey's numbers of their starts (or -1), and by which road they came."""
+
+    owner: np.ndarray
+    origin: np.ndarray
+    runs: Ascent
+    road: np.ndarray = np.zeros(0, str)
+
+    def more(self, phase: str, owner: np.ndarray, parts: list[Ascent]) -> "_Tried":
+        road = self.road if len(self.road) else np.full(len(self.owner), "", "<U16")
+        return _Tried(
+            np.concatenate([self.owner, owner]),
+            np.concatenate([self.origin, np.full(len(owner), -1)]),
+            concatenate([self.runs, *parts]),
+            np.concatenate([road, np.full(len(owner), ROADS[phase], "<U16")]),
+        )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _answers(apply, waking: Waking, space: Space, params, images):
+    """``z`` of real images, and every map's reaction to what the space makes of them."""
+    z = jax.vmap(space.project)(images)
+    return z, jax.vmap(waking.every_map)(apply(params, jax.vmap(space.render)(z)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -336,8 +400,8 @@ def atlas(key: Array, model: Model, layer: str = "", *, progress: Progress | Non
         model: the network.
         layer: the layer's name; the network's `default_layer` unless given.
         progress: called with (phase, done, in all).
-        **options: the other attributes of `Study`: ``maps, space, draws, keep, method, steps, wake, criterion, stop,
-            tile, bounds``.
+        **options: the other attributes of `Study`: ``maps, space, draws, keep, method, steps, wake, search, exemplars,
+            criterion, stop, tile, bounds``.
 
     Raises:
         ValueError: something does not fit the network, or is out of range.

@@ -41,6 +41,7 @@ def atlas(
     space: Literal["standardised", "box"] = "standardised",
     recipe: tuple[str, ...] = (),
     wake: int = 4,
+    search: int = 16,
     bounds: Literal["none", "cheap", "tight"] = "cheap",
     criterion: float = 2e-4,
     stop: bool = False,
@@ -68,6 +69,7 @@ def atlas(
         space: standardised images (mean 0, std 1), or the box of valid pixels.
         recipe: mixtures of random fields to start from, as size:weight,... and ~blur, e.g. 3:0.2,7:0.2~1.
         wake: further starts for each map that stays silent.
+        search: for maps neither found nor proved dead: as many starts from real digits, and four times as many random.
         bounds: how hard to prove upper limits: none, cheap (seconds), or tight (minutes; box only).
         criterion: relative change of the score per step below which a run counts as converged.
         stop: end each run once it has converged.
@@ -90,6 +92,8 @@ def atlas(
         method=METHODS[method](),
         steps=steps,
         wake=wake,
+        search=search,
+        exemplars=_exemplars(model),
         bounds=bounds,
         criterion=criterion,
         stop=stop,
@@ -322,6 +326,14 @@ def train(
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _exemplars(model: oipjax.Model) -> np.ndarray | None:
+    """The digits that ship with oipjax as the network takes them; None if they do not fit."""
+    from oipjax import data
+
+    images = data.sample().images
+    return model.to_input(images) if images.shape[1:] == model.input_shape else None
 
 
 def _save_atlas(record: records.Record, picture: Path) -> None:

@@ -52,8 +52,9 @@ class Record(NamedTuple):
 
 def describe(study: Study) -> dict[str, Any]:
     """All that decides what a study finds, as plain JSON."""
-    own = ("layer", "maps", "draws", "keep", "steps", "wake", "criterion", "stop", "tile", "bounds")
+    own = ("layer", "maps", "draws", "keep", "steps", "wake", "search", "criterion", "stop", "tile", "bounds")
     options = {name: getattr(study, name) for name in own}
+    options["exemplars_sha256"] = None if study.exemplars is None else fingerprint({"images": study.exemplars})
     return describe_run("atlas", study.model, study.key, study.space, study.method, **options)
 
 

@@ -87,7 +87,7 @@ def zoo(kind: str, seed: int, scale: float = 1.0) -> Model:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def attempts(apply, shape, params, key, low, high, sphere):
-    """Images of a domain that try hard, and their activations: random ones, corners, and both climbed along gradients."""
+    """Images that try hard, and their activations: random ones, corners, both climbed along gradients."""
     keys = jax.random.split(key)
     uniform = jax.random.uniform(keys[0], (24, *shape))
     start = jnp.concatenate([uniform, jnp.round(uniform)])

@@ -60,7 +60,7 @@ def test_it_loads_with_plain_numpy_and_json(study, tiny, tmp_path):
     assert manifest["model"] == {"name": "tiny", "parameters_sha256": manifest["config"]["parameters_sha256"]}
     assert manifest["config"]["tile"] == 4 and manifest["config"]["layer"] == "conv2"
     assert {"jax", "numpy", "python", "oipjax"} <= set(manifest["versions"])
-    assert manifest["device"]["platform"] == "cpu" and set(manifest["timing_s"]) == {"survey", "ascent", "wake"}
+    assert manifest["device"]["platform"] == "cpu" and set(manifest["timing_s"]) == {"bounds", "survey", "ascent"}
     assert len(manifest["config"]["parameters_sha256"]) == 64
     with np.load(tmp_path / "oips.npz", allow_pickle=False) as file:
         dtypes = {name: str(file[name].dtype) for name in file.files}
@@ -72,7 +72,7 @@ def test_it_loads_with_plain_numpy_and_json(study, tiny, tmp_path):
     assert shapes["images"] == (6, 12, 8, 8, 1) and shapes["trace"] == (6, 12, 5)
     with (tmp_path / "maps.csv").open() as file:
         table = list(csv.DictReader(file))
-    assert list(table[0]) == list(records.COLUMNS) and [row["status"] for row in table[:2]] == ["unresolved", "found"]
+    assert list(table[0]) == list(records.COLUMNS) and [row["status"] for row in table[:2]] == ["dead", "found"]
 
 
 @pytest.mark.parametrize("count", [3, 9, 15])

@@ -5,14 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from oipjax.bounds.chain import Stage, chain
+from oipjax.bounds.hull import cells, hull
 from oipjax.bounds.intervals import Ends, Limits, checked_domain, intervals
 from oipjax.bounds.means import mean_bounds
-from oipjax.images import Domain
+from oipjax.bounds.sphere import energy_bound
+from oipjax.bounds.strips import mean_bound
+from oipjax.images import Box, Domain, Sphere
 from oipjax.model import Model
 
 LEVELS = ("none", "cheap", "tight")
 """How hard to try: not at all; intervals and sets of active positions; everything whose shape fits the network."""
-INTERVALS, SETS = "intervals", "sets"
+INTERVALS, SETS, HULL, ENERGY, STRIPS = "intervals", "sets", "hull", "energy", "strips"
 
 Progress = Callable[[str, int, int], None]
 
@@ -53,32 +57,122 @@ def bounds(
         ValueError: there is no such layer or level, the domain is of another kind, or the network has a primitive
             without a rule.
     """
-    checked_domain(domain)
+    domain = checked_domain(domain)
     model.layer(layer)
     if level not in LEVELS[1:]:
         raise ValueError(f"unknown level of bounds {level!r}; there are {', '.join(LEVELS[1:])}")
-    return assemble(model, layer, domain)
+    if level == "cheap":
+        return assemble(model, layer, domain)
+    limits = hull_limits(model, layer, domain, progress=progress)
+    return with_strips(model, assemble(model, layer, domain, limits), domain)
 
 
-def assemble(model: Model, layer: str, domain: Domain, limits: Limits | None = None, method: str = "") -> Bounds:
+def assemble(model: Model, layer: str, domain: Domain, limits: Limits | None = None) -> Bounds:
     """The bounds that follow from intervals, sets of active positions, and what is known of some layers.
 
     Args:
         model: the network.
         layer: name of the layer.
         domain: the set of images.
-        limits: what is known, see `intervals.intervals`.
-        method: where that comes from.
+        limits: of `hull_limits`, or other proofs; see `intervals.intervals`.
     """
     facts = model.layer(layer)
     ends = intervals(model, domain, limits)
     high, pre = _highest(ends[layer]), _highest(ends[facts.pre or layer])
-    plain = ends[layer].high
-    plain = plain.reshape(-1, facts.maps).mean(0)
+    plain = ends[layer].high.reshape(-1, facts.maps).mean(0)
     score = np.minimum(mean_bounds(model, layer, domain, ends, limits), high)
     dead = np.zeros(facts.maps, bool) if facts.floor is None else high <= facts.floor
-    source = np.where(score < plain * (1 - 1e-9), f"{method}{' + ' if method else ''}{SETS}", method or INTERVALS)
-    return Bounds(layer, score, pre, dead, source)
+    methods = [HULL if isinstance(domain, Box) else ENERGY] if limits else []
+    by_sets, plainly = " + ".join([*methods, SETS]), methods[0] if methods else INTERVALS
+    return Bounds(layer, score, pre, dead, np.where(score < plain * (1 - 1e-9), by_sets, plainly))
+
+
+def harder(
+    model: Model, layer: str, domain: Domain, maps: np.ndarray, *, progress: Progress | None = None
+) -> Bounds:
+    """Bounds of a few maps that cheap ones do not settle.
+
+    Args:
+        model: the network.
+        layer: name of the layer.
+        domain: the set of images.
+        maps: int ``[n]``, indices of the maps.
+        progress: called with (phase, done, in all).
+
+    Returns:
+        the bounds of these maps, in their order.
+    """
+    domain = checked_domain(domain)
+    found = assemble(model, layer, domain, hull_limits(model, layer, domain, splits=2, progress=progress))
+    names = ("score", "node", "dead", "method")
+    return Bounds(layer, *(getattr(found, name)[maps] for name in names))
+
+
+def hull_limits(
+    model: Model, layer: str, domain: Box | Sphere, *, splits: int = 4, steps: int = 200, progress: Progress | None = None
+) -> Limits:
+    """Ends of the second convolution, by the joint patch hull or the shared energy; empty where its shape does not fit.
+
+    Args:
+        model: the network.
+        layer: what is to be bounded; the second convolution must not come after it.
+        domain: the set of images.
+        splits, steps: how hard to try in a box, see `hull.hull`.
+        progress: called with ("hull", done, in all).
+    """
+    stages = prefix(model, layer)
+    if len(stages) < 2:
+        return {}
+    first, second = stages[:2]
+    if isinstance(domain, Sphere):
+        try:
+            high = energy_bound(first, second, domain)
+        except ValueError:
+            return {}
+        return {second.layer: (np.full_like(high, -np.inf), high)}
+    try:
+        seen = cells(first.kernel, first.bias, first.pool, *_ends(domain))
+    except ValueError:
+        return {}
+    report = progress or (lambda phase, done, total: None)
+    omega = np.moveaxis(second.kernel, 3, 0)
+    high = hull(seen, omega, steps=steps, splits=splits, progress=lambda done, total: report("hull", done, 2 * total))[0]
+    # Lower ends matter less: they only say how far a ReLU is from being on.
+    less = max(splits - 2, 0)
+    low = hull(
+        seen, -omega, steps=steps, splits=less, progress=lambda done, total: report("hull", total + done, 2 * total)
+    )[0]
+    ends = intervals(model, domain)[second.layer]
+    highest, lowest = _highest(ends), ends.low.reshape(-1, len(low)).min(0)
+    return {second.layer: (np.maximum(second.bias - low, lowest), np.minimum(second.bias + high, highest))}
+
+
+def prefix(model: Model, layer: str) -> tuple[Stage, ...]:
+    """The longest chain of convolutions from the image to ``layer`` or to a layer before it."""
+    before = model.layers[: model.layers.index(layer) + 1]
+    return max((chain(model, name) for name in before), key=len)
+
+
+def with_strips(model: Model, found: Bounds, domain: Domain) -> Bounds:
+    """Bounds of a first convolution behind its ReLU, tightened by dynamic programming; others as they are."""
+    stages, facts = chain(model, found.layer), model.layer(found.layer)
+    if len(stages) != 1 or stages[0].pool > 1 or facts.floor != 0 or not isinstance(domain, Box):
+        return found
+    (stage,) = stages
+    low, high = _ends(domain)
+    try:
+        exact = mean_bound(stage.kernel, stage.bias, float(low[0]), float(high[0]), model.input_shape[:2])
+    except ValueError:
+        return found
+    error = intervals(model, domain)[found.layer].error.max()
+    limit = (exact + error) * (1 + 2.0**-24 * (2 + np.prod(facts.shape[:2])))
+    score = np.minimum(found.score, limit)
+    return Bounds(found.layer, score, found.node, found.dead, np.where(limit <= found.score, STRIPS, found.method))
+
+
+def _ends(box: Box) -> tuple[np.ndarray, np.ndarray]:
+    low, high = (np.asarray(end, np.float32).astype(np.float64) for end in (box.low, box.high))
+    return low, high
 
 
 def _highest(ends: Ends) -> np.ndarray:

@@ -1,0 +1,80 @@
+"""Upper bounds of a second convolution over standardised images, whose patches share one budget of energy.
+
+For ``P = relu(max over the pool of (a_q + b))`` with ``a = <k, x>`` and weights ``w`` on a window of cells,
+
+    sum w P <= sum w+ max(b, 0) + sum w+ z,  z = relu(max_q a_q)
+    sum w+ z <= sqrt(sum w+^2 / s) sqrt(sum s z^2)                       (Cauchy and Schwarz, any s > 0 per channel)
+    sum s z^2 <= sum over channels and positions of s a^2 = x' M(s) x <= lambda_max(M(s)) |x|^2
+
+since every position belongs to one cell. The scales ``s`` are free; gradient steps find good ones. Intervals would let
+every position have all the energy at once.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from oipjax.bounds.chain import Stage
+from oipjax.bounds.intervals import SPHERE_SLACK
+from oipjax.images import Sphere
+
+MOST_PIXELS = 512
+"""Of a window; its eigenvalues are taken at every step."""
+ROUNDING = 1e-9
+
+
+def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 100) -> np.ndarray:
+    """Upper bounds ``[k]`` of every node of the second stage's convolution, in exact arithmetic.
+
+    Args:
+        first: convolution, max-pool and ReLU.
+        second: the convolution after it.
+        domain: standardised images.
+        steps: of the search for scales.
+
+    Raises:
+        ValueError: the window of pixels is too large.
+    """
+    a, b, _, maps = second.kernel.shape
+    kh, kw, channels, features = first.kernel.shape
+    rows, columns = a * first.pool, b * first.pool
+    height, width = rows + kh - 1, columns + kw - 1
+    if height * width * channels > MOST_PIXELS:
+        raise ValueError(f"the energy bound does not fit: a window of {height} x {width} x {channels} pixels")
+    responses = np.zeros((rows, columns, features, height, width, channels))
+    for i, j in np.ndindex(rows, columns):
+        responses[i, j, :, i : i + kh, j : j + kw] = np.moveaxis(first.kernel, 3, 0)
+    flat = np.moveaxis(responses.reshape(rows * columns, features, -1), 1, 0)
+    gram = flat.transpose(0, 2, 1) @ flat
+    positive = np.maximum(second.kernel, 0)
+    squares = np.square(positive).sum((0, 1)).T
+    norm = np.sqrt(np.prod(domain.shape)) * (1 + SPHERE_SLACK)
+    with jax.enable_x64(True):
+        best = np.asarray(_search(jnp.asarray(gram), jnp.asarray(squares), steps))
+    fixed = second.bias + np.einsum("abck,c->k", positive, np.maximum(first.bias, 0))
+    return fixed + norm * best + ROUNDING * (np.abs(fixed) + norm * best)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _search(gram, squares, steps):
+    """The least ``sqrt(sum(squares / s) lambda_max(sum(s gram)))`` found, ``[k]``."""
+
+    def value(logs, squares):
+        scaled = jnp.einsum("c,cpq->pq", jnp.exp(logs), gram)
+        return 0.5 * (jnp.log(jnp.sum(squares * jnp.exp(-logs))) + jnp.log(jnp.linalg.eigvalsh(scaled)[-1]))
+
+    optimiser = optax.adam(0.1)
+    norms = jnp.trace(gram, axis1=1, axis2=2)
+    start = 0.5 * jnp.log((squares + 1e-12 * jnp.max(squares) + 1e-300) / norms[None])
+
+    def step(state, _):
+        logs, memory, best = state
+        values, gradients = jax.vmap(jax.value_and_grad(value))(logs, squares)
+        updates, memory = optimiser.update(gradients, memory)
+        return (optax.apply_updates(logs, updates), memory, jnp.fmin(best, values)), None
+
+    begin = (start, optimiser.init(start), jnp.full(len(squares), jnp.inf))
+    return jnp.exp(jax.lax.scan(step, begin, None, steps)[0][2])
