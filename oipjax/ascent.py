@@ -81,6 +81,7 @@ class State(NamedTuple):
     evaluations: Array
     converged: Array
     failed: Array
+    scale: Array
 
 
 class Ascent(NamedTuple):
@@ -279,7 +280,8 @@ def init(problem: Problem, params, z: Array, target) -> State:
     optimizer = problem.method.direction().init(z)
     zero = jnp.zeros((), jnp.int32)
     failed = ~_finite(here.score, here.gradient)
-    return State(here, optimizer, jnp.ones(()), here.score, here, zero, zero + 1, zero - 1, failed)
+    scale = jnp.maximum(-here.reaction, 0)
+    return State(here, optimizer, jnp.ones(()), here.score, here, zero, zero + 1, zero - 1, failed, scale)
 
 
 def step(problem: Problem, params, target, state: State) -> State:
@@ -298,7 +300,9 @@ def step(problem: Problem, params, target, state: State) -> State:
     shrink, lost = state.shrink, jnp.array(False)
     if (backtracking := method.backtracking()) is not None:
         tolerance, factor = backtracking
-        lost = reaction < best.reaction - tolerance * jnp.abs(best.reaction)
+        # Of a silent map relative to where it began: as it nears its floor, its reaction goes through zero.
+        size = jnp.where(best.reaction < 0, jnp.maximum(state.scale, -best.reaction), best.reaction)
+        lost = reaction < best.reaction - tolerance * size
         here = _choose(lost, best, here)
         optimizer = _choose(lost, direction.init(z), optimizer)
         shrink = jnp.where(lost, factor * shrink, shrink)
@@ -308,7 +312,7 @@ def step(problem: Problem, params, target, state: State) -> State:
     meets = awake & ~lost & (jnp.abs(change) < problem.criterion * jnp.abs(here.score))
     memory = (
         optimizer, shrink, change, best, number, state.evaluations + 1,
-        jnp.where((state.converged < 0) & meets, number, state.converged), state.failed | failed,
+        jnp.where((state.converged < 0) & meets, number, state.converged), state.failed | failed, state.scale,
     )  # fmt: skip
     return State._make((here, *memory))
 

@@ -16,8 +16,8 @@ from jax import Array
 
 from oipjax import keys
 from oipjax.ascent import SILENT, Ascent, ascend, check_plan, concatenate
-from oipjax.bounds import LEVELS, bounds, harder
-from oipjax.images import Space, checked_space
+from oipjax.bounds import LEVELS, band_images, bounds, harder
+from oipjax.images import Box, Space, Standardised, checked_space
 from oipjax.methods import Method, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Map, Waking
@@ -32,7 +32,8 @@ MAP_STATUS = {
 """What a map's status code says."""
 STATUS_NAMES = {UNRESOLVED: "unresolved", FOUND: "found", DEAD: "dead"}
 
-BY_SURVEY, BY_WAKING, BY_RESTART, BY_EXEMPLAR, BY_SEARCH = "survey", "waking", "restart", "exemplar", "search"
+BY_SURVEY, BY_WAKING, BY_RESTART = "survey", "waking", "restart"
+BY_EXEMPLAR, BY_SEARCH, BY_BAND = "exemplar", "search", "band"
 PART_TILES = 8
 REPORTS = 6
 
@@ -67,7 +68,7 @@ class Atlas:
         gradient_evaluations: int64 ``[k]``.
         found_by: str ``[k]``: ``survey`` (a random start reacted), ``waking`` (none did; the pre-activation was climbed
             first), ``restart`` (by further starts), ``exemplar`` (from real images), ``search`` (by many further
-            starts), or empty.
+            starts), ``band`` (exact search in bands of pixels), or empty.
     """
 
     model: str
@@ -119,7 +120,7 @@ class Study:
         steps: scores per ascent.
         wake: further starts for each map that is still silent after the survey's best have been climbed.
         search: for a map neither found nor proved dead by then: as many starts from ``exemplars``, those that it
-            reacts to most, and then four times as many random ones.
+            reacts to most, then four times as many random ones, then again from the best images, three times.
         exemplars: real images ``[n, h, w, c]``, network inputs.
         criterion: relative change per step below which a run counts as converged.
         stop: end converged runs.
@@ -198,11 +199,23 @@ class Study:
         index = answer["start_index"]
         runs = list(self._parts("ascent", np.repeat(self.indices, self.keep), index.ravel(), store, report))
         tried = _Tried(np.repeat(self.indices, self.keep), index.ravel(), concatenate(runs))
-        for phase, starts_of in (("wake", self._wake), ("exemplar", self._exemplars), ("search", self._many)):
-            silent = np.setdiff1d(self._silent(tried), np.array(self.indices)[proved["dead"]])
-            targets, starts = starts_of(silent)
+        if self.bounds == "tight":
+            images = store("band", self._band)["images"]
+            targets = np.array(self.indices) if len(images) else np.zeros(0, int)
             if len(targets):
-                tried = tried.more(phase, targets, list(self._parts(phase, targets, starts, store, report)))
+                tried = tried.more(
+                    "band-ascent", targets, list(self._parts("band-ascent", targets, images, store, report))
+                )
+        turn = 0
+        for phase, starts_of in (
+            ("wake", self._wake), ("exemplar", self._exemplars), ("search", self._many), *[("polish", self._best)] * 3
+        ):  # fmt: skip
+            turn += phase == "polish"
+            silent = np.setdiff1d(self._silent(tried), np.array(self.indices)[proved["dead"]])
+            targets, starts = starts_of(silent, tried)
+            if len(targets):
+                name = f"{phase}{turn}" if turn else phase
+                tried = tried.more(phase, targets, list(self._parts(name, targets, starts, store, report)))
         unsettled = np.setdiff1d(self._silent(tried), np.array(self.indices)[proved["dead"]])
         if len(unsettled) and self.bounds != "none":
             proved = store("proof", lambda: self._proof(unsettled, proved, report))
@@ -268,13 +281,18 @@ class Study:
         lifted = tried.owner[(tried.runs.scores > self.floor) & (tried.runs.status != SILENT)]
         return np.setdiff1d(self.indices, lifted)
 
-    def _wake(self, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _band(self) -> dict[str, np.ndarray]:
+        """Images found by exact search, where there is one; empty where there is none."""
+        images = band_images(self.model, self.layer, self.image_space.domain)
+        return {"images": np.zeros(0, np.float32) if images is None else images[np.array(self.indices)]}
+
+    def _wake(self, maps: np.ndarray, _: "_Tried") -> tuple[np.ndarray, np.ndarray]:
         return np.repeat(maps, self.wake), self._random_starts(maps, 0, self.wake)
 
-    def _many(self, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _many(self, maps: np.ndarray, _: "_Tried") -> tuple[np.ndarray, np.ndarray]:
         return np.repeat(maps, 4 * self.search), self._random_starts(maps, self.wake, 4 * self.search)
 
-    def _exemplars(self, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _exemplars(self, maps: np.ndarray, _: "_Tried") -> tuple[np.ndarray, np.ndarray]:
         """For each map the real images that it reacts to most."""
         space, waking = self.image_space, Waking.of(Map(self.layer), self.model)
         if self.exemplars is None or not len(maps) or not self.search or waking is None:
@@ -286,6 +304,15 @@ class Study:
         count = min(self.search, len(images))
         best = np.argsort(-np.nan_to_num(reactions[:, maps], nan=-np.inf), axis=0, kind="stable")[:count].T
         return np.repeat(maps, count), z[best.ravel()]
+
+    def _best(self, maps: np.ndarray, tried: "_Tried") -> tuple[np.ndarray, np.ndarray]:
+        """For each map the images that came nearest to waking it, to be climbed from again."""
+        if not isinstance(self.image_space, Standardised | Box):
+            return np.zeros(0, int), np.zeros(0)  # the images of other spaces are not where a run can start
+        rank = np.where(np.isfinite(tried.runs.reactions), tried.runs.reactions, -np.inf)
+        chosen = [_best(np.flatnonzero(tried.owner == number), rank, self.search) for number in maps]
+        place = np.concatenate(chosen) if chosen else np.zeros(0, int)
+        return tried.owner[place], tried.runs.images[place]
 
     def _random_starts(self, maps: np.ndarray, first: int, count: int) -> np.ndarray:
         """``z [maps * count, ...]``: attempt ``a`` for map ``m`` depends on nothing but the key, ``m`` and ``a``."""
@@ -350,7 +377,7 @@ class Study:
         )
 
 
-ROADS = {"wake": BY_RESTART, "exemplar": BY_EXEMPLAR, "search": BY_SEARCH}
+ROADS = {"band-ascent": BY_BAND, "wake": BY_RESTART, "exemplar": BY_EXEMPLAR, "search": BY_SEARCH, "polish": BY_SEARCH}
 """Phase of a study -> what it finds maps by."""
 
 

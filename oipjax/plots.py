@@ -46,6 +46,8 @@ def atlas_figure(atlas: Atlas, caption: str = "") -> Figure:
             shown = contrast(atlas.images[position, 0], 2.0)
             axes.imshow(shown, extent=(x, x + cell, y + cell, y), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             score = _number(atlas.scores[position, 0])
+            if np.isfinite(atlas.achieved[position]):
+                score += f" \N{MIDDLE DOT} {_percent(atlas.achieved[position])}"
         else:
             dark = status == DEAD
             axes.add_patch(
@@ -58,11 +60,14 @@ def atlas_figure(atlas: Atlas, caption: str = "") -> Figure:
             face = {"facecolor": "#4d4d4d" if dark else "white", "edgecolor": "none", "pad": 1.2}
             ink = "white" if dark else SILENT
             axes.text(x + cell / 2, y + cell / 2, text, fontsize=size, color=ink, ha="center", va="center", bbox=face)
-            score = ""
+            bound = atlas.bound[position]
+            score = "" if dark or not np.isfinite(bound) else f"\N{LESS-THAN OR EQUAL TO} {_number(bound)}"
         base = y + cell + label * 0.68
         axes.text(x, base, str(number), fontsize=size, color=INK if status == FOUND else SILENT, fontweight="bold")
         axes.text(x + cell, base, score, fontsize=size, color=FAINT, ha="right")
     legend = "Below each image: the map's index and its score, the mean activation over the map."
+    if np.isfinite(atlas.achieved).any():
+        legend = legend[:-1] + "; in % of what is proved to be the most."
     if counts["unresolved"]:
         legend += "  Hatched: no image found that the map reacts to."
     axes.text(margin, head + height + foot * 0.55, legend, fontsize=6.5, color=FAINT)
@@ -200,6 +205,12 @@ def _grid(count: int, width: float, height: float, label: float) -> tuple[int, f
         if cell > best[1]:
             best = (columns, cell)
     return best
+
+
+def _percent(share: float) -> str:
+    """A share of a bound, never rounded up to the whole."""
+    digits = 1 if share >= 0.995 else 0
+    return f"{min(100 * share, 99.9 if share < 1 else 100):.{digits}f}%"
 
 
 def _number(value: float) -> str:

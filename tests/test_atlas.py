@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import oipjax
-from oipjax.atlas import BY_SURVEY, BY_WAKING, DEAD, FOUND, UNRESOLVED, Study
+from oipjax.atlas import BY_EXEMPLAR, BY_SURVEY, BY_WAKING, DEAD, FOUND, UNRESOLVED, Study
 from oipjax.methods import Classic
 
 KEY = jax.random.key(3)
@@ -39,7 +39,7 @@ def test_one_verdict_for_each_map(whole, tiny):
 
 
 def test_without_bounds_nothing_is_dead(whole, tiny):
-    out = oipjax.atlas(KEY, tiny, "conv2", bounds="none", **OPTIONS)
+    out = oipjax.atlas(KEY, tiny, "conv2", bounds="none", search=0, **OPTIONS)
     assert out.status.tolist() == [UNRESOLVED, *[FOUND] * 5] and np.isnan(out.bound).all()
     assert out.draws_seen.tolist() == [66, *[64] * 5] and out.gradient_evaluations.tolist() == [20 * 5, *[20 * 3] * 5]
     np.testing.assert_array_equal(out.images[1:], whole.images[1:])
@@ -83,7 +83,7 @@ def test_most_maps_of_the_shipped_network_are_found():
 
 def test_silent_maps_have_the_same_bits_alone_and_together():
     model = oipjax.load()
-    options = {"draws": 64, "keep": 2, "steps": 3, "wake": 4}
+    options = {"draws": 64, "keep": 2, "steps": 3, "wake": 4, "search": 0}
     silent = (17, 44, 49, 65, 68, 86, 103)
     crowd = oipjax.atlas(KEY, model, "conv3", maps=silent, **options)
     assert (crowd.draws_seen == 68).any() and (crowd.start_index == -1).any()
@@ -166,3 +166,31 @@ def test_maps_do_not_depend_on_the_size_of_a_part(tiny, whole, monkeypatch):
 def test_bad_plans_are_refused_before_anything_runs(tiny, options, words):
     with pytest.raises(ValueError, match=words):
         Study(KEY, tiny, **{"layer": "conv2", **options})
+
+
+def test_a_real_image_finds_what_random_starts_do_not(whole, tiny):
+    """Map 1 is silent at first; with hardly any climbing only an image that excites it already can find it."""
+    options = {"maps": (1,), "draws": 16, "keep": 1, "steps": 2, "wake": 0, "method": Classic()}
+    lost = oipjax.atlas(KEY, tiny, "conv2", search=1, **options)
+    assert lost.status.tolist() == [UNRESOLVED] and lost.draws_seen.tolist() == [16 + 4 + 3]
+    images = np.concatenate([whole.images[2:, 0], whole.images[1, :1]])
+    found = oipjax.atlas(KEY, tiny, "conv2", search=1, exemplars=images, **options)
+    assert found.status.tolist() == [FOUND] and found.found_by.tolist() == [BY_EXEMPLAR]
+    assert found.start_index.tolist() == [[-1]] and found.draws_seen.tolist() == [16 + 1]
+    with pytest.raises(ValueError, match=r"exemplars are images \[n, 8, 8, 1\], got \[3, 7, 8, 1\]"):
+        Study(KEY, tiny, "conv2", exemplars=np.zeros((3, 7, 8, 1)))
+    with pytest.raises(ValueError, match="search must not be negative, got -1"):
+        Study(KEY, tiny, "conv2", search=-1)
+
+
+def test_tight_bounds_are_never_looser(tiny):
+    space = oipjax.space_for(tiny, "box")
+    for layer in ("conv1", "conv2"):
+        cheap, tight = (
+            oipjax.atlas(KEY, tiny, layer, bounds=level, space=space, **OPTIONS) for level in ("cheap", "tight")
+        )
+        assert (tight.bound <= cheap.bound).all() and (tight.bound < cheap.bound).any()
+        assert (tight.node_bound <= cheap.node_bound).all()
+        assert (tight.scores[:, 0] <= tight.bound).all() and (tight.scores[:, 0] >= cheap.scores[:, 0]).all()
+    with pytest.raises(ValueError, match="unknown level of bounds 'huge'; there are none, cheap, tight"):
+        Study(KEY, tiny, bounds="huge")

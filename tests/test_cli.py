@@ -45,7 +45,7 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
 
 def test_atlas(call, tiny_folder):
     code, out, err = call("atlas", "--checkpoint", tiny_folder, *SMALL)
-    assert code == 0 and "found 5 of 6 maps of conv2, 1 unresolved in" in out
+    assert code == 0 and "found 5 of 6 maps of conv2, 1 proved dead in" in out
     folder = Path("oipjax-out/tiny-conv2")
     assert str(folder / "atlas.png") in out and (folder / "atlas.png").stat().st_size > 10_000
     assert "survey" in err and "ascent" in err and "wake" in err
@@ -253,3 +253,13 @@ def test_a_killed_run_goes_on_where_it_stopped(tiny_folder, tmp_path):
     straight = subprocess.run([*command, "straight"], env=environment, capture_output=True, text=True, timeout=300)
     assert straight.returncode == 0, straight.stderr
     assert Path("broken/oips.npz").read_bytes() == Path("straight/oips.npz").read_bytes()
+
+
+def test_bounds_prints_a_table(tiny_folder, capsys):
+    assert (
+        main(["bounds", "--checkpoint", str(tiny_folder), "--layer", "conv2", "--maps", "0,1", "--space", "box"]) == 0
+    )
+    out = capsys.readouterr().out
+    assert "score at most" in out and "1 of 2 maps of conv2 proved dead over box images" in out
+    assert main(["bounds", "--checkpoint", str(tiny_folder), "--maps", "99"]) == 2
+    assert "no map of conv2 99: there are 6" in capsys.readouterr().err

@@ -1,7 +1,20 @@
 """Certified upper bounds: what no image of a domain can exceed, and proofs that a map is dead."""
 
-from oipjax.bounds.certify import LEVELS, Bounds, assemble, bounds, harder, hull_limits
+from oipjax.bounds.certify import LEVELS, Bounds, assemble, band_images, bounds, harder, hull_limits, tighten
 from oipjax.bounds.exact import Optimum, best_images
 from oipjax.bounds.intervals import Ends, intervals
 
-__all__ = ["LEVELS", "Bounds", "Ends", "Optimum", "assemble", "best_images", "bounds", "harder", "hull_limits", "intervals"]
+__all__ = [
+    "LEVELS",
+    "Bounds",
+    "Ends",
+    "Optimum",
+    "assemble",
+    "band_images",
+    "best_images",
+    "bounds",
+    "harder",
+    "hull_limits",
+    "intervals",
+    "tighten",
+]

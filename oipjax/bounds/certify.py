@@ -10,13 +10,14 @@ from oipjax.bounds.hull import cells, hull
 from oipjax.bounds.intervals import Ends, Limits, checked_domain, intervals
 from oipjax.bounds.means import mean_bounds
 from oipjax.bounds.sphere import energy_bound
-from oipjax.bounds.strips import mean_bound
+from oipjax.bounds.strips import mean_bound, mean_search
+from oipjax.bounds.windows import window_bound
 from oipjax.images import Box, Domain, Sphere
 from oipjax.model import Model
 
 LEVELS = ("none", "cheap", "tight")
 """How hard to try: not at all; intervals and sets of active positions; everything whose shape fits the network."""
-INTERVALS, SETS, HULL, ENERGY, STRIPS = "intervals", "sets", "hull", "energy", "strips"
+INTERVALS, SETS, HULL, ENERGY, STRIPS, WINDOWS = "intervals", "sets", "hull", "energy", "strips", "windows"
 
 Progress = Callable[[str, int, int], None]
 
@@ -64,7 +65,7 @@ def bounds(
     if level == "cheap":
         return assemble(model, layer, domain)
     limits = hull_limits(model, layer, domain, progress=progress)
-    return with_strips(model, assemble(model, layer, domain, limits), domain)
+    return tighten(model, assemble(model, layer, domain, limits), domain, progress=progress)
 
 
 def assemble(model: Model, layer: str, domain: Domain, limits: Limits | None = None) -> Bounds:
@@ -87,9 +88,7 @@ def assemble(model: Model, layer: str, domain: Domain, limits: Limits | None = N
     return Bounds(layer, score, pre, dead, np.where(score < plain * (1 - 1e-9), by_sets, plainly))
 
 
-def harder(
-    model: Model, layer: str, domain: Domain, maps: np.ndarray, *, progress: Progress | None = None
-) -> Bounds:
+def harder(model: Model, layer: str, domain: Domain, maps: np.ndarray, *, progress: Progress | None = None) -> Bounds:
     """Bounds of a few maps that cheap ones do not settle.
 
     Args:
@@ -109,7 +108,13 @@ def harder(
 
 
 def hull_limits(
-    model: Model, layer: str, domain: Box | Sphere, *, splits: int = 4, steps: int = 200, progress: Progress | None = None
+    model: Model,
+    layer: str,
+    domain: Box | Sphere,
+    *,
+    splits: int = 4,
+    steps: int = 200,
+    progress: Progress | None = None,
 ) -> Limits:
     """Ends of the second convolution, by the joint patch hull or the shared energy; empty where its shape does not fit.
 
@@ -117,7 +122,8 @@ def hull_limits(
         model: the network.
         layer: what is to be bounded; the second convolution must not come after it.
         domain: the set of images.
-        splits, steps: how hard to try in a box, see `hull.hull`.
+        splits: how often a patch's box is cut, see `hull.hull`.
+        steps: of the hull's search.
         progress: called with ("hull", done, in all).
     """
     stages = prefix(model, layer)
@@ -136,7 +142,9 @@ def hull_limits(
         return {}
     report = progress or (lambda phase, done, total: None)
     omega = np.moveaxis(second.kernel, 3, 0)
-    high = hull(seen, omega, steps=steps, splits=splits, progress=lambda done, total: report("hull", done, 2 * total))[0]
+    high = hull(seen, omega, steps=steps, splits=splits, progress=lambda done, total: report("hull", done, 2 * total))[
+        0
+    ]
     # Lower ends matter less: they only say how far a ReLU is from being on.
     less = max(splits - 2, 0)
     low = hull(
@@ -153,21 +161,63 @@ def prefix(model: Model, layer: str) -> tuple[Stage, ...]:
     return max((chain(model, name) for name in before), key=len)
 
 
-def with_strips(model: Model, found: Bounds, domain: Domain) -> Bounds:
-    """Bounds of a first convolution behind its ReLU, tightened by dynamic programming; others as they are."""
-    stages, facts = chain(model, found.layer), model.layer(found.layer)
-    if len(stages) != 1 or stages[0].pool > 1 or facts.floor != 0 or not isinstance(domain, Box):
-        return found
-    (stage,) = stages
-    low, high = _ends(domain)
+def band_images(model: Model, layer: str, domain: Domain) -> np.ndarray | None:
+    """For every map of a first convolution behind its ReLU an image ``[k, h, w, c]`` that is hard to beat.
+
+    None where the search of `oipjax.bounds.strips` does not fit.
+    """
+    given = _first(model, layer, domain)
     try:
-        exact = mean_bound(stage.kernel, stage.bias, float(low[0]), float(high[0]), model.input_shape[:2])
+        return None if given is None else mean_search(*given)[0].astype(np.float32)
+    except ValueError:
+        return None
+
+
+def _first(model: Model, layer: str, domain: Domain):
+    """What `strips` takes, if the layer is the first convolution behind a ReLU and the domain a box."""
+    stages = chain(model, layer)
+    if len(stages) != 1 or stages[0].pool > 1 or model.layer(layer).floor != 0 or not isinstance(domain, Box):
+        return None
+    low, high = _ends(domain)
+    return stages[0].kernel, stages[0].bias, float(low[0]), float(high[0]), model.input_shape[:2]
+
+
+def tighten(model: Model, found: Bounds, domain: Domain, *, progress: Progress | None = None) -> Bounds:
+    """Scores of a first or second convolution behind its ReLU, by methods made for them; other bounds as they are.
+
+    Args:
+        model: the network.
+        found: what is known.
+        domain: the set of images.
+        progress: called with (phase, done, in all).
+    """
+    first, second = _first(model, found.layer, domain), _second(model, found.layer, domain)
+    report = progress or (lambda phase, done, total: None)
+    name = STRIPS if first is not None else WINDOWS
+    try:
+        if first is not None:
+            report(name, 0, 1)
+            exact = mean_bound(*first)
+            report(name, 1, 1)
+        elif second is not None:
+            exact = window_bound(*second, progress=lambda done, total: report(name, done, total))
+        else:
+            return found
     except ValueError:
         return found
     error = intervals(model, domain)[found.layer].error.max()
-    limit = (exact + error) * (1 + 2.0**-24 * (2 + np.prod(facts.shape[:2])))
+    limit = (exact + error) * (1 + 2.0**-24 * (2 + np.prod(model.shapes[found.layer][:2])))
     score = np.minimum(found.score, limit)
-    return Bounds(found.layer, score, found.node, found.dead, np.where(limit <= found.score, STRIPS, found.method))
+    return Bounds(found.layer, score, found.node, found.dead, np.where(limit <= found.score, name, found.method))
+
+
+def _second(model: Model, layer: str, domain: Domain):
+    """What `windows` takes, if the layer is the second convolution behind a ReLU and the domain a box."""
+    stages = chain(model, layer)
+    if len(stages) != 2 or stages[1].pool > 1 or model.layer(layer).floor != 0 or not isinstance(domain, Box):
+        return None
+    first, second = stages
+    return first.kernel, first.bias, first.pool, second.kernel, second.bias, *_ends(domain), model.input_shape[:2]
 
 
 def _ends(box: Box) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,8 @@
 
 The mean of a ReLU over ``n`` positions is the greatest of ``sum over S of pre / n`` over all sets ``S`` of active
 positions. Each of these is linear in the layer below, where it is bounded as a whole: a value that helps one position
-and harms another is counted once, not at its best for each. Sets are listed for blocks of up to 3x3 positions; blocks add up.
+and harms another is counted once, not at its best for each. Sets are listed for blocks of up to 3x3 positions; blocks
+add up.
 """
 
 import functools

@@ -38,7 +38,7 @@ def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 10
     Raises:
         ValueError: the window of pixels is too large.
     """
-    a, b, _, maps = second.kernel.shape
+    a, b = second.kernel.shape[:2]
     kh, kw, channels, features = first.kernel.shape
     rows, columns = a * first.pool, b * first.pool
     height, width = rows + kh - 1, columns + kw - 1

@@ -16,13 +16,15 @@ bounded by one maximum for each cell, in three steps that are valid for whatever
 - For each pattern of bits, a channel with ``omega < 0`` is replaced by a linear minorant ``sum_q alpha_q conv_q``, with
   ``alpha >= 0``, ``sum alpha <= 1`` (q: the positions of the pool; see `oipjax.bounds.hull`).
 - What is left is convex in the pixels of the cell, so all corners of its box are looked at, for each pattern of bits.
+  What is lost is lost on negative channels, above all: a box may be cut in two, with slopes for each half.
 
 The bound is convex in (phi, alpha). Adam on a smoothed maximum over a working set of corners finds good ones in float32
 (column generation); the bound is then evaluated over all corners and patterns in float64, and rounded up.
 
 Axes: ``k`` maps, ``c`` channels of P, ``q`` positions of the pool, ``p`` pixels of a patch, ``s`` patterns of bits,
-``r`` rows (a kind of cell and a pattern that it can see), ``u`` corners, ``w`` corners of a row's working set. Pixels
-are measured from the middle of their range in halves of it, so the corners are -1 and 1.
+``r`` rows (a kind of cell and a pattern that it can see), ``n`` problems (a row and a part of the box), ``u`` corners,
+``w`` corners of a problem's working set. Pixels are measured from the middle of their range in halves of it, so the
+corners of the whole box are -1 and 1.
 """
 
 import itertools
@@ -34,20 +36,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from oipjax.bounds.hull import MAX_PIXELS, Cells, cells
+from oipjax.bounds.hull import Cells, cells
 
 MAX_TAPS = 9
 """A second kernel of more taps has too many patterns of bits."""
 
 _SLACK = 2.0**-38  # of the sum of all magnitudes: far more than float64 can lose in these sums
 _CHUNK = 4096  # corners evaluated at a time
-_ALL = 5  # passes from one over all rows to the next
-_ROWS = 256  # rows looked at in between
+_ALL = 4  # passes from one over all problems to the next
+_ROWS = 256  # problems looked at in between; three times as many where boxes are cut
 _STEPS = 8  # updates from one pass to the next
-_SEEN, _NEW = 32, 8  # corners of a row's working set, and how many a pass may add
+_SEEN, _NEW = 32, 8  # corners of a problem's working set, and how many a pass may add
 _SMOOTH = (0.1, 0.01)  # temperature at the start and in the end, in units of a cell's part of the bound
-_STEP = 0.0075  # of phi, in the same units
+_STEP = 0.002  # of phi, in the same units
 _SLOPE = 0.1  # of alpha
+_CUT = 384  # boxes cut at a time
+_CUT_AT, _CUT_EVERY = (0.2, 0.6), 3  # when, as parts of all passes, and every so many passes
 
 
 def window_bound(
@@ -60,7 +64,8 @@ def window_bound(
     high,
     shape,
     *,
-    passes: int = 40,
+    passes: int = 16,
+    cuts: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Upper bounds of ``mean(relu(bias2 + kernel2 * P))``, ``P = relu(max_pool(bias1 + kernel1 * x))``, over a box.
@@ -78,6 +83,8 @@ def window_bound(
         high: ``[i]``, the largest.
         shape: ``(h, w)`` of the image.
         passes: how often new corners are looked for.
+        cuts: the boxes of the problems that matter most are cut in two so many times. 4 cuts want 40 passes, some five
+            times as long, and 2 GB.
         progress: called with (maps done, maps).
 
     Returns:
@@ -98,9 +105,16 @@ def window_bound(
             f"the window bound does not fit: a second kernel of {kernel2.shape[0]} x {kernel2.shape[1]} has more than "
             f"{MAX_TAPS} taps"
         )
+    if not (np.isfinite(kernel2).all() and np.isfinite(bias2).all()):
+        raise ValueError("kernel2 and bias2 must be finite")
     if passes < 0:
         raise ValueError(f"passes must not be negative, got {passes}")
-    stage = _Stage(first, kernel2.shape[:2], shape)
+    if not 0 <= cuts <= 4:
+        raise ValueError(f"cuts must be in 0 .. 4, got {cuts}")
+    if len(shape) != 2:
+        raise ValueError(f"shape is (h, w), got {shape}")
+    stage = _Stage(first, kernel2.shape[:2], shape, cuts)
+
     upper = np.zeros(len(bias2))
     for index, bias in enumerate(bias2):
         found = stage.search(kernel2[..., index], bias, passes)
@@ -120,7 +134,7 @@ class _Side:
     Attributes:
         table: which of the two tables phi this is: 0 for neighbours in a row, 1 for those in a column.
         entry: ``[r]``, the entry of the table.
-        sign: float64 ``[r]``, 1 or -1; 0 without a neighbour.
+        sign: float32 ``[r]``, 1 or -1; 0 without a neighbour.
         pixels: ``[shared, p]``, 1 where an entry's pixel is a pixel of the patch.
     """
 
@@ -130,8 +144,8 @@ class _Side:
     pixels: np.ndarray
 
     def of(self, rows) -> "_Side":
-        """In float32, for some of the rows."""
-        return _Side(self.table, self.entry[rows], self.sign[rows].astype(np.float32), self.pixels.astype(np.float32))
+        """For some of the rows."""
+        return _Side(self.table, self.entry[rows], self.sign[rows], self.pixels)
 
 
 jax.tree_util.register_dataclass(_Side, ["entry", "sign", "pixels"], ["table"])
@@ -159,15 +173,15 @@ class _Rows:
     sides: tuple[_Side, ...]
     tables: tuple[tuple[int, int], ...]
 
-    def worst(self, values: np.ndarray) -> np.ndarray:
-        """The largest of ``values[r]`` for each kind of cell."""
+    def worst(self, values: np.ndarray, origin: np.ndarray) -> np.ndarray:
+        """The largest of ``values[n]``, of rows ``origin[n]``, for each kind of cell."""
         largest = np.full(len(self.count), -np.inf, values.dtype)
-        np.maximum.at(largest, self.kind, values)
+        np.maximum.at(largest, self.kind[origin], values)
         return largest
 
 
 def _rows(first: Cells, taps: tuple[int, int], shape: tuple[int, int]) -> _Rows:
-    (kh, kw), (h, w, c), pool = taps, first.patch, first.pool
+    (kh, kw), (h, w, _), pool = taps, first.patch, first.pool
     a, b = (shape[0] - h) // pool + 1, (shape[1] - w) // pool + 1
     if a < kh or b < kw:
         raise ValueError(f"{kh} x {kw} taps do not fit into the {max(a, 0)} x {max(b, 0)} cells of an image {shape}")
@@ -179,13 +193,14 @@ def _rows(first: Cells, taps: tuple[int, int], shape: tuple[int, int]) -> _Rows:
         rows.append(np.stack([np.full(len(seen), i), np.full(len(seen), j), seen]))
     i, j, pattern = np.concatenate(rows, 1)
     pixels = np.arange(np.prod(first.patch)).reshape(first.patch)
+    eye = np.eye(pixels.size, dtype=np.float32)
 
     # Each kind of row has entries of its own for neighbours within it, and so has each kind of column.
     def side(table, shared, sign, end, pixels):
         code = shared.reshape(len(bits), -1) @ (1 << np.arange(shared[0].size))
         entry = (j if table else i) * 2 ** shared[0].size + code[pattern]
         missing = (down[i] if table else across[j])[:, end]
-        return _Side(table, entry, np.where(missing, 0.0, sign), np.eye(h * w * c)[pixels.ravel()])
+        return _Side(table, entry, np.float32(sign) * ~missing, eye[pixels.ravel()])
 
     sides = (
         side(0, bits[:, :, 1:], 1.0, 1, pixels[:, pool:]),
@@ -217,106 +232,178 @@ def _kinds(n, taps):
 class _Stage:
     """All that the maps share, in float64; pixels from -1 to 1."""
 
-    def __init__(self, first: Cells, taps: tuple[int, int], shape: tuple[int, int]):
+    def __init__(self, first: Cells, taps: tuple[int, int], shape: tuple[int, int], cuts: int):
         alive = np.flatnonzero(first.alive)
         middle, half = (first.high + first.low) / 2, (first.high - first.low) / 2
         self.alive = alive
         self.conv = first.conv[alive] * half
         self.bias = first.bias[alive, None] + first.conv[alive] @ middle  # [c, q]
+        size = np.abs(first.conv[alive]) @ (np.abs(middle) + half)
+        self.heaviest = size.max(1, initial=0) + np.abs(first.bias[alive])  # [c], all that a channel is summed from
         self.rows = _rows(first, taps, shape)
-        p = self.conv.shape[2]
-        self.points = np.where(np.arange(2**p)[:, None] >> np.arange(p)[::-1] & 1, 1.0, -1.0)
-        flat = self.conv.reshape(-1, p)
-        values = [self.points[at : at + _CHUNK] @ flat.T + self.bias.ravel() for at in range(0, 2**p, _CHUNK)]
-        values = [value.reshape(len(value), *self.bias.shape).max(2, initial=0) for value in values]
-        self.values = np.concatenate(values)  # [u, c]
+        self.order = np.argsort(-np.square(self.conv).sum((0, 1)), kind="stable")[:cuts]
+        self.parts: dict[int, _Part] = {}
+
+    def part(self, number: int) -> "_Part":
+        """A part of the box: the whole is 1, and the halves of ``number`` are ``2 * number`` and the next."""
+        if number not in self.parts:
+            box = np.stack([-np.ones(self.conv.shape[2]), np.ones(self.conv.shape[2])])
+            for pixel, side in zip(self.order, f"{number:b}"[1:], strict=False):
+                box[1 - int(side), pixel] = 0
+            self.parts[number] = _part(box, self.conv, self.bias)
+        return self.parts[number]
 
     def weights(self, kernel):
         """``[s, c]``: what each pattern of bits makes of the channels, for ``kernel[kh, kw, c]``."""
         taps = kernel[::-1, ::-1, self.alive].reshape(self.rows.bits.shape[1], -1)
         return self.rows.bits.astype(np.float64) @ taps
 
-    def certify(self, kernel, bias, phi, alpha) -> float:
-        """The bound with tables ``phi`` and slopes ``alpha[r, c, q]`` in float64, rounded up."""
+    def certify(self, kernel, bias, phi, alpha, origin, part) -> float:
+        """The bound in float64, rounded up.
+
+        Args:
+            kernel: ``[kh, kw, c]``.
+            bias: a number.
+            phi: two tables.
+            alpha: ``[n, c, q]``, slopes of n problems: a row and a part of the box; those of a row make up the box.
+            origin: ``[n]``, the row.
+            part: ``[n]``, the part.
+        """
         rows = self.rows
-        omega = self.weights(kernel)[rows.pattern]
+        omega = self.weights(kernel)[rows.pattern[origin]]
         # A tiny bit below 1, so that slopes sum to at most 1 however they are rounded.
         alpha = np.maximum(alpha, 0).astype(np.float64)
         alpha = alpha * ((1 - 1e-12) / np.maximum(alpha.sum(-1, keepdims=True), 1))
         phi = tuple(table.astype(np.float64) for table in phi)
-        share = bias * rows.bits.mean(1)[rows.pattern]
-        vector, offset = _affine(rows.sides, phi, np.minimum(omega, 0)[..., None] * alpha, share, self.conv, self.bias)
+        share = bias * rows.bits.mean(1)[rows.pattern[origin]]
+        sides = tuple(side.of(origin) for side in rows.sides)
+        vector, offset = _affine(sides, phi, np.minimum(omega, 0)[..., None] * alpha, share, self.conv, self.bias)
         factors = np.concatenate([np.maximum(omega, 0), vector], 1).T
         largest = np.full(len(omega), -np.inf)
-        for at in range(0, len(self.points), _CHUNK):
-            seen = np.concatenate([self.values[at : at + _CHUNK], self.points[at : at + _CHUNK]], 1)
-            np.maximum(largest, (seen @ factors).max(0), out=largest)
-        weight = np.abs(omega) @ (np.abs(self.conv).sum(2) + np.abs(self.bias)).max(1, initial=0) + np.abs(bias)
-        for side in rows.sides:
+        for number in np.unique(part):
+            here, box = np.flatnonzero(part == number), self.part(number)
+            for at in range(0, len(box.points), _CHUNK):
+                seen = np.concatenate([box.values[at : at + _CHUNK], box.points[at : at + _CHUNK]], 1)
+                largest[here] = np.maximum(largest[here], (seen @ factors[:, here]).max(0))
+        weight = np.abs(omega) @ self.heaviest + np.abs(bias)
+        for side in sides:
             weight += np.abs(phi[side.table][side.entry]).sum(1)
-        return float(rows.count @ rows.worst(largest + offset + _SLACK * weight)) / rows.positions
+        return float(rows.count @ rows.worst(largest + offset + _SLACK * weight, origin)) / rows.positions
 
     def search(self, kernel, bias, passes):
-        """Tables ``phi`` and slopes ``alpha[r, c, q]`` in float32: the best of those seen in a pass over all rows."""
-        rows, (c, q, p) = self.rows, self.conv.shape
-        n, leading = len(rows.pattern), p // 2
-        omega, points, conv, start = (
-            array.astype(np.float32) for array in (self.weights(kernel), self.points, self.conv, self.bias)
-        )
-        table = np.maximum(omega, 0) @ self.values.T.astype(np.float32)
-        down = np.minimum(omega, 0)[rows.pattern]
+        """What `certify` takes, in float32: the best of those seen in a pass over all problems."""
+        rows, (_, q, p) = self.rows, self.conv.shape
+        omega, conv, start = (array.astype(np.float32) for array in (self.weights(kernel), self.conv, self.bias))
+        up, down = np.maximum(omega, 0), np.minimum(omega, 0)[rows.pattern]
         share = (bias * rows.bits.mean(1)).astype(np.float32)[rows.pattern]
+        count, active = rows.count.astype(np.float32), _ROWS * (3 if len(self.order) else 1)
+        # The problems: at first one for each row, on the whole box.
+        origin, part = np.arange(len(down)), np.ones(len(down), np.int64)
+        slopes = np.zeros((len(down), 3, *self.bias.shape), np.float32)  # alpha and its two moments
+        slopes[:, 0] = 0.5 / q
+        corners, top = np.zeros((len(down), _SEEN), np.int64), np.zeros(len(down), np.float32)
+        table = up @ self.part(1).single.T
+        values = [table[pattern] for pattern in rows.pattern]
         phi = tuple(np.zeros(size, np.float32) for size in rows.tables)
-        alpha = np.full((n, c, q), 0.5 / q, np.float32)
-        moments = [(phi, np.zeros_like(alpha)) for _ in range(2)]
-        corners = np.zeros((n, _SEEN), np.int64)
-        top, chosen, best = np.zeros(n, np.float32), np.arange(n), (np.inf, phi, alpha)
-        unit = 0.0
+        moments = [phi, phi]
+        largest = max(float(np.abs(table).max() + np.abs(bias)), 1e-20)
+        buffer = np.empty((2 ** (p // 2), 2 ** (p - p // 2)), np.float32)
+        chosen, best, unit = origin, (np.inf,), 0.0
         for step in range(passes + 1):
             full = step % _ALL == 0 or step == passes
-            looked = np.arange(n) if full else chosen
-            sides = tuple(side.of(looked) for side in rows.sides)
-            slopes = down[looked, :, None] * alpha[looked]
-            vector, offset = _affine(sides, phi, slopes, share[looked], conv, start)
+            looked = np.arange(len(origin)) if full else chosen
+            base = origin[looked]
+            sides = tuple(side.of(base) for side in rows.sides)
+            vector, offset = _affine(sides, phi, down[base, :, None] * slopes[looked, 0], share[base], conv, start)
             new = np.empty((len(looked), _SEEN + _NEW), np.int64)
-            for at, row in enumerate(looked):
-                top[row], new[at, :_NEW] = _highest(table[rows.pattern[row]], vector[at], leading, points)
+            for at, problem in enumerate(looked):
+                ends = self.part(part[problem]).ends
+                top[problem], new[at, :_NEW] = _highest(values[problem], vector[at], ends, buffer)
             top[looked] += offset
             new[:, _NEW:] = corners[looked]
-            corners[looked] = _keep(new, table[rows.pattern[looked, None], new], points, vector)
-            worst = rows.worst(top)
+            x, f = self.corners(new, [values[problem] for problem in looked], part[looked])
+            corners[looked] = _keep(new, f + np.einsum("nwp,np->nw", x, vector))
+            worst = rows.worst(top, origin)
             if full:
-                value = float(rows.count @ worst)
-                unit = unit or abs(value) / rows.count.sum()
-                best = min(best, (value, phi, alpha), key=lambda found: found[0])
-                if step == passes:
-                    break
-            chosen = np.sort(np.argsort(worst[rows.kind] - top, kind="stable")[:_ROWS])
-            sides = tuple(side.of(chosen) for side in rows.sides)
-            seen = corners[chosen]
-            data = (
-                points[seen],
-                table[rows.pattern[chosen, None], seen],
-                down[chosen],
-                share[chosen],
-                rows.kind[chosen],
-                rows.count.astype(np.float32),
-                conv,
-                start,
-            )
-            part = step / passes
-            rates = [np.float32(unit * _SMOOTH[0] ** (1 - part) * _SMOOTH[1] ** part)]
-            rates += [np.float32(rate * (1 - 0.9 * part)) for rate in (_STEP * unit, _SLOPE)]
-            state = tuple((tables, slopes[chosen]) for tables, slopes in ((phi, alpha), *moments))
-            found = jax.tree.map(np.asarray, _improve(state, sides, data, rates))
-            phi, alpha, moments = found[0][0], alpha.copy(), [(f[0], m[1]) for f, m in zip(found[1:], moments)]
-            for slopes, (_, update) in zip((alpha, moments[0][1], moments[1][1]), found, strict=True):
-                slopes[chosen] = update
+                value = float(count @ worst)
+                best = min(best, (value, phi, slopes[:, 0].copy(), origin, part), key=lambda found: found[0])
+                unit = unit or max(value / count.sum(), 1e-6 * largest)
+            if step == passes or best[0] <= 1e-6 * largest:  # the second: silent
+                break
+            gap = worst[rows.kind[origin]] - top
+            since = step - round(_CUT_AT[0] * passes)
+            if since >= 0 and since % _CUT_EVERY == 0 and step < _CUT_AT[1] * passes:
+                able = np.flatnonzero(part < 2 ** len(self.order))
+                cut = able[np.argsort(gap[able], kind="stable")[:_CUT]]
+                origin, slopes, corners, top, gap = (
+                    np.concatenate([each, each[cut]]) for each in (origin, slopes, corners, top, gap)
+                )
+                part = np.concatenate([part, 2 * part[cut] + 1])
+                part[cut] *= 2
+                values += [None] * len(cut)
+                fresh = np.concatenate([cut, np.arange(len(part) - len(cut), len(part))])
+                for number in np.unique(part[fresh]):
+                    some = fresh[part[fresh] == number]
+                    found = up[rows.pattern[origin[some]]] @ self.part(number).single.T
+                    for problem, each in zip(some, found, strict=True):
+                        values[problem] = each
+            chosen = np.argsort(gap, kind="stable")[:active]
+            base = origin[chosen]
+            x, f = self.corners(corners[chosen], [values[problem] for problem in chosen], part[chosen])
+            data = (x, f, down[base], share[base], rows.kind[base], count, conv, start)
+            done = step / passes
+            rates = [unit * _SMOOTH[0] ** (1 - done) * _SMOOTH[1] ** done]
+            rates += [rate * (1 - 0.9 * done) for rate in (_STEP * unit, _SLOPE)]
+            state = tuple((tables, slopes[chosen, at]) for at, tables in enumerate((phi, *moments)))
+            sides = tuple(side.of(base) for side in rows.sides)
+            state = jax.tree.map(np.asarray, _improve(state, sides, data, [np.float32(rate) for rate in rates]))
+            phi, *moments = (tables for tables, _ in state)
+            slopes[chosen] = np.stack([update for _, update in state], 1)
         return best[1:]
+
+    def corners(self, numbers, values, part):
+        """Of corners ``numbers[n, w]``, the pixels ``[n, w, p]`` and the ``values`` (n arrays ``[u]``), ``[n, w]``."""
+        x = [self.part(box).corner(number) for box, number in zip(part, numbers, strict=True)]
+        return np.stack(x), np.stack([value[number] for value, number in zip(values, numbers, strict=True)])
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A part of a cell's box.
+
+    Attributes:
+        points: float64 ``[u, p]``, its corners, the last pixel fastest.
+        values: float64 ``[u, c]``, the channels there.
+        single: float32 ``[u, c]``.
+        ends: float32, its corners by their leading pixels ``[g, p / 2]`` and by their trailing ones ``[l, p / 2]``.
+    """
+
+    points: np.ndarray
+    values: np.ndarray
+    single: np.ndarray
+    ends: tuple[np.ndarray, np.ndarray]
+
+    def corner(self, u):
+        """Corners by number, ``[w]`` to float32 ``[w, p]``."""
+        leads, trails = self.ends
+        return np.concatenate([leads[u // len(trails)], trails[u % len(trails)]], 1)
+
+
+def _part(box, conv, bias):
+    p = box.shape[1]
+    points = np.where(np.arange(2**p)[:, None] >> np.arange(p)[::-1] & 1, box[1], box[0])
+    flat = conv.reshape(-1, p)
+    values = np.empty((len(points), len(bias)))
+    for at in range(0, len(points), _CHUNK):
+        each = points[at : at + _CHUNK] @ flat.T + bias.ravel()
+        values[at : at + _CHUNK] = each.reshape(len(each), *bias.shape).max(2, initial=0)
+    size = 2 ** (p - p // 2)
+    ends = points[::size, : p // 2].astype(np.float32), points[:size, p // 2 :].astype(np.float32)
+    return _Part(points, values, values.astype(np.float32), ends)
 
 
 def _affine(sides, phi, slopes, share, conv, bias):
-    """What is affine in the pixels, ``[r, p]`` and ``[r]``: minorants, for slopes ``[r, c, q]``, bias and phi."""
+    """What is affine in the pixels, ``[n, p]`` and ``[n]``: minorants, for slopes ``[n, c, q]``, bias and phi."""
     flat = slopes.reshape(len(slopes), -1)
     vector, offset = flat @ conv.reshape(-1, conv.shape[2]), flat @ bias.reshape(-1) + share
     for side in sides:
@@ -325,22 +412,20 @@ def _affine(sides, phi, slopes, share, conv, bias):
     return vector, offset
 
 
-def _highest(values, vector, leading, points):
+def _highest(values, vector, ends, buffer):
     """The largest of ``values + points @ vector`` over all corners, and the corners of the best `_NEW` groups."""
-    size = 2 ** (points.shape[1] - leading)
-    leads, trailing = points[::size, :leading] @ vector[:leading], points[:size, leading:] @ vector[leading:]
-    values = values.reshape(-1, size) + leads[:, None]
-    each = values.max(0) + trailing
+    leading, size = ends[0].shape[1], len(ends[1])
+    values = np.add(values.reshape(-1, size), (ends[0] @ vector[:leading])[:, None], out=buffer)
+    each = values.max(0) + ends[1] @ vector[leading:]
     groups = np.argsort(-each)[:_NEW]
     found = values[:, groups].argmax(0) * size + groups
     return each[groups[0]], np.resize(found, _NEW)
 
 
-def _keep(corners, values, points, vector):
-    """The best `_SEEN` of ``corners[r, w]``, repeated ones last."""
+def _keep(corners, values):
+    """The best `_SEEN` of ``corners[n, w]``, repeated ones last."""
     order = np.argsort(corners, 1)
     corners, values = np.take_along_axis(corners, order, 1), np.take_along_axis(values, order, 1)
-    values = values + np.einsum("rwp,rp->rw", points[corners], vector)
     values[:, 1:][corners[:, 1:] == corners[:, :-1]] = -np.inf
     return np.take_along_axis(corners, np.argpartition(-values, _SEEN - 1, 1)[:, :_SEEN], 1)
 
@@ -350,14 +435,14 @@ def _keep(corners, values, points, vector):
 
 @jax.jit
 def _improve(state, sides, data, rates):
-    """Adam on (phi, alpha) with these rows and corners: the new ``(value, first moment, second moment)``."""
+    """Adam on (phi, alpha) with these problems and corners: the new ``(value, first moment, second moment)``."""
     x, values, down, share, kind, count, conv, bias = data
     temperature, step, slope = rates
 
     def smooth(variables):
         phi, alpha = variables
         vector, offset = _affine(sides, phi, down[..., None] * alpha, share, conv, bias)
-        f = (values + jnp.einsum("rwp,rp->rw", x, vector) + offset[:, None]) / temperature
+        f = (values + jnp.einsum("nwp,np->nw", x, vector) + offset[:, None]) / temperature
         largest = jax.ops.segment_max(lax.stop_gradient(jnp.max(f, 1)), kind, len(count))
         total = jax.ops.segment_sum(jnp.sum(jnp.exp(f - largest[kind][:, None]), 1), kind, len(count))
         return temperature * jnp.sum(jnp.where(total > 0, count * jnp.log(jnp.where(total > 0, total, 1)), 0))

@@ -1,0 +1,97 @@
+"""Is every map explained: found, or proved dead?
+
+Question: how many maps are neither found nor proved dead, in every convolution, over the box of pixels and over the
+standardised images, for the shipped network and for three more, trained with seeds 1, 2 and 3 and everything else,
+weight decay included (3e-4), as the shipped one?
+Expected: at most one map for each layer of the shipped network in the box and 2 % of the maps over standardised images;
+at most three for each of the others. (Fixed before the networks were trained.)
+Cost: about 4 minutes for each training (kept in oipjax-out/seeds, and not done again), half a minute for each atlas.
+Command: OIPJAX_DATA=folder python -m experiments.unresolved
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+
+import oipjax
+from experiments.common import save, show
+from oipjax import data, training
+from oipjax.data import Dataset
+from oipjax.networks import checkpoint
+
+RESULTS = Path(__file__).parent / "results"
+NETWORKS = Path("oipjax-out/seeds")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Networks by the seed of their training, beside the shipped one."""
+
+    seeds: tuple[int, ...] = (1, 2, 3)
+    layers: tuple[str, ...] = ("conv1", "conv2", "conv3")
+    train: training.TrainConfig = training.TrainConfig()
+    draws: int = 4096
+    steps: int = 100
+    seed: int = 0
+    networks: Path = NETWORKS
+
+
+SMOKE = Config((), ("conv1",), draws=64, steps=3)
+
+
+def network(config: Config, seed: int, digits: Dataset | None) -> oipjax.Model:
+    """The network of a seed; trained unless it was before."""
+    folder = config.networks / f"seed{seed}"
+    if not folder.exists():
+        plan = replace(config.train, seed=seed)
+        digits = digits or data.load()
+        trained = training.train(
+            jax.random.key(seed), plan, digits, name=f"seed{seed}",
+            progress=lambda epoch: print(f"seed {seed}: epoch {epoch.epoch}, held out {epoch.validation_accuracy:.4f}"),
+        )  # fmt: skip
+        checkpoint.save(folder, trained.model, {"config": asdict(plan), "test_accuracy": trained.test_accuracy})
+    return oipjax.load(folder)
+
+
+def study(config: Config, name: str, model: oipjax.Model, space: str, layer: str) -> dict[str, Any]:
+    """One atlas: its counts and what is left open."""
+    digits = data.sample().images
+    atlas = oipjax.atlas(
+        jax.random.key(config.seed), model, layer, space=oipjax.space_for(model, space), draws=config.draws,
+        steps=config.steps, exemplars=model.to_input(digits),
+        progress=lambda phase, done, total: print(f"{name} {layer}: {phase} {done}/{total}   ", end="\r", flush=True),
+    )  # fmt: skip
+    left = np.flatnonzero(atlas.status == 0)
+    roads, counts = np.unique(atlas.found_by[atlas.found_by != ""], return_counts=True)
+    return {
+        "network": name, "space": space, "layer": layer, **atlas.counts,
+        "found by": {str(road): int(count) for road, count in zip(roads, counts, strict=True)},
+        "open": [
+            {"map": int(atlas.maps[k]), "best node found": float(atlas.reactions[k, 0]),
+             "node at most": float(atlas.node_bound[k]), "score at most": float(atlas.bound[k])}
+            for k in left
+        ],
+    }  # fmt: skip
+
+
+def main(config: Config = Config(), digits: Dataset | None = None, results: Path = RESULTS) -> list[dict[str, Any]]:
+    """Run, print, write."""
+    shipped = oipjax.load()
+    cases = [("shipped", shipped, space) for space in ("box", "standardised")]
+    cases += [(f"seed {seed}", network(config, seed, digits), "box") for seed in config.seeds]
+    rows = [study(config, *case, layer) for case in cases for layer in config.layers]
+    print()
+    columns = ["network", "space", "layer", "maps", "found", "dead", "unresolved"]
+    show("is every map explained?", columns, [[row[name] for name in columns] for row in rows])
+    left = [[row["network"], row["space"], row["layer"], *map_.values()] for row in rows for map_ in row["open"]]
+    show("open", ["network", "space", "layer", "map", "best node found", "node at most", "score at most"], left)
+    save(results, "unresolved", {"rows": rows})
+    return rows
+
+
+if __name__ == "__main__":
+    tyro.cli(lambda: main(), description=__doc__)
