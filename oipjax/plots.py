@@ -35,6 +35,7 @@ def atlas_figure(atlas: Atlas, caption: str = "") -> Figure:
     axes.set_axis_off()
     counts = atlas.counts
     title = f"{atlas.model} \N{MIDDLE DOT} {atlas.layer}: {counts['found']} of {counts['maps']} maps found"
+    title += f", {counts['dead']} proved dead" if counts["dead"] else ""
     axes.text(margin, 0.36, title, fontsize=13, color=INK, fontweight="bold")
     axes.text(margin, 0.57, caption, fontsize=7.5, color=FAINT)
     size = min(8.0, max(4.2, 72 * cell / 11))
@@ -46,7 +47,7 @@ def atlas_figure(atlas: Atlas, caption: str = "") -> Figure:
             shown = contrast(atlas.images[position, 0], 2.0)
             axes.imshow(shown, extent=(x, x + cell, y + cell, y), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             score = _number(atlas.scores[position, 0])
-            if np.isfinite(atlas.achieved[position]):
+            if np.isfinite(atlas.achieved[position]) and cell > 0.45:
                 score += f" \N{MIDDLE DOT} {_percent(atlas.achieved[position])}"
         else:
             dark = status == DEAD
@@ -65,11 +66,12 @@ def atlas_figure(atlas: Atlas, caption: str = "") -> Figure:
         base = y + cell + label * 0.68
         axes.text(x, base, str(number), fontsize=size, color=INK if status == FOUND else SILENT, fontweight="bold")
         axes.text(x + cell, base, score, fontsize=size, color=FAINT, ha="right")
-    legend = "Below each image: the map's index and its score, the mean activation over the map."
-    if np.isfinite(atlas.achieved).any():
-        legend = legend[:-1] + "; in % of what is proved to be the most."
+    legend = "Below: the map's index and score (mean activation)"
+    legend += ", and % of what is proved to be its most." if np.isfinite(atlas.achieved).any() and cell > 0.45 else "."
     if counts["unresolved"]:
-        legend += "  Hatched: no image found that the map reacts to."
+        legend += "  Hatched: none found."
+    if counts["dead"]:
+        legend += "  Dark: proved dead."
     axes.text(margin, head + height + foot * 0.55, legend, fontsize=6.5, color=FAINT)
     axes.set_xlim(0, A4[0])
     axes.set_ylim(head + height + foot, 0)

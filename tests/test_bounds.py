@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import oipjax
 from oipjax import ops
-from oipjax.bounds import assemble, best_images, bounds, intervals
+from oipjax.bounds import assemble, best_images, bounds, crown, intervals
 from oipjax.bounds.chain import chain
 from oipjax.bounds.program import trace
 from oipjax.images import Box, Sphere, space_for, standardise
@@ -163,6 +163,35 @@ def test_no_image_exceeds_a_bound_of_a_cnn(config, seed, box):
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape).astype(np.float32)), shapes)
     model = cnn.model(params, config)
     holds(model, space_for(model, "box" if box else "standardised").domain, seed, ("conv1", "conv2"))
+
+
+@pytest.mark.parametrize("config", CONFIGS[:3], ids=lambda c: f"{c.activation}-{c.padding}-{c.pools}")
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**31), box=st.booleans())
+def test_no_image_exceeds_a_linear_relaxation(config, seed, box):
+    shapes = jax.eval_shape(lambda: cnn.init(jax.random.key(0), config))
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape).astype(np.float32)), shapes)
+    model = cnn.model(params, config)
+    domain = space_for(model, "box" if box else "standardised").domain
+    out, ends = tried(model, domain, seed), intervals(model, domain)
+    for layer in ("conv2_pre", "logits"):
+        limit = crown(model, layer, domain, steps=3)
+        assert np.all(limit <= ends[layer].high)
+        assert np.all(out[layer] <= limit + ends[layer].error + 1e-9)
+
+
+def test_a_linear_relaxation_is_tighter_and_slopes_help(tiny):
+    domain = space_for(tiny, "box").domain
+    high = intervals(tiny, domain)["logits"].high
+    first, better = (crown(tiny, "logits", domain, steps=steps) for steps in (1, 12))
+    assert np.all(first <= high) and np.any(first < high)
+    assert np.all(better <= first + 1e-9) and np.any(better < first)
+    found = bounds(tiny, "logits", domain, level="tight")
+    assert np.all(found.score <= better * (1 + 1e-5)) and np.any(found.score < 0.95 * better), "the hull helps"
+    assert set(found.method) == {"crown"}
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        crown(tiny, "logits", domain, steps=0)
 
 
 def test_intervals_are_exact_for_the_first_convolution(tiny):

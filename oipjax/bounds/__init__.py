@@ -1,6 +1,7 @@
 """Certified upper bounds: what no image of a domain can exceed, and proofs that a map is dead."""
 
 from oipjax.bounds.certify import LEVELS, Bounds, assemble, band_images, bounds, harder, hull_limits, tighten
+from oipjax.bounds.crown import crown
 from oipjax.bounds.exact import Optimum, best_images
 from oipjax.bounds.intervals import Ends, intervals
 
@@ -13,6 +14,7 @@ __all__ = [
     "band_images",
     "best_images",
     "bounds",
+    "crown",
     "harder",
     "hull_limits",
     "intervals",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from oipjax.bounds.chain import Stage, chain
+from oipjax.bounds.crown import crown
 from oipjax.bounds.hull import cells, hull
 from oipjax.bounds.intervals import Ends, Limits, checked_domain, intervals
 from oipjax.bounds.means import mean_bounds
@@ -17,7 +18,10 @@ from oipjax.model import Model
 
 LEVELS = ("none", "cheap", "tight")
 """How hard to try: not at all; intervals and sets of active positions; everything whose shape fits the network."""
-INTERVALS, SETS, HULL, ENERGY, STRIPS, WINDOWS = "intervals", "sets", "hull", "energy", "strips", "windows"
+INTERVALS, SETS, HULL, ENERGY = "intervals", "sets", "hull", "energy"
+STRIPS, WINDOWS, CROWN = "strips", "windows", "crown"
+MOST_NODES = 8192
+"""Of a layer that is relaxed linearly; each of its nodes is pulled back through the network."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -65,6 +69,7 @@ def bounds(
     if level == "cheap":
         return assemble(model, layer, domain)
     limits = hull_limits(model, layer, domain, progress=progress)
+    limits = {**limits, **crown_limits(model, layer, domain, limits, progress=progress)}
     return tighten(model, assemble(model, layer, domain, limits), domain, progress=progress)
 
 
@@ -83,7 +88,9 @@ def assemble(model: Model, layer: str, domain: Domain, limits: Limits | None = N
     plain = ends[layer].high.reshape(-1, facts.maps).mean(0)
     score = np.minimum(mean_bounds(model, layer, domain, ends, limits), high)
     dead = np.zeros(facts.maps, bool) if facts.floor is None else high <= facts.floor
-    methods = [HULL if isinstance(domain, Box) else ENERGY] if limits else []
+    target = facts.pre or layer
+    methods = [CROWN] if target in (limits or {}) and not chain(model, layer) else []
+    methods = methods or ([HULL if isinstance(domain, Box) else ENERGY] if limits else [])
     by_sets, plainly = " + ".join([*methods, SETS]), methods[0] if methods else INTERVALS
     return Bounds(layer, score, pre, dead, np.where(score < plain * (1 - 1e-9), by_sets, plainly))
 
@@ -153,6 +160,18 @@ def hull_limits(
     ends = intervals(model, domain)[second.layer]
     highest, lowest = _highest(ends), ends.low.reshape(-1, len(low)).min(0)
     return {second.layer: (np.maximum(second.bias - low, lowest), np.minimum(second.bias + high, highest))}
+
+
+def crown_limits(
+    model: Model, layer: str, domain: Domain, limits: Limits | None = None, *, progress: Progress | None = None
+) -> Limits:
+    """Upper ends of a layer that is no convolution of the plain chain, by linear relaxation; empty for others."""
+    target = model.layer(layer).pre or layer
+    if chain(model, layer) or np.prod(model.shapes[target]) > MOST_NODES:
+        return {}
+    report = progress or (lambda phase, done, total: None)
+    high = crown(model, target, domain, limits=limits, progress=lambda done, total: report(CROWN, done, total))
+    return {target: (np.full_like(high, -np.inf), high)}
 
 
 def prefix(model: Model, layer: str) -> tuple[Stage, ...]:

@@ -52,7 +52,7 @@ def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 10
     positive = np.maximum(second.kernel, 0)
     squares = np.square(positive).sum((0, 1)).T
     norm = np.sqrt(np.prod(domain.shape)) * (1 + SPHERE_SLACK)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # optax mixes types
         best = np.asarray(_search(jnp.asarray(gram), jnp.asarray(squares), steps))
     fixed = second.bias + np.einsum("abck,c->k", positive, np.maximum(first.bias, 0))
     return fixed + norm * best + ROUNDING * (np.abs(fixed) + norm * best)

@@ -30,6 +30,7 @@ corners of the whole box are -1 and 1.
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -298,10 +299,12 @@ class _Stage:
         share = (bias * rows.bits.mean(1)).astype(np.float32)[rows.pattern]
         count, active = rows.count.astype(np.float32), _ROWS * (3 if len(self.order) else 1)
         # The problems: at first one for each row, on the whole box.
-        origin, part = np.arange(len(down)), np.ones(len(down), np.int64)
+        origin: Any = np.arange(len(down))
+        part: Any = np.ones(len(down), np.int64)
         slopes = np.zeros((len(down), 3, *self.bias.shape), np.float32)  # alpha and its two moments
         slopes[:, 0] = 0.5 / q
-        corners, top = np.zeros((len(down), _SEEN), np.int64), np.zeros(len(down), np.float32)
+        corners: Any = np.zeros((len(down), _SEEN), np.int64)
+        top: Any = np.zeros(len(down), np.float32)
         table = up @ self.part(1).single.T
         values = [table[pattern] for pattern in rows.pattern]
         phi = tuple(np.zeros(size, np.float32) for size in rows.tables)
