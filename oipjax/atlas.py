@@ -331,13 +331,15 @@ class Study:
         number, chosen = {index: place for place, index in enumerate(self.indices)}, dict(proved)
         for name in chosen:
             chosen[name] = chosen[name].astype(object if name == "method" else chosen[name].dtype)
-        for index, node, score, method in zip(maps, found.node, found.score, found.method, strict=True):
+        for index, node, score, method, dead in zip(
+            maps, found.node, found.score, found.method, found.dead, strict=True
+        ):
             place = number[int(index)]
+            chosen["dead"][place] |= dead
             if node < chosen["node"][place]:
                 chosen["node"][place], chosen["method"][place] = node, method
                 chosen["score"][place] = min(score, chosen["score"][place])
         chosen["method"] = chosen["method"].astype(str)
-        chosen["dead"] = chosen["dead"] | (chosen["node"] <= self.floor)
         return chosen
 
     def _assemble(self, answer: dict[str, np.ndarray], tried: "_Tried", proved: dict[str, np.ndarray]) -> Atlas:

@@ -183,6 +183,14 @@ def test_a_real_image_finds_what_random_starts_do_not(whole, tiny):
         Study(KEY, tiny, "conv2", search=-1)
 
 
+def test_more_is_proved_where_it_decides():
+    """Over standardised images intervals leave map 72 open; that patches share their energy proves it dead."""
+    options = {"maps": (72,), "draws": 64, "keep": 2, "steps": 3, "wake": 0, "search": 0}
+    found = oipjax.atlas(KEY, oipjax.load(), "conv3", **options)
+    assert found.status.tolist() == [DEAD] and found.bound_by.tolist() == ["energy"]
+    assert found.node_bound[0] < 0 and found.bound[0] == 0
+
+
 def test_tight_bounds_are_never_looser(tiny):
     space = oipjax.space_for(tiny, "box")
     for layer in ("conv1", "conv2"):

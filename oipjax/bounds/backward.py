@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from oipjax.bounds.program import Constant, Equation, Program
-from oipjax.bounds.rules import ONE_TO_ONE, Interval, advance, read
+from oipjax.bounds.rules import ONE_TO_ONE, advance, read
+from oipjax.bounds.values import Interval
 
 AFFINE = (
     *ONE_TO_ONE, "broadcast_in_dim", "dynamic_slice", "gather", "concatenate", "pad", "add", "add_any", "sub", "neg",

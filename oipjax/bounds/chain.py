@@ -11,7 +11,8 @@ import numpy as np
 
 from oipjax.bounds.intervals import images_of, parameters
 from oipjax.bounds.program import Constant, Equation, Program, trace
-from oipjax.bounds.rules import Interval, advance, evaluate, read
+from oipjax.bounds.rules import advance, evaluate, read
+from oipjax.bounds.values import Interval
 from oipjax.images import Box
 from oipjax.model import Model
 

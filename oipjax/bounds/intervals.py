@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from oipjax.bounds.program import Program, trace
-from oipjax.bounds.rules import Interval, Linear, evaluate, read
+from oipjax.bounds.rules import evaluate, read
+from oipjax.bounds.values import Interval, Linear
 from oipjax.images import Box, Domain, Sphere
 from oipjax.model import Model
 

@@ -16,7 +16,8 @@ import numpy as np
 from oipjax.bounds.backward import pull, relu_input
 from oipjax.bounds.intervals import Ends, Limits, checked_domain, images_of, numbered, parameters
 from oipjax.bounds.program import Program, trace
-from oipjax.bounds.rules import evaluate, gamma
+from oipjax.bounds.rules import evaluate
+from oipjax.bounds.values import gamma
 from oipjax.images import Box, Domain, Sphere
 from oipjax.model import Model
 

@@ -1,0 +1,90 @@
+"""What is known of the values of a program: enclosures of them, elementwise, for all images at once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+ROUNDOFF = 2.0**-24
+"""The unit roundoff of float32."""
+TRANSCENDENTAL = 16 * ROUNDOFF
+"""What a transcendental function may be off by, relative to its value."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """What is known of values ``<w, x> + offset`` that are linear in the image, elementwise.
+
+    Attributes:
+        offset: the constant.
+        total, square: the sums of ``w`` and of ``w^2``.
+        pixels: how many there are in the image.
+        norm: of the image, at most.
+        mean: of the image, at most, in magnitude.
+        distinct: whether every value is made of pixels of its own, so that it can still enter a sum.
+    """
+
+    offset: Array
+    total: Array
+    square: Array
+    pixels: int
+    norm: float
+    mean: float
+    distinct: bool = True
+
+    def map(self, function: Callable[[Array], Array], *, distinct: bool = True) -> "Linear":
+        """The same with its values moved about by ``function``."""
+        return self.of(function(self.offset), function(self.total), function(self.square), distinct=distinct)
+
+    def of(self, offset, total, square, *, distinct: bool = True) -> "Linear":
+        """Other values of the same image."""
+        shape = jnp.shape(offset)
+        offset, total, square = (jnp.broadcast_to(part, shape) for part in (offset, total, square))
+        return Linear(offset, total, square, self.pixels, self.norm, self.mean, self.distinct and distinct)
+
+    @property
+    def ends(self) -> tuple[Array, Array]:
+        """Least and greatest value over all images."""
+        spread = jnp.maximum(self.square - jnp.square(self.total) / self.pixels, 0)
+        # A hundred millionth of the squares is far more than float64 loses in their difference.
+        reach = self.norm * jnp.sqrt(spread + 1e-8 * self.square) + jnp.abs(self.total) * self.mean
+        return self.offset - reach, self.offset + reach
+
+
+class Interval(NamedTuple):
+    """Enclosures, elementwise: ``low <= value <= high`` for every image, as computed in float32 and exactly.
+
+    Attributes:
+        low, high: the ends, float64.
+        error: how far the computed value can be from the exact one.
+        linear: set where the values are linear in the image and its norm is limited.
+    """
+
+    low: Array
+    high: Array
+    error: Array
+    linear: Linear | None = None
+
+    @property
+    def size(self) -> Array:
+        """The greatest magnitude."""
+        return jnp.maximum(jnp.abs(self.low), jnp.abs(self.high))
+
+
+class Choice(NamedTuple):
+    """A truth value that may depend on the image, elementwise."""
+
+    maybe_true: Array
+    maybe_false: Array
+
+
+def lift(value: Any) -> Interval:
+    """A known array as an interval of width 0."""
+    return value if isinstance(value, Interval) else Interval(value, value, jnp.zeros_like(value))
+
+
+def gamma(count: float) -> float:
+    """The relative error of a float32 sum of ``count`` products, in any order."""
+    return count * ROUNDOFF / (1 - count * ROUNDOFF)
