@@ -16,7 +16,7 @@ from jax import Array
 
 from oipjax import keys
 from oipjax.ascent import SILENT, Ascent, ascend, check_plan, concatenate
-from oipjax.bounds import LEVELS, band_images, bounds, harder
+from oipjax.bounds import LEVELS, band_images, bounds, harder, relaxed_images
 from oipjax.images import Box, Space, Standardised, checked_space
 from oipjax.methods import Method, Momentum
 from oipjax.model import Model
@@ -33,7 +33,7 @@ MAP_STATUS = {
 STATUS_NAMES = {UNRESOLVED: "unresolved", FOUND: "found", DEAD: "dead"}
 
 BY_SURVEY, BY_WAKING, BY_RESTART = "survey", "waking", "restart"
-BY_EXEMPLAR, BY_SEARCH, BY_BAND = "exemplar", "search", "band"
+BY_EXEMPLAR, BY_RELAXATION, BY_SEARCH, BY_BAND = "exemplar", "relaxation", "search", "band"
 PART_TILES = 8
 REPORTS = 6
 
@@ -67,8 +67,9 @@ class Atlas:
         draws_seen: int64 ``[k]``, starts that were tried for the map, by survey and restarts.
         gradient_evaluations: int64 ``[k]``.
         found_by: str ``[k]``: ``survey`` (a random start reacted), ``waking`` (none did; the pre-activation was climbed
-            first), ``restart`` (by further starts), ``exemplar`` (from real images), ``search`` (by many further
-            starts), ``band`` (exact search in bands of pixels), or empty.
+            first), ``restart`` (by further starts), ``exemplar`` (from real images), ``relaxation`` (from an image that
+            maximises a relaxation), ``search`` (by many further starts, or again from the best), ``band`` (exact search
+            in bands of pixels), or empty.
     """
 
     model: str
@@ -120,7 +121,8 @@ class Study:
         steps: scores per ascent.
         wake: further starts for each map that is still silent after the survey's best have been climbed.
         search: for a map neither found nor proved dead by then: as many starts from ``exemplars``, those that it
-            reacts to most, then four times as many random ones, then again from the best images, three times.
+            reacts to most, then the maximisers of a relaxation of the map (in a box), then four times as many random
+            ones, then again from the best images, three times.
         exemplars: real images ``[n, h, w, c]``, network inputs.
         criterion: relative change per step below which a run counts as converged.
         stop: end converged runs.
@@ -208,7 +210,8 @@ class Study:
                 )
         turn = 0
         for phase, starts_of in (
-            ("wake", self._wake), ("exemplar", self._exemplars), ("search", self._many), *[("polish", self._best)] * 3
+            ("wake", self._wake), ("exemplar", self._exemplars), ("relaxation", self._relaxed), ("search", self._many),
+            *[("polish", self._best)] * 3,
         ):  # fmt: skip
             turn += phase == "polish"
             silent = np.setdiff1d(self._silent(tried), np.array(self.indices)[proved["dead"]])
@@ -305,6 +308,15 @@ class Study:
         best = np.argsort(-np.nan_to_num(reactions[:, maps], nan=-np.inf), axis=0, kind="stable")[:count].T
         return np.repeat(maps, count), z[best.ravel()]
 
+    def _relaxed(self, maps: np.ndarray, _: "_Tried") -> tuple[np.ndarray, np.ndarray]:
+        """For each map the images that maximise the relaxation its bound comes from, where there is one."""
+        if not len(maps) or not self.search or self.bounds == "none":
+            return np.zeros(0, int), np.zeros(0)
+        images = relaxed_images(self.model, self.layer, self.image_space.domain, maps)
+        if images is None:
+            return np.zeros(0, int), np.zeros(0)
+        return np.repeat(maps, images.shape[1]), images.reshape(-1, *images.shape[2:])
+
     def _best(self, maps: np.ndarray, tried: "_Tried") -> tuple[np.ndarray, np.ndarray]:
         """For each map the images that came nearest to waking it, to be climbed from again."""
         if not isinstance(self.image_space, Standardised | Box):
@@ -379,7 +391,14 @@ class Study:
         )
 
 
-ROADS = {"band-ascent": BY_BAND, "wake": BY_RESTART, "exemplar": BY_EXEMPLAR, "search": BY_SEARCH, "polish": BY_SEARCH}
+ROADS = {
+    "band-ascent": BY_BAND,
+    "wake": BY_RESTART,
+    "exemplar": BY_EXEMPLAR,
+    "relaxation": BY_RELAXATION,
+    "search": BY_SEARCH,
+    "polish": BY_SEARCH,
+}
 """Phase of a study -> what it finds maps by."""
 
 

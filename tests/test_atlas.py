@@ -202,3 +202,21 @@ def test_tight_bounds_are_never_looser(tiny):
         assert (tight.scores[:, 0] <= tight.bound).all() and (tight.scores[:, 0] >= cheap.scores[:, 0]).all()
     with pytest.raises(ValueError, match="unknown level of bounds 'huge'; there are none, cheap, tight"):
         Study(KEY, tiny, bounds="huge")
+
+
+def test_the_maximiser_of_the_relaxation_is_a_start(tiny):
+    """Without further random starts, only it can find a map that one pixel wakes and random starts do not."""
+    params = jax.tree.map(np.array, tiny.params)
+    params["conv2"]["bias"][1] = (
+        -oipjax.bounds.bounds(tiny, "conv2", oipjax.space_for(tiny, "box").domain).node[1] * 0.5
+    )
+    model = dataclasses.replace(tiny, params=params)
+    images = oipjax.bounds.relaxed_images(model, "conv2", oipjax.space_for(model, "box").domain, np.array([1, 4]))
+    assert images.shape == (2, 1, 8, 8, 1)
+    assert oipjax.space_for(model, "box").domain.contains(images.reshape(-1, 8, 8, 1)).all()
+    nodes = np.asarray(model.apply(model.params, images[:, 0])["conv2_pre"])[:, 0, 0]
+    grey = np.asarray(
+        model.apply(model.params, np.full((1, 8, 8, 1), np.mean(model.input_box), np.float32))["conv2_pre"]
+    )
+    assert (nodes[[0, 1], [1, 4]] > grey[0, 0, 0, [1, 4]]).all()
+    assert oipjax.bounds.relaxed_images(model, "logits", oipjax.space_for(model, "box").domain, np.array([1])) is None

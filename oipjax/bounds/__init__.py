@@ -1,6 +1,16 @@
 """Certified upper bounds: what no image of a domain can exceed, and proofs that a map is dead."""
 
-from oipjax.bounds.certify import LEVELS, Bounds, assemble, band_images, bounds, harder, hull_limits, tighten
+from oipjax.bounds.certify import (
+    LEVELS,
+    Bounds,
+    assemble,
+    band_images,
+    bounds,
+    harder,
+    hull_limits,
+    relaxed_images,
+    tighten,
+)
 from oipjax.bounds.crown import crown
 from oipjax.bounds.exact import Optimum, best_images
 from oipjax.bounds.intervals import Ends, intervals
@@ -18,5 +28,6 @@ __all__ = [
     "harder",
     "hull_limits",
     "intervals",
+    "relaxed_images",
     "tighten",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 from oipjax.bounds.chain import Stage, chain
 from oipjax.bounds.crown import crown
 from oipjax.bounds.hull import cells, hull
-from oipjax.bounds.intervals import Ends, Limits, checked_domain, intervals
+from oipjax.bounds.intervals import Ends, Limits, box_ends, checked_domain, intervals
 from oipjax.bounds.means import mean_bounds
 from oipjax.bounds.sphere import energy_bound
 from oipjax.bounds.strips import mean_bound, mean_search
@@ -178,6 +178,50 @@ def prefix(model: Model, layer: str) -> tuple[Stage, ...]:
     """The longest chain of convolutions from the image to ``layer`` or to a layer before it."""
     before = model.layers[: model.layers.index(layer) + 1]
     return max((chain(model, name) for name in before), key=len)
+
+
+def relaxed_images(model: Model, layer: str, domain: Domain, maps: np.ndarray) -> np.ndarray | None:
+    """For each map the images that maximise its patch hull relaxation, as starts for a search.
+
+    A node of the second convolution is relaxed as it is. One of the third is taken without its pools and ReLUs in
+    between, once for each position that the pools may all choose.
+
+    Args:
+        model: the network.
+        layer: name of the layer.
+        domain: the set of images.
+        maps: int ``[n]``, indices of the maps.
+
+    Returns:
+        ``[n, r, h, w, c]``, or None where the hull does not fit.
+    """
+    stages = chain(model, layer)
+    if len(stages) not in (2, 3) or not isinstance(domain, Box):
+        return None
+    first, second = stages[:2]
+    weights = np.moveaxis(second.kernel, 3, 0)[maps][:, None] if len(stages) == 2 else _through(second, stages[2], maps)
+    try:
+        seen = cells(first.kernel, first.bias, first.pool, *_ends(domain))
+    except ValueError:
+        return None
+    _, images = hull(seen, weights.reshape(-1, *weights.shape[2:]), steps=60, splits=0)
+    low, high = box_ends(domain)
+    out = np.broadcast_to((low + high) / 2, (len(images), *domain.shape)).astype(np.float32)
+    out[:, : images.shape[1], : images.shape[2]] = images
+    return out.reshape(*weights.shape[:2], *domain.shape)
+
+
+def _through(second: Stage, third: Stage, maps: np.ndarray) -> np.ndarray:
+    """Nodes of a third convolution as weights ``[n, q, a, b, c]`` of the first pooled layer, for each pool position."""
+    kh, kw, features, _ = second.kernel.shape
+    a, b = third.kernel.shape[:2]
+    pool = second.pool
+    weights = np.zeros((len(maps), pool, pool, a * pool + kh - 1, b * pool + kw - 1, features))
+    for i, j, down, right in np.ndindex(a, b, pool, pool):
+        part = np.einsum("uvcf,fn->nuvc", second.kernel, third.kernel[i, j][:, maps])
+        row, column = i * pool + down, j * pool + right
+        weights[:, down, right, row : row + kh, column : column + kw] += part
+    return weights.reshape(len(maps), pool * pool, *weights.shape[3:])
 
 
 def band_images(model: Model, layer: str, domain: Domain) -> np.ndarray | None:
