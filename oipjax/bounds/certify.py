@@ -109,7 +109,7 @@ def harder(model: Model, layer: str, domain: Domain, maps: np.ndarray, *, progre
         the bounds of these maps, in their order.
     """
     domain = checked_domain(domain)
-    found = assemble(model, layer, domain, hull_limits(model, layer, domain, splits=2, progress=progress))
+    found = assemble(model, layer, domain, hull_limits(model, layer, domain, splits=2, lower=False, progress=progress))
     names = ("score", "node", "dead", "method")
     return Bounds(layer, *(getattr(found, name)[maps] for name in names))
 
@@ -121,6 +121,7 @@ def hull_limits(
     *,
     splits: int = 4,
     steps: int = 200,
+    lower: bool = True,
     progress: Progress | None = None,
 ) -> Limits:
     """Ends of the second convolution, by the joint patch hull or the shared energy; empty where its shape does not fit.
@@ -131,6 +132,7 @@ def hull_limits(
         domain: the set of images.
         splits: how often a patch's box is cut, see `hull.hull`.
         steps: of the hull's search.
+        lower: bound nodes from below, too; it hardly ever matters to what comes after a ReLU.
         progress: called with ("hull", done, in all).
     """
     stages = prefix(model, layer)
@@ -149,17 +151,14 @@ def hull_limits(
         return {}
     report = progress or (lambda phase, done, total: None)
     omega = np.moveaxis(second.kernel, 3, 0)
-    high = hull(seen, omega, steps=steps, splits=splits, progress=lambda done, total: report("hull", done, 2 * total))[
-        0
-    ]
-    # Lower ends matter less: they only say how far a ReLU is from being on.
-    less = max(splits - 2, 0)
-    low = hull(
-        seen, -omega, steps=steps, splits=less, progress=lambda done, total: report("hull", total + done, 2 * total)
-    )[0]
     ends = intervals(model, domain)[second.layer]
-    highest, lowest = _highest(ends), ends.low.reshape(-1, len(low)).min(0)
-    return {second.layer: (np.maximum(second.bias - low, lowest), np.minimum(second.bias + high, highest))}
+    highest, lowest = _highest(ends), ends.low.reshape(-1, len(second.bias)).min(0)
+    high, _ = hull(seen, omega, steps=steps, splits=splits, progress=lambda done, total: report(HULL, done, total))
+    limits = {second.layer: (lowest, np.minimum(second.bias + high, highest))}
+    if lower:
+        low, _ = hull(seen, -omega, steps=steps, splits=max(splits - 2, 0))
+        limits[second.layer] = (np.maximum(second.bias - low, lowest), limits[second.layer][1])
+    return limits
 
 
 def crown_limits(
