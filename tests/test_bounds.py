@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import oipjax
 from oipjax import ops
-from oipjax.bounds import assemble, best_images, bounds, crown, intervals
+from oipjax.bounds import assemble, best_images, bounds, crown, hull_limits, intervals, tighten
 from oipjax.bounds.chain import chain
 from oipjax.bounds.program import trace
 from oipjax.images import Box, Sphere, space_for, standardise
@@ -317,3 +317,98 @@ def test_the_chain_is_read_off_the_program(tiny):
     np.testing.assert_array_equal(stages[1].kernel, np.asarray(tiny.params["conv2"]["kernel"]))
     np.testing.assert_array_equal(stages[1].bias, np.asarray(tiny.params["conv2"]["bias"]))
     assert chain(tiny, "logits") == ()
+
+
+@dataclass(frozen=True)
+class Cropped:
+    """Two convolutions of the whole image, and three of the part that the third one sees."""
+
+    cropped: bool = True
+
+    def __call__(self, params, x):
+        def stage(x, number):
+            pre = ops.conv2d(x, params[f"w{number}"]) + params[f"b{number}"].reshape(1, 1, 1, -1)
+            return pre, jax.nn.relu(pre)
+
+        def pooled(x):
+            return jax.nn.relu(ops.max_pool(stage(x, 1)[0]))
+
+        out = dict(zip(("a_pre", "a"), stage(x, 1), strict=True))
+        out |= dict(zip(("b_pre", "b"), stage(pooled(x), 2), strict=True))
+        seen = pooled(x[:, :9, :9] if self.cropped else x)
+        deep = jax.nn.relu(ops.max_pool(stage(seen, 2)[0]))
+        return out | dict(zip(("c_pre", "c"), stage(deep, 3), strict=True))
+
+
+def test_a_deep_layer_may_see_a_crop_of_the_image():
+    rng = np.random.default_rng(0)
+    sizes = {"w1": (2, 2, 1, 3), "b1": 3, "w2": (2, 2, 3, 4), "b2": 4, "w3": (1, 1, 4, 5), "b3": 5}
+    params = {name: jnp.asarray(rng.normal(size=size).astype(np.float32)) for name, size in sizes.items()}
+    names, floors = ("a_pre", "a", "b_pre", "b", "c_pre", "c"), {name: (f"{name}_pre", 0.0) for name in "abc"}
+    cropped, plain = (
+        Model(str(crop), Cropped(crop), params, names, (10, 11, 1), nonlinearities=floors) for crop in (True, False)
+    )
+    assert [(s.layer, s.pool, s.shape) for s in chain(cropped, "c")] == [
+        ("a_pre", 2, (8, 8, 3)), ("b_pre", 2, (3, 3, 4)), ("c_pre", 1, (1, 1, 5)),
+    ]  # fmt: skip
+    assert [(s.layer, s.shape) for s in chain(cropped, "b")] == [("a_pre", (9, 10, 3)), ("b_pre", (3, 4, 4))]
+    domain = Box((10, 11, 1), (0.0,), (1.0,))
+    limits = hull_limits(cropped, "c", domain, splits=1, steps=20)
+    assert set(limits) == {"b_pre"}
+    cheap, better = (intervals(cropped, domain, known)["c_pre"].high for known in (None, limits))
+    assert np.all(better <= cheap) and np.any(better < 0.95 * cheap)
+    out = tried(cropped, domain, 1)
+    for layer in "abc":
+        found, expected = (assemble(model, layer, domain, limits) for model in (cropped, plain))
+        for name in ("score", "node"):
+            np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-12)
+        assert np.all(out[layer].mean((1, 2)) <= found.score)
+        assert np.all(out[f"{layer}_pre"].max((0, 1, 2)) <= found.node)
+
+
+@dataclass(frozen=True)
+class First:
+    """A convolution of the leading 3 x 3 pixels."""
+
+    def __call__(self, params, x):
+        pre = ops.conv2d(x[:, :3, :3], params["w"]) + params["b"].reshape(1, 1, 1, -1)
+        return {"pre": pre, "out": jax.nn.relu(pre)}
+
+
+def test_strips_count_only_the_pixels_that_are_seen():
+    """A mean of 2 x 2 positions may be larger than one of 5 x 5."""
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.asarray(rng.normal(size=(2, 2, 1, 4)), jnp.float32), "b": jnp.zeros(4, jnp.float32)}
+    model = Model("first", First(), params, ("pre", "out"), (6, 6, 1), nonlinearities={"out": ("pre", 0.0)})
+    domain = Box((6, 6, 1), (-1.0,), (1.0,))
+    bits = (np.arange(2**9)[:, None] >> np.arange(9)) & 1
+    images = np.zeros((2**9, 6, 6, 1), np.float32)
+    images[:, :3, :3] = (2.0 * bits - 1).reshape(-1, 3, 3, 1)
+    best = np.asarray(model.apply(params, jnp.asarray(images))["out"]).mean((1, 2)).max(0)
+    found = tighten(model, assemble(model, "out", domain), domain)
+    assert np.all(best <= found.score)
+    np.testing.assert_allclose(found.score, best, rtol=1e-4)
+
+
+def test_a_limit_is_not_carried_where_it_does_not_hold():
+    """Only leading rows and columns count as a crop, and what lies outside a named layer keeps its own limits."""
+
+    @dataclass(frozen=True)
+    class Parts:
+        part: str
+
+        def __call__(self, params, x):
+            parts = {"rows": x[:, 1:], "leading": x[:, :3], "strided": x[:, ::2], "whole": x}
+            small, large = parts[self.part] * params["w"], x * params["w"]
+            return {"small": small, "large": large, "largest": large.max((1, 2))}
+
+    domain = Box((4, 4, 1), (0.0,), (1.0,))
+    for part, layer in (("rows", "large"), ("strided", "large"), ("leading", "small")):
+        model = Model(part, Parts(part), {"w": jnp.ones((1, 1, 1, 1))}, ("small", "large", "largest"), (4, 4, 1))
+        known = {layer: (np.zeros(1), np.full(1, 0.5))}
+        ends = intervals(model, domain, known)
+        other = {"large": "small", "small": "large"}[layer]
+        assert ends[layer].high.max() < 0.51 and ends[other].high.max() >= 1, part
+    model = Model("leading", Parts("leading"), {"w": jnp.ones((1, 1, 1, 1))}, ("small", "large", "largest"), (4, 4, 1))
+    ends = intervals(model, domain, {"large": (np.zeros((4, 4, 1)), np.linspace(0.1, 1, 16).reshape(4, 4, 1))})
+    np.testing.assert_allclose(ends["small"].high, np.linspace(0.1, 1, 16).reshape(4, 4, 1)[:3], rtol=1e-6)

@@ -241,7 +241,12 @@ def _first(model: Model, layer: str, domain: Domain):
     if len(stages) != 1 or stages[0].pool > 1 or model.layer(layer).floor != 0 or not isinstance(domain, Box):
         return None
     low, high = _ends(domain)
-    return stages[0].kernel, stages[0].bias, float(low[0]), float(high[0]), model.input_shape[:2]
+    return stages[0].kernel, stages[0].bias, float(low[0]), float(high[0]), _seen(stages[0])
+
+
+def _seen(first: Stage) -> tuple[int, int]:
+    """``(h, w)`` of the part of the image that the first convolution sees."""
+    return first.shape[0] + first.kernel.shape[0] - 1, first.shape[1] + first.kernel.shape[1] - 1
 
 
 def tighten(model: Model, found: Bounds, domain: Domain, *, progress: Progress | None = None) -> Bounds:
@@ -279,7 +284,7 @@ def _second(model: Model, layer: str, domain: Domain):
     if len(stages) != 2 or stages[1].pool > 1 or model.layer(layer).floor != 0 or not isinstance(domain, Box):
         return None
     first, second = stages
-    return first.kernel, first.bias, first.pool, second.kernel, second.bias, *_ends(domain), model.input_shape[:2]
+    return first.kernel, first.bias, first.pool, second.kernel, second.bias, *_ends(domain), _seen(first)
 
 
 def _ends(box: Box) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """A network's first layers as plain arrays, where they have the usual shape: convolution, ReLU and pooling, in turn.
 
-The tight bounds use that shape. It is read off the program, not off names, so that it is what is computed.
+The tight bounds use that shape. It is read off the program, not off names, so that it is what is computed. The image
+may be cropped first, to the leading rows and columns that a deeper layer sees.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 
 from oipjax.bounds.intervals import images_of, parameters
-from oipjax.bounds.program import Constant, Equation, Program, trace
+from oipjax.bounds.program import Constant, Equation, Program, is_crop, trace, wholes
 from oipjax.bounds.rules import advance, evaluate, read
 from oipjax.bounds.values import Interval
 from oipjax.images import Box
@@ -22,11 +23,11 @@ class Stage:
     """One convolution (stride 1, no padding), and what happens to its output before the next one.
 
     Attributes:
-        layer: name of the layer that holds its output, before any nonlinearity.
+        layer: name of the layer that holds its output, before any nonlinearity, or of one that it is a crop of.
         kernel: float64 ``[kh, kw, c, k]``.
         bias: float64 ``[k]``.
         pool: side of the max-pool, 1 for none.
-        shape: of the output, ``(h, w, k)``.
+        shape: of the output, ``(h, w, k)``; smaller than the layer's where the image is cropped.
     """
 
     layer: str
@@ -38,6 +39,8 @@ class Stage:
 
 def chain(model: Model, layer: str) -> tuple[Stage, ...]:
     """The convolutions from the image up to a layer, a ReLU after each but the last; empty if there is no such chain.
+
+    The output of each, before its ReLU, must be one of the network's layers, or the leading part of one.
 
     Args:
         model: the network.
@@ -60,7 +63,10 @@ class _Reader:
     def __init__(self, model: Model, program: Program, unknown: set[int]):
         self.model, self.program, self.unknown = model, program, unknown
         self.made_by: dict[int, Equation] = {e.outputs[0]: e for e in program.equations}
-        self.names = {ref: name for name, ref in zip(model.layers, program.outputs, strict=True)}
+        self.whole = wholes(program)
+        outputs = [ref for ref in program.outputs if not isinstance(ref, Constant)]
+        names = [name for name, ref in zip(model.layers, program.outputs, strict=True) if not isinstance(ref, Constant)]
+        self.names = {self.whole[ref]: name for name, ref in zip(reversed(names), reversed(outputs), strict=True)}
         self.image = program.inputs[-1]
 
     @cached_property
@@ -76,7 +82,7 @@ class _Reader:
 
     def read(self, number: int) -> list[tuple]:
         stages = []
-        while number != self.image:
+        while (number := self.uncropped(number)) != self.image:
             number, side, relu = self.after(number)
             found = self.convolution(number)
             if found is None or (stages and not relu):
@@ -84,6 +90,12 @@ class _Reader:
             number, stage = found[0], (*found[1:4], side, found[4])
             stages.append(stage)
         return stages[::-1]
+
+    def uncropped(self, number: int) -> int:
+        """The image, if the variable is a crop of it; else the variable itself."""
+        equation = self.equation(number)
+        cropped = equation is not None and is_crop(equation, self.program.shapes)
+        return self.image if cropped and self.whole[number] == self.image else number
 
     def equation(self, reference) -> Equation | None:
         """What made a value; None for constants and what is given."""
@@ -115,9 +127,8 @@ class _Reader:
         source, kernel = product.inputs
         if isinstance(source, Constant) or isinstance(kernel, Constant) or kernel in self.unknown:
             return None
-        name = self.names.get(number)
-        shape = self.model.shapes[name] if name else None
-        if name is None or shape is None or self.known[known[0]].size != shape[-1]:
+        name, shape = self.names.get(self.whole[number]), self.program.shapes[number][1:]
+        if name is None or self.known[known[0]].size != shape[-1]:
             return None
         return source, name, kernel, known[0], shape
 

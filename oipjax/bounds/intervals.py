@@ -5,6 +5,7 @@ Verifiably Robust Models", arXiv:1810.12715); the arithmetic and its rounding ar
 """
 
 import functools
+import operator
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oipjax.bounds.program import Program, trace
+from oipjax.bounds.program import Program, trace, wholes
 from oipjax.bounds.rules import evaluate, read
 from oipjax.bounds.values import Interval, Linear
 from oipjax.images import Box, Domain, Sphere
@@ -68,11 +69,16 @@ def parameters(model: Model) -> list[np.ndarray]:
 
 
 def numbered(model: Model, limits: Limits | None) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Limits by the numbers of the program's variables, in the shapes of one image's values."""
+    """Limits by the numbers of the program's variables; those of a layer are those of its crops too."""
     program, out = trace(model), {}
-    for name, ends in (limits or {}).items():
-        number = program.outputs[model.layers.index(name)]
-        out[number] = tuple(np.broadcast_to(np.asarray(end, np.float64), (1, *model.shapes[name])) for end in ends)
+    whole = wholes(program)
+    for name, given in (limits or {}).items():
+        shape = (1, *model.shapes[name])
+        ends = tuple(np.broadcast_to(np.asarray(end, np.float64), shape) for end in given)
+        layer = whole[program.variable(model.layers.index(name))]
+        for number, part in enumerate(program.shapes):
+            if whole[number] == layer and len(part) == len(shape) and all(map(operator.le, part, shape)):
+                out[number] = tuple(end[tuple(map(slice, part))] for end in ends)
     return out
 
 

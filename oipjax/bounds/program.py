@@ -75,11 +75,13 @@ class Program:
         equations: in an order in which they can be computed.
         inputs: numbers of the variables that are given; for a network all its parameters and, last, the images.
         outputs: what is computed; for a network in the order of ``Model.layers``.
+        shapes: of all variables, by their numbers.
     """
 
     equations: tuple[Equation, ...]
     inputs: tuple[int, ...]
     outputs: tuple[Reference, ...]
+    shapes: tuple[tuple[int, ...], ...]
 
     def variable(self, index: int) -> int:
         """The number of an output's variable.
@@ -117,19 +119,89 @@ def _trace(apply, structure, kinds, input_shape, layers) -> Program:
 def flatten(closed: Any) -> Program:
     """A closed jaxpr with all its calls written out."""
     writer = _Writer()
-    inputs = tuple(writer.fresh() for _ in closed.jaxpr.invars)
-    outputs = writer.write(closed.jaxpr, closed.consts, inputs)
-    return Program(tuple(writer.equations), inputs, tuple(outputs))
+    inputs = tuple(writer.fresh(var) for var in closed.jaxpr.invars)
+    return writer.program(inputs, writer.write(closed.jaxpr, closed.consts, inputs))
+
+
+@functools.lru_cache(maxsize=64)
+def wholes(program: Program) -> tuple[int, ...]:
+    """For each variable the first one that it repeats, or is the leading part of (along h and w): itself, if none.
+
+    A network may compute a deep layer from a crop ``x[:, :h, :w]`` of the image, beside its shallow layers from all of
+    it. Entry by entry the values are the same, so what is known of a layer is known of its crops.
+    """
+    first: dict[Any, int] = {}
+    whole, cropped = list(range(len(program.shapes))), set()
+    for equation in program.equations:
+        source = equation.inputs[0] if equation.inputs else None
+        if isinstance(source, int) and is_crop(equation, program.shapes):
+            whole[equation.outputs[0]] = whole[source]
+            cropped.add(equation.outputs[0])
+            continue
+        if any(reference in cropped for reference in equation.inputs if isinstance(reference, int)):
+            if not _is_local(equation, program.shapes, cropped):
+                continue
+            cropped.update(equation.outputs)
+        inputs = tuple(_identity(ref) if isinstance(ref, Constant) else whole[ref] for ref in equation.inputs)
+        try:
+            known = first.setdefault((equation.name, tuple(sorted(equation.params.items())), inputs), len(first))
+        except TypeError:  # parameters that cannot be compared
+            continue
+        for place, number in enumerate(equation.outputs):
+            whole[number] = first.setdefault((known, place), number)
+    return tuple(whole)
+
+
+def is_crop(equation: Equation, shapes: tuple[tuple[int, ...], ...]) -> bool:
+    """Whether the step takes the leading rows and columns, ``x[:, :h, :w]``, of ``x[n, h, w, c]``."""
+    if equation.name != "slice" or isinstance(equation.inputs[0], Constant):
+        return False
+    given, taken = shapes[equation.inputs[0]], equation.params["limit_indices"]
+    strides = equation.params["strides"] or (1,)
+    starts = equation.params["start_indices"]
+    return len(given) == 4 and not any(starts) and set(strides) == {1} and given[::3] == tuple(taken[::3])
+
+
+def _is_local(equation: Equation, shapes, cropped: set[int]) -> bool:
+    """Whether a step on the leading part of a value gives the leading part of what it gives on the whole."""
+    part, params = equation.inputs[0], equation.params
+    rest = [ref for ref in equation.inputs[1:] if not isinstance(ref, Constant)]
+    if equation.name in ("conv_general_dilated", "reduce_window_max"):
+        if part not in cropped or cropped.intersection(rest) or np.any(params["padding"]):
+            return False
+        if equation.name == "reduce_window_max":
+            return set(params["base_dilation"]) == {1} and params["window_dimensions"][::3] == (1, 1)
+        numbers = params["dimension_numbers"]
+        spatial = numbers.lhs_spec == numbers.out_spec == (0, 3, 1, 2)
+        return spatial and set(params["lhs_dilation"]) == {1} and params["batch_group_count"] == 1
+    if equation.name not in ("max", "min", "add", "sub", "mul"):
+        return False
+    shape = shapes[equation.outputs[0]]
+    given = [np.shape(ref.value) if isinstance(ref, Constant) else shapes[ref] for ref in equation.inputs]
+    same = [isinstance(ref, int) and ref in cropped for ref in equation.inputs]
+    return all(
+        each == shape if part else each == () or (len(each) == 4 and each[1:3] == (1, 1))
+        for each, part in zip(given, same, strict=True)
+    )
+
+
+def _identity(constant: Constant):
+    """What tells one constant from another."""
+    value = np.asarray(constant.value)
+    return value.dtype.str, value.shape, value.tobytes()
 
 
 class _Writer:
     def __init__(self):
         self.equations: list[Equation] = []
-        self.count = 0
+        self.shapes: list[tuple[int, ...]] = []
 
-    def fresh(self) -> int:
-        self.count += 1
-        return self.count - 1
+    def fresh(self, var) -> int:
+        self.shapes.append(tuple(var.aval.shape))
+        return len(self.shapes) - 1
+
+    def program(self, inputs: tuple[int, ...], outputs: list[Reference]) -> Program:
+        return Program(tuple(self.equations), inputs, tuple(outputs), tuple(self.shapes))
 
     def write(self, jaxpr, consts, arguments) -> list[Reference]:
         known: dict[Any, Reference] = dict(zip(jaxpr.invars, arguments, strict=True))
@@ -158,7 +230,7 @@ class _Writer:
         return self.append(equation.primitive, params, inputs, equation.outvars)
 
     def append(self, primitive, params, inputs, outvars) -> list[Reference]:
-        outputs = tuple(self.fresh() for _ in outvars)
+        outputs = tuple(self.fresh(var) for var in outvars)
         self.equations.append(Equation(primitive, params, inputs, outputs))
         return list(outputs)
 
@@ -192,7 +264,7 @@ def _piecewise(inner, inputs) -> Piecewise | None:
     if len(numbers) != 1 or None in numbers:
         return None
     writer = _Writer()
-    start = writer.fresh()
+    start = writer.fresh(variables[0])
     values = [value if isinstance(value, Constant) else start for value in inputs]
     outputs = writer.write(jaxpr, inner.consts, values)
     sides = {
@@ -200,7 +272,7 @@ def _piecewise(inner, inputs) -> Piecewise | None:
         for e in writer.equations
         if e.name in COMPARISONS and e.inputs[0] == start and _constant(e.inputs[1]) in numbers
     }
-    return Piecewise(Program(tuple(writer.equations), (start,), tuple(outputs)), numbers.pop(), sides)  # pyright: ignore
+    return Piecewise(writer.program((start,), outputs), numbers.pop(), sides)  # pyright: ignore
 
 
 def _number(atom, jaxpr, inputs) -> float | None:
