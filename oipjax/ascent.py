@@ -21,7 +21,8 @@ from oipjax.images import Space, checked_space
 from oipjax.methods import Method, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Objective, Waking
-from oipjax.survey import Progress, checked_tile, make_starts, padded
+from oipjax.survey import Progress, checked_index, start_program
+from oipjax.tiles import OPTIONS, Program, checked_tile, in_flight, padded
 
 STATUS = {
     0: "ran all its steps",
@@ -147,7 +148,7 @@ def ascend(
         criterion: relative change per step below which a run counts as converged.
         stop: end a run that has converged.
         record_images: keep the image at every report.
-        tile: batch size of the compiled program; see `survey.default_tile`.
+        tile: batch size of the compiled program; see `tiles.default_tile`.
         progress: called after each tile with (runs done, runs).
 
     Raises:
@@ -215,7 +216,9 @@ def ascend_tiles(
     numbered = np.issubdtype(starts.dtype, np.integer) and starts.ndim == 1
     if not numbered and (starts.shape[1:] != shape or not np.issubdtype(starts.dtype, np.floating)):
         raise ValueError(f"starts are integers [n] or floats [n, {wanted}], got {starts.dtype}{list(starts.shape)}")
-    if not numbered:
+    if numbered:
+        starts = checked_index(starts)
+    else:
         images = jax.vmap(lambda z: space.render(space.project(z)))(starts.astype(np.float32))
         outside = np.flatnonzero(~space.domain.contains(np.asarray(images)))
         if outside.size:
@@ -234,14 +237,21 @@ def ascend_tiles(
         stop,
         record_images,
     )
-    for first in range(0, len(starts), tile):
+    like = jax.tree.map(lambda array: jax.ShapeDtypeStruct((tile, *array.shape[1:]), array.dtype), targets)
+    climb = Program(_run_tile, (problem,), (model.params,), (jax.ShapeDtypeStruct((tile, *shape), np.float32), like))
+    start = start_program(key, space, tile) if numbered else None
+    starts = starts.astype(np.uint32 if numbered else np.float32)
+
+    def work(number: int, first: int) -> tuple[np.ndarray, ...]:
         some = slice(first, first + tile)
-        part = starts[some]
-        z = make_starts(key, space, part, tile=tile) if numbered else part.astype(np.float32)
-        target = jax.tree.map(lambda t, some=some: padded(t[some], tile), targets)
-        out = _run_tile(problem, model.params, padded(z, tile), target)
-        left, right = (tuple(np.asarray(leaf)[: len(part)] for leaf in half) for half in (out[:7], out[7:]))
-        yield Ascent._make((*left, np.asarray(recorded, np.int32), *right))
+        z = padded(starts[some], tile)
+        z = z if start is None else start(number, z)
+        out = climb(number, z, jax.tree.map(lambda array: padded(array[some], tile), targets))
+        return tuple(np.asarray(leaf)[: len(starts[some])] for leaf in out)
+
+    firsts = range(0, len(starts), tile)
+    for first, out in zip(firsts, in_flight(work, firsts), strict=True):
+        yield Ascent._make((*out[:7], np.asarray(recorded, np.int32), *out[7:]))
         if progress is not None:
             progress(min(first + tile, len(starts)), len(starts))
 
@@ -366,6 +376,6 @@ def run(problem: Problem, params, z: Array, target):
     )  # fmt: skip
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=OPTIONS)
 def _run_tile(problem: Problem, params, z, targets):
     return jax.vmap(functools.partial(run, problem, params))(z, targets)

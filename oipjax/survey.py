@@ -18,9 +18,8 @@ from oipjax import keys
 from oipjax.images import Space, checked_space
 from oipjax.model import Model
 from oipjax.objectives import Map, Waking, spatial_mean
+from oipjax.tiles import OPTIONS, Program, checked_tile, in_flight, padded, tiles
 
-TILES = {"cpu": 32}
-DEFAULT_TILE = 2048
 MAX_DRAWS = 2**32 - 1
 
 Progress = Callable[[int, int], None]
@@ -51,14 +50,6 @@ class Survey(NamedTuple):
     def reacted_fraction(self) -> np.ndarray:
         """float64 ``[k]``, the share of starts that lift the map above the floor."""
         return self.reacted / self.draws
-
-
-class _Best(NamedTuple):
-    """The running answer: reactions and start numbers ``[k, r]``, counts ``[k]``."""
-
-    reaction: Array
-    start: Array
-    reacted: Array
 
 
 def survey(
@@ -92,25 +83,37 @@ def survey(
     waking = Waking.of(Map(layer), model)
     space = checked_space(model, space)
     tile = checked_tile(tile)
-    stream = keys.stream(key, keys.SURVEY)
-    best = _Best(
-        jnp.full((facts.maps, keep), -jnp.inf, jnp.float32),
-        jnp.zeros((facts.maps, keep), jnp.uint32),
-        jnp.zeros(facts.maps, jnp.uint32),
-    )
-    for first in range(0, draws, tile):
-        index = np.arange(first, first + tile, dtype=np.uint64)
-        starts = _make_starts(space, stream, (index % 2**32).astype(np.uint32))
-        best = _answer(
-            model.apply, layer, waking, space, model.params, starts, np.uint32(first), np.uint32(draws), best
-        )
+    firsts = range(0, draws, tile)
+    start = start_program(key, space, tile)
+    z = jax.eval_shape(space.init, jax.random.key(0))
+    like = jax.ShapeDtypeStruct((tile, *z.shape), z.dtype)
+    answer = Program(_answer, (model.apply, layer, waking, space), (model.params,), (like,))
+    reaction = np.full((facts.maps, keep), -np.inf, np.float32)
+    index = np.zeros((facts.maps, keep), np.int64)
+    reacted, floor = np.zeros(facts.maps, np.int64), -np.inf if waking is None else np.float32(waking.floor)
+
+    def work(number: int, first: int) -> np.ndarray:
+        chosen = (np.arange(first, first + tile, dtype=np.uint64) % 2**32).astype(np.uint32)
+        return np.asarray(answer(number, start(number, chosen)))[: draws - first]
+
+    for first, answers in zip(firsts, in_flight(work, firsts), strict=True):
+        reacted += np.sum(answers > floor, axis=0)
+        _keep_best(reaction, index, answers.T, first)
         if progress is not None:
-            best.reacted.block_until_ready()
             progress(min(first + tile, draws), draws)
-    reaction = np.asarray(best.reaction)
-    scores = reaction if waking is None else np.maximum(reaction, np.float32(waking.floor))
-    reacted = np.asarray(best.reacted).astype(np.int64)
-    return Survey(layer, draws, np.asarray(best.start).astype(np.int64), reaction, scores, reacted)
+    scores = reaction if waking is None else np.maximum(reaction, floor)
+    return Survey(layer, draws, index, reaction, scores, reacted)
+
+
+def _keep_best(reaction: np.ndarray, index: np.ndarray, answers: np.ndarray, first: int) -> None:
+    """Take ``answers [k, n]`` to the starts from ``first`` on into the best ``[k, r]`` so far; of equals the first."""
+    better = np.flatnonzero(answers.max(1) > reaction[:, -1])
+    if better.size:
+        numbers = np.broadcast_to(first + np.arange(answers.shape[1]), (better.size, answers.shape[1]))
+        candidates = np.concatenate([reaction[better], answers[better]], axis=1)
+        where = np.argsort(-candidates, axis=1, kind="stable")[:, : reaction.shape[1]]
+        reaction[better] = np.take_along_axis(candidates, where, axis=1)
+        index[better] = np.take_along_axis(np.concatenate([index[better], numbers], axis=1), where, axis=1)
 
 
 def check_numbers(draws: int, keep: int) -> None:
@@ -130,12 +133,20 @@ def make_starts(key: Array, space: Space, index: np.ndarray, *, tile: int | None
         index: integers ``[n]``.
         tile: the survey's tile.
     """
-    tile, stream = checked_tile(tile), keys.stream(key, keys.SURVEY)
-    index = checked_index(index)
-    parts = [
-        _make_starts(space, stream, padded(part.astype(np.uint32), tile))[: len(part)] for part in tiles(index, tile)
-    ]
-    return np.concatenate(parts)
+    tile = checked_tile(tile)
+    index = checked_index(index).astype(np.uint32)
+    start = start_program(key, space, tile)
+
+    def work(number: int, some: np.ndarray) -> np.ndarray:
+        return np.asarray(start(number, padded(some, tile)))[: len(some)]
+
+    return np.concatenate(list(in_flight(work, tiles(index, tile))))
+
+
+def start_program(key: Array, space: Space, tile: int) -> Program:
+    """What makes starts out of their numbers: uint32 ``[tile]`` to ``z [tile, ...]``."""
+    numbers = jax.ShapeDtypeStruct((tile,), np.uint32)
+    return Program(_make_starts, (space,), (keys.stream(key, keys.SURVEY),), (numbers,))
 
 
 def checked_index(index) -> np.ndarray:
@@ -146,55 +157,17 @@ def checked_index(index) -> np.ndarray:
     return index
 
 
-def default_tile() -> int:
-    """The batch size of every survey and ascent program on this platform.
-
-    One size, whatever is asked for: XLA may round differently for another batch shape, and a long ascent amplifies it.
-    """
-    return TILES.get(jax.default_backend(), DEFAULT_TILE)
-
-
-def checked_tile(tile: int | None) -> int:
-    """``tile``, or the default one; a ValueError if it is not positive."""
-    if tile is None:
-        return default_tile()
-    if tile < 1:
-        raise ValueError(f"tile must be at least 1, got {tile}")
-    return tile
-
-
-def tiles(array: np.ndarray, tile: int) -> list[np.ndarray]:
-    """``array [n, ...]`` in pieces of at most ``tile``."""
-    return [array[i : i + tile] for i in range(0, len(array), tile)]
-
-
-def padded(array: np.ndarray, tile: int) -> np.ndarray:
-    """``array [n, ...]`` filled up to ``[tile, ...]`` with its last element; nothing looks at the filling."""
-    return np.concatenate([array, np.repeat(array[-1:], tile - len(array), axis=0)])
-
-
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=OPTIONS)
 def _make_starts(space, stream, index):
     return jax.vmap(lambda i: space.init(jax.random.fold_in(stream, i)))(index)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=8)
-def _answer(apply, layer, waking: Waking | None, space, params, starts, first, draws, best: _Best) -> _Best:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), compiler_options=OPTIONS)
+def _answer(apply, layer, waking: Waking | None, space, params, starts) -> Array:
+    """The reaction of every map to every start, ``[n, k]``; minus infinity where it is not finite."""
     activations = apply(params, jax.vmap(space.render)(starts))
-    tile, keep = starts.shape[0], best.start.shape[1]
-    position = jnp.arange(tile, dtype=jnp.uint32)
-    valid = position < draws - first
     if waking is None:
         reaction = jax.vmap(spatial_mean)(activations[layer])
-        reacted = valid[:, None] & jnp.isfinite(reaction)
     else:
         reaction = jax.vmap(waking.every_map)({name: activations[name] for name in (layer, waking.pre)})
-        reacted = valid[:, None] & (reaction > waking.floor)
-    reaction = jnp.where(valid[:, None] & jnp.isfinite(reaction), reaction, -jnp.inf)
-    # Of equals the first stays first (top_k is stable), so the answer does not depend on the tile.
-    candidates = jnp.concatenate([best.reaction, reaction.T], axis=1)
-    top, where = jax.lax.top_k(candidates, keep)
-    index = jnp.concatenate([best.start, jnp.broadcast_to(first + position, (reaction.shape[1], tile))], axis=1)
-    return _Best(
-        top, jnp.take_along_axis(index, where, axis=1), best.reacted + jnp.sum(reacted, axis=0, dtype=jnp.uint32)
-    )
+    return jnp.where(jnp.isfinite(reaction), reaction, -jnp.inf)

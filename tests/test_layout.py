@@ -19,7 +19,7 @@ TOP = {
     "checkpoints",
 }
 ORDER = (
-    ("model", "ops", "keys"),
+    ("model", "ops", "keys", "tiles"),
     ("objectives", "images", "transforms", "methods"),
     ("survey",),
     ("ascent", "bounds"),

@@ -64,23 +64,45 @@ class CNNConfig:
     @property
     def feature_shape(self) -> tuple[int, int, int]:
         """Shape ``(h, w, k)`` that the dense part is fed with."""
-        h, w, k = self.input_shape
-        for filters, pool in zip(self.filters, self.pools, strict=True):
-            shrink = 0 if self.padding == "SAME" else self.kernel - 1
-            h, w, k = (h - shrink) // pool, (w - shrink) // pool, filters
-            if h < 1 or w < 1:
-                raise ValueError(f"images of {self.input_shape[:2]} are too small for {len(self.filters)} convolutions")
-        return h, w, k
+        h, w = self.pooled_size(len(self.filters))
+        if h < 1 or w < 1:
+            raise ValueError(f"images of {self.input_shape[:2]} are too small for {len(self.filters)} convolutions")
+        return h, w, self.filters[-1] if self.filters else self.input_shape[2]
+
+    def pooled_size(self, blocks: int) -> tuple[int, int]:
+        """Height and width behind the first ``blocks`` convolutions and their pools."""
+        h, w = self.input_shape[:2]
+        shrink = 0 if self.padding == "SAME" else self.kernel - 1
+        for pool in self.pools[:blocks]:
+            h, w = (h - shrink) // pool, (w - shrink) // pool
+        return h, w
+
+    def seen(self, blocks: int) -> tuple[int, int]:
+        """Height and width of the top left part of the image that reaches behind the first ``blocks`` pools.
+
+        A pool drops what does not fill its last window: of 28x28 pixels 26x26 reach the third convolution.
+        """
+        h, w = self.input_shape[:2] if self.padding == "SAME" else self.pooled_size(blocks)
+        for pool in reversed(self.pools[:blocks] if self.padding == "VALID" else ()):
+            h, w = h * pool + self.kernel - 1, w * pool + self.kernel - 1
+        return h, w
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Names of all activations in order; group ``b`` needs what `seen` says of ``b``."""
+        groups: list[tuple[str, ...]] = [()]
+        for i, pool in enumerate(self.pools, 1):
+            groups[-1] += (f"conv{i}_pre", f"conv{i}")
+            groups.append((f"pool{i}_pre", f"pool{i}") if pool > 1 else ())
+        for i, _ in enumerate(self.dense, 1):
+            groups[-1] += (f"dense{i}_pre", f"dense{i}")
+        groups[-1] += ("logits",)
+        return tuple(groups)
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of all activations, in order."""
-        names = []
-        for i, pool in enumerate(self.pools, 1):
-            names += [f"conv{i}_pre", f"conv{i}"] + [f"pool{i}_pre", f"pool{i}"] * (pool > 1)
-        for i, _ in enumerate(self.dense, 1):
-            names += [f"dense{i}_pre", f"dense{i}"]
-        return (*names, "logits")
+        return sum(self.groups, ())
 
     @property
     def nonlinearities(self) -> dict[str, tuple[str, float | None]]:
@@ -115,7 +137,20 @@ class CNN(nnx.Module):
         self.logits = nnx.Linear(inputs, config.classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Activations:
-        """Activations of all layers, before and after the nonlinearity, for images ``[n, h, w, c]``."""
+        """Activations of all layers, before and after the nonlinearity, for images ``[n, h, w, c]``.
+
+        Each layer is computed from that part of the image that it sees; XLA drops what nobody asks for.
+        """
+        out, layers, shown = {}, {}, None
+        for blocks, names in enumerate(self.config.groups):
+            h, w = self.config.seen(blocks)
+            if (h, w) != shown:
+                layers, shown = self.all_layers(x[:, :h, :w]), (h, w)
+            out |= {name: layers[name] for name in names}
+        return out
+
+    def all_layers(self, x: Array) -> Activations:
+        """As `__call__`, of all pixels of an image that may be smaller than the network's."""
         config = self.config
         activation = ACTIVATIONS[config.activation][0]
         out: Activations = {}
