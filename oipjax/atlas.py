@@ -21,7 +21,8 @@ from oipjax.images import Box, Space, Standardised, checked_space
 from oipjax.methods import Method, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Map, Waking
-from oipjax.survey import Survey, check_numbers, checked_tile, padded, survey, tiles
+from oipjax.survey import Survey, check_numbers, survey
+from oipjax.tiles import OPTIONS, checked_tile, padded, tiles
 
 UNRESOLVED, FOUND, DEAD = 0, 1, 2
 MAP_STATUS = {
@@ -420,14 +421,14 @@ class _Tried(NamedTuple):
         )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=OPTIONS)
 def _answers(apply, waking: Waking, space: Space, params, images):
     """``z`` of real images, and every map's reaction to what the space makes of them."""
     z = jax.vmap(space.project)(images)
     return z, jax.vmap(waking.every_map)(apply(params, jax.vmap(space.render)(z)))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=OPTIONS)
 def _start_tile(space: Space, stream: Array, maps: Array, attempts: Array) -> Array:
     def start(number, attempt):
         return space.init(jax.random.fold_in(jax.random.fold_in(stream, number), attempt))
