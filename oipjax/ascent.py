@@ -283,46 +283,56 @@ def report_steps(steps: int, reports: int) -> tuple[int, ...]:
 # --- one image --------------------------------------------------------------------------------------------------------
 
 
+def begin(problem: Problem, z: Array) -> State:
+    """A run at its start ``z``, with nothing evaluated yet; its next step evaluates it there."""
+    optimizer = problem.method.direction().init(z)
+    nothing, zero = jnp.full((), jnp.nan), jnp.zeros((), jnp.int32)
+    here = Point(z, nothing, nothing, jnp.zeros_like(z))
+    no = jnp.array(False)
+    return State(here, optimizer, jnp.ones(()), nothing, here, zero - 1, zero, zero - 1, no, jnp.zeros(()))
+
+
 def init(problem: Problem, params, z: Array, target) -> State:
     """The state of one run at its start ``z``, which is projected first."""
-    z = problem.space.project(z)
-    here = Point(z, *_evaluate(problem, params, z, target))
-    optimizer = problem.method.direction().init(z)
-    zero = jnp.zeros((), jnp.int32)
-    failed = ~_finite(here.score, here.gradient)
-    scale = jnp.maximum(-here.reaction, 0)
-    return State(here, optimizer, jnp.ones(()), here.score, here, zero, zero + 1, zero - 1, failed, scale)
+    return step(problem, params, target, begin(problem, z))
 
 
 def step(problem: Problem, params, target, state: State) -> State:
-    """One update: along the gradient the state holds, projected, and everything evaluated at the new image."""
+    """One update: along the gradient the state holds, projected, and everything evaluated at the new image.
+
+    A run that has only begun stays where it is: there is one evaluation in the program, which takes long to compile.
+    """
     method, space, number = problem.method, problem.space, state.step + 1
+    first = state.step < 0
     direction = method.direction()
     gradient = space.tangent(state.here.z, state.here.gradient) if method.tangent else state.here.gradient
     updates: Any
     updates, optimizer = direction.update(gradient, state.optimizer, state.here.z)
-    size = method.step_size(problem.reports[-1])(state.step.astype(jnp.float32)) * state.shrink
-    z = space.project(state.here.z + space.scale * size * updates)
+    size = method.step_size(problem.reports[-1])(jnp.maximum(state.step, 0).astype(jnp.float32)) * state.shrink
+    moved = state.here.z + space.scale * size * updates
+    z = space.project(jnp.where(first, state.here.z, moved))
+    optimizer = _choose(first, state.optimizer, optimizer)
     score, reaction, gradient = _evaluate(problem, params, z, target)
     failed = ~_finite(score, gradient)
     here = Point(z, score, reaction, gradient)
-    best = _choose(~failed & (reaction > state.best.reaction), here, state.best)
+    best = _choose(first | (~failed & (reaction > state.best.reaction)), here, state.best)
+    scale = jnp.where(first, jnp.maximum(-reaction, 0), state.scale)
     shrink, lost = state.shrink, jnp.array(False)
     if (backtracking := method.backtracking()) is not None:
         tolerance, factor = backtracking
         # Of a silent map relative to where it began: as it nears its floor, its reaction goes through zero.
-        size = jnp.where(best.reaction < 0, jnp.maximum(state.scale, -best.reaction), best.reaction)
+        size = jnp.where(best.reaction < 0, jnp.maximum(scale, -best.reaction), best.reaction)
         lost = reaction < best.reaction - tolerance * size
         here = _choose(lost, best, here)
         optimizer = _choose(lost, direction.init(z), optimizer)
         shrink = jnp.where(lost, factor * shrink, shrink)
-    change = here.score - state.here.score
+    change = jnp.where(first, here.score, here.score - state.here.score)
     awake = problem.waking is None or here.score > problem.waking.floor
     # A run that was sent back has not moved, which is not to have converged.
-    meets = awake & ~lost & (jnp.abs(change) < problem.criterion * jnp.abs(here.score))
+    meets = awake & ~first & ~lost & (jnp.abs(change) < problem.criterion * jnp.abs(here.score))
     memory = (
         optimizer, shrink, change, best, number, state.evaluations + 1,
-        jnp.where((state.converged < 0) & meets, number, state.converged), state.failed | failed, state.scale,
+        jnp.where((state.converged < 0) & meets, number, state.converged), state.failed | failed, scale,
     )  # fmt: skip
     return State._make((here, *memory))
 
@@ -363,15 +373,15 @@ def run(problem: Problem, params, z: Array, target):
         image = problem.space.render(state.here.z) if problem.images else jnp.zeros(0, jnp.float32)
         return state, (state.here.score, state.change, image)
 
-    start = init(problem, params, z, target)
-    state, (trace, changes, images) = jax.lax.scan(advance, start, jnp.asarray(problem.reports, jnp.int32))
+    reports = jnp.asarray(problem.reports, jnp.int32)
+    state, (trace, changes, images) = jax.lax.scan(advance, begin(problem, z), reports)
     floor = -jnp.inf if problem.waking is None else problem.waking.floor
     status = jnp.where(state.converged >= 0, CONVERGED, COMPLETED)
     status = jnp.where(state.best.score > floor, status, SILENT)
     status = jnp.where(state.failed, NOT_FINITE, status).astype(jnp.uint8)
     best = problem.space.render(state.best.z)
     return (
-        best, state.best.score, start.here.score, state.best.reaction, status, state.evaluations, state.converged,
+        best, state.best.score, trace[0], state.best.reaction, status, state.evaluations, state.converged,
         trace, changes, images,
     )  # fmt: skip
 

@@ -51,6 +51,9 @@ def atlas(
     format: tuple[Formats, ...] = ("png",),
     out: Path | None = None,
     overwrite: bool = False,
+    coordinator: str = "",
+    processes: int | None = None,
+    process: int | None = None,
 ) -> None:
     """Find the input patterns of all maps of a layer: survey, ascent, and a verdict for each map.
 
@@ -79,8 +82,14 @@ def atlas(
         format: of the picture, one or more.
         out: folder of the record; by default oipjax-out/<model>-<layer>.
         overwrite: replace another run's record in that folder.
+        coordinator: host:port of process 0, if several processes make the record together in a folder that all of them
+            see; 'auto' finds it, and the next two, in a cluster's environment (Slurm, Open MPI, Kubernetes).
+        processes: how many there are.
+        process: the number of this one, from 0.
     """
-    model, begin = oipjax.load(checkpoint), time.perf_counter()
+    begin = time.perf_counter()
+    number, count = _join(coordinator, processes, process)
+    model = oipjax.load(checkpoint)
     key = _key(seed)
     study = Study(
         key,
@@ -102,7 +111,9 @@ def atlas(
     )
     folder = out or OUT / f"{model.name}-{study.layer}"
     with progress() as report:
-        record = records.make(folder, study, overwrite=overwrite, progress=report)
+        record = records.make(folder, study, overwrite=overwrite, progress=report, process=(number, count))
+    if number:
+        return
     counts = record.manifest["counts"]
     pictures = [folder / f"atlas.{ending}" for ending in format]
     for picture in pictures:
@@ -401,6 +412,24 @@ def _oip_figure(config: dict[str, Any], run: Ascent, start: int) -> Any:
     )
     title = f"{config['model']} \N{MIDDLE DOT} {config['layer']} \N{MIDDLE DOT} map {config['map']}"
     return plots.oip_figure(title, run.trace_steps.tolist(), run.trace_images[0], run.trace[0], run.changes[0], note)
+
+
+def _join(coordinator: str, processes: int | None, process: int | None) -> tuple[int, int]:
+    """This process's number, and how many there are, once all have met."""
+    if not coordinator:
+        if processes is not None or process is not None:
+            raise ValueError("--processes and --process need --coordinator host:port, where process 0 can be reached")
+        return 0, 1
+    given = {"num_processes": processes, "process_id": process}
+    if coordinator != "auto":
+        if processes is None or process is None or not 0 <= process < processes:
+            raise ValueError("--coordinator needs --processes N and --process, a number from 0 to N - 1")
+        given["coordinator_address"] = coordinator
+    try:
+        jax.distributed.initialize(**given)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"cannot join the other processes at {coordinator}: {error}") from None
+    return jax.process_index(), jax.process_count()
 
 
 def _key(seed: int) -> jax.Array:

@@ -8,10 +8,8 @@ import contextlib
 import csv
 import io
 import json
-import os
 import platform
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
@@ -25,11 +23,10 @@ from jax import Array
 from oipjax.ascent import STATUS, Ascent
 from oipjax.atlas import MAP_STATUS, STATUS_NAMES, Atlas, Progress, Study
 from oipjax.model import Model, fingerprint
+from oipjax.parts import PARTS, PLAN, Clock, Finished, exclusive, load_npz, npz, remove_parts, shared_store, write_file
 
 SCHEMA = 2
-DIGEST = "sha256"
-"""Name of the array that holds the `fingerprint` of all others in a file."""
-MANIFEST, ARRAYS, TABLE, PARTS, PLAN = "manifest.json", "oips.npz", "maps.csv", "parts", "plan.json"
+MANIFEST, ARRAYS, TABLE = "manifest.json", "oips.npz", "maps.csv"
 ARRAY_NAMES = (
     "maps", "status", "run_status", "images", "scores", "reactions", "start_index", "start_scores", "trace",
     "trace_steps", "bound", "node_bound",
@@ -109,7 +106,14 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def make(folder: Path, study: Study, *, overwrite: bool = False, progress: Progress | None = None) -> Record:
+def make(
+    folder: Path,
+    study: Study,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    process: tuple[int, int] = (0, 1),
+) -> Record:
     """Make the record of a study, go on with it if it was interrupted, or say where it lies if it is there.
 
     Args:
@@ -117,48 +121,59 @@ def make(folder: Path, study: Study, *, overwrite: bool = False, progress: Progr
         study: what to do.
         overwrite: replace what another study left there.
         progress: called with (phase, done, in all).
+        process: ``(number, of how many)``: this process among those that make the record together. All of them see the
+            folder; each computes its share of the parts, and the first puts them together.
 
     Raises:
-        ValueError: the folder holds a record of something else, or things that are no record.
+        ValueError: the folder holds a record of something else, or things that are no record, or another process is at
+            work there.
     """
     config = describe(study)
     plan = {"config": config, **surroundings()}
-    if is_finished(folder, config, overwrite=overwrite):
+    number, processes = process
+    if is_finished(folder, config, overwrite=overwrite and number == 0):
         return Record(folder, *read(folder), fresh=False)
     parts = folder / PARTS
     if (parts / PLAN).exists():
         _refuse_other(folder, _read_json(parts / PLAN), plan)
     else:
         parts.mkdir(parents=True, exist_ok=True)
-        _write(parts / PLAN, json.dumps(plan, indent=1).encode())
-    started, clock = datetime.now(UTC), _Clock()
-    atlas = study.run(store=clock.around(_store(parts)), progress=progress)
-    manifest = {
-        "schema": SCHEMA,
-        "created": started.isoformat(timespec="seconds"),
-        **headline(config),
-        **plan,
-        "counts": atlas.counts,
-        "timing_s": {name: round(seconds, 3) for name, seconds in clock.seconds.items()},
-        "resumed": clock.resumed,
-        "map_status": {str(code): text for code, text in MAP_STATUS.items()},
-        "run_status": {str(code): text for code, text in STATUS.items()},
-    }
-    write(folder, atlas, manifest)
-    _remove_parts(parts)
+        write_file(parts / PLAN, json.dumps(plan, indent=1).encode())
+    with exclusive(parts) if processes == 1 else contextlib.nullcontext():
+        started, clock = datetime.now(UTC), Clock()
+        store = shared_store(parts, number, processes, lambda: (folder / MANIFEST).exists())
+        try:
+            atlas = study.run(store=clock.around(store), progress=progress)
+            store.leave()
+        except Finished:
+            return Record(folder, *read(folder), fresh=True)
+        manifest = {
+            "schema": SCHEMA,
+            "created": started.isoformat(timespec="seconds"),
+            **headline(config),
+            **plan,
+            "counts": atlas.counts,
+            "processes": processes,
+            "timing_s": {name: round(seconds, 3) for name, seconds in clock.seconds.items()},
+            "resumed": clock.resumed,
+            "map_status": {str(code): text for code, text in MAP_STATUS.items()},
+            "run_status": {str(code): text for code, text in STATUS.items()},
+        }
+        write(folder, atlas, manifest)
+        remove_parts(parts)
     return Record(folder, atlas, manifest, fresh=True)
 
 
 def write(folder: Path, atlas: Atlas, manifest: dict[str, Any]) -> None:
     """Write ``oips.npz``, ``maps.csv`` and, last, ``manifest.json``, each atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / ARRAYS, _npz({name: getattr(atlas, name) for name in ARRAY_NAMES}))
+    write_file(folder / ARRAYS, npz({name: getattr(atlas, name) for name in ARRAY_NAMES}))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows(rows(atlas))
-    _write(folder / TABLE, text.getvalue().encode())
-    _write(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    write_file(folder / TABLE, text.getvalue().encode())
+    write_file(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
 
 
 def rows(atlas: Atlas) -> Iterator[tuple]:
@@ -192,7 +207,7 @@ def read(folder: Path) -> tuple[Atlas, dict[str, Any]]:
     """
     manifest = read_manifest(folder)
     try:
-        arrays = _load_npz(folder / ARRAYS)
+        arrays = load_npz(folder / ARRAYS)
         arrays = {name: arrays[name] for name in ARRAY_NAMES}
         with (folder / TABLE).open(newline="") as file:
             table = list(csv.DictReader(file))
@@ -263,10 +278,10 @@ def write_run(folder: Path, config: dict[str, Any], run: Ascent, pictures: dict[
         **facts: into the manifest.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "oip.npz", _npz(run._asdict()))
+    write_file(folder / "oip.npz", npz(run._asdict()))
     table = zip(run.trace_steps, run.trace[0], run.changes[0], strict=True)
     lines = [f"{step},{float(score):.9g},{float(change):.9g}" for step, score, change in table]
-    _write(folder / "oip.csv", "\n".join(["step,score,change", *lines, ""]).encode())
+    write_file(folder / "oip.csv", "\n".join(["step,score,change", *lines, ""]).encode())
     for name, figure in pictures.items():
         save_picture(folder / name, figure)
     manifest = {
@@ -279,12 +294,12 @@ def write_run(folder: Path, config: dict[str, Any], run: Ascent, pictures: dict[
         "status": STATUS[int(run.status[0])],
         **facts,
     }
-    _write(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    write_file(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
 
 
 def read_run(folder: Path) -> Ascent:
     """The ascent that `write_run` wrote; a ValueError if it is damaged."""
-    arrays = _load_npz(folder / "oip.npz")
+    arrays = load_npz(folder / "oip.npz")
     if set(arrays) != set(Ascent._fields):
         raise ValueError(f"{folder / 'oip.npz'}: damaged: expected {', '.join(Ascent._fields)}")
     return Ascent(**arrays)
@@ -294,46 +309,7 @@ def save_picture(file: Path, figure: Any) -> None:
     """Save a matplotlib figure atomically, in the format of the file's ending."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=file.suffix[1:], dpi=200)
-    _write(file, buffer.getvalue())
-
-
-class _Clock:
-    """Seconds spent computing, by phase, and whether any part was there already."""
-
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
-        self.resumed = False
-
-    def around(self, store: Callable) -> Callable:
-        def timed(name: str, compute: Callable):
-            def measured():
-                begin = time.perf_counter()
-                try:
-                    return compute()
-                finally:
-                    phase = name.partition("-")[0]
-                    self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - begin
-                    computed.append(name)
-
-            computed: list[str] = []
-            part = store(name, measured)
-            self.resumed |= not computed
-            return part
-
-        return timed
-
-
-def _store(parts: Path) -> Callable:
-    def store(name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        file = parts / f"{name}.npz"
-        # A part that cannot be read is a part that is not there: it is computed again.
-        with contextlib.suppress(ValueError):
-            return _load_npz(file)
-        arrays = compute()
-        _write(file, _npz(arrays))
-        return arrays
-
-    return store
+    write_file(file, buffer.getvalue())
 
 
 def _check_place(folder: Path) -> None:
@@ -368,42 +344,7 @@ def _remove(folder: Path, *, parts: bool) -> None:
     for name in (MANIFEST, ARRAYS, TABLE, *OTHERS):
         (folder / name).unlink(missing_ok=True)
     if parts:
-        _remove_parts(folder / PARTS)
-
-
-def _remove_parts(parts: Path) -> None:
-    for file in parts.glob("*"):
-        if file.name == PLAN or file.suffix in (".npz", ".tmp"):
-            file.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        parts.rmdir()  # unless somebody else keeps things there
-
-
-def _write(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
-
-
-def _load_npz(file: Path) -> dict[str, np.ndarray]:
-    """Arrays as `_npz` wrote them; a ValueError if anything about them is not as it was."""
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except Exception as error:  # noqa: BLE001  (numpy and zipfile raise half a dozen types for damaged files)
-        raise ValueError(f"{file}: cannot be read ({type(error).__name__}: {error})") from None
-    if str(arrays.pop(DIGEST, "")) != fingerprint(arrays):
-        raise ValueError(f"{file}: damaged: its arrays are not those it was written with")
-    return arrays
-
-
-def _npz(arrays: dict[str, np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays, **{DIGEST: np.array(fingerprint(arrays))})  # pyright: ignore[reportArgumentType]
-    return buffer.getvalue()
+        remove_parts(folder / PARTS)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ ORDER = (
     ("survey",),
     ("ascent", "bounds"),
     ("atlas", "dream", "latent", "optima"),
+    ("parts",),
     ("records",),
     ("plots", "report"),
     ("console",),

@@ -1,0 +1,106 @@
+"""Many devices and many processes: the record has the bits of one process on one device."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from oipjax.parts import Finished, exclusive, shared_store
+from oipjax.tiles import in_flight
+
+ROOT = Path(__file__).parents[1]
+FILES = ("oips.npz", "maps.csv")
+ARGUMENTS = (
+    *("--maps", "0-19,126", "--draws", "96", "--keep", "2", "--steps", "6", "--tile", "8"),
+    *("--search", "0", "--wake", "0", "--bounds", "none"),
+)
+
+
+def start(folder: Path, *more: str, devices: int = 1) -> subprocess.Popen:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "oipjax.cli", "atlas", *ARGUMENTS, "--out", str(folder), *more]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(*processes: subprocess.Popen) -> None:
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-2000:]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("alone") / "record"
+    finish(start(folder))
+    return folder
+
+
+@pytest.mark.parametrize("devices", [4, 8])
+def test_devices_do_not_change_a_bit(alone, tmp_path, devices):
+    finish(start(tmp_path / "record", devices=devices))
+    for name in FILES:
+        assert (tmp_path / "record" / name).read_bytes() == (alone / name).read_bytes()
+
+
+def test_two_processes_make_one_record(alone, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    folder = tmp_path / "record"
+    joined = ("--coordinator", address, "--processes", "2", "--process")
+    finish(*(start(folder, *joined, str(number)) for number in range(2)))
+    for name in FILES:
+        assert (folder / name).read_bytes() == (alone / name).read_bytes()
+    assert not (folder / "parts").exists()
+
+
+def test_each_part_is_computed_once(tmp_path):
+    computed = []
+
+    def compute(number, name):
+        computed.append((number, name))
+        return {"x": np.full(3, len(name))}
+
+    stores = [shared_store(tmp_path, number, 2, lambda: False) for number in range(2)]
+    # Process 0 has the first turn, process 1 the second; each finds the other's on disk.
+    for number, name in ((0, "a"), (1, "a"), (1, "bb"), (0, "bb")):
+        part = stores[number](name, lambda number=number, name=name: compute(number, name))
+        np.testing.assert_array_equal(part["x"], len(name))
+    assert computed == [(0, "a"), (1, "bb")]
+
+
+def test_who_waits_for_a_finished_record_is_told(tmp_path):
+    store = shared_store(tmp_path, 1, 2, lambda: True)
+    with pytest.raises(Finished):
+        store("a", dict)
+    with pytest.raises(Finished):
+        store.leave()
+    with pytest.raises(ValueError, match="from 0 to 1, got 2"):
+        shared_store(tmp_path, 2, 2, lambda: True)
+
+
+def test_one_process_at_a_time(tmp_path):
+    with exclusive(tmp_path), pytest.raises(ValueError, match="another process"), exclusive(tmp_path):
+        pass
+    with exclusive(tmp_path):
+        pass
+
+
+def test_results_come_in_order_and_errors_come_out():
+    assert list(in_flight(lambda number, piece: (number, piece * 2), range(9))) == [(i, 2 * i) for i in range(9)]
+
+    def fail(number, piece):
+        if piece == 3:
+            raise ValueError("three")
+        return piece
+
+    seen = []
+    with pytest.raises(ValueError, match="three"):
+        for result in in_flight(fail, range(9)):
+            seen.append(result)
+    assert seen == [0, 1, 2]
