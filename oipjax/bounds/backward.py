@@ -13,13 +13,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from oipjax.bounds.program import Constant, Equation, Program
-from oipjax.bounds.rules import ONE_TO_ONE, advance, read
-from oipjax.bounds.values import Interval
+from oipjax.bounds.program import Equation, Program
+from oipjax.bounds.rules import MOVES, PRODUCTS, exactly, read
+from oipjax.bounds.values import Choice, Interval, exact
 
+ROUNDING = 1e-9
+"""Of all `magnitudes`: far more than float64 loses."""
 AFFINE = (
-    *ONE_TO_ONE, "broadcast_in_dim", "dynamic_slice", "gather", "concatenate", "pad", "add", "add_any", "sub", "neg",
-    "mul", "div", "dot_general", "conv_general_dilated", "reduce_sum", "reduce_window_sum", "cumsum",
+    *MOVES, *PRODUCTS, "concatenate", "pad", "add", "add_any", "sub", "neg", "mul", "div", "reduce_sum",
+    "reduce_window_sum", "cumsum",
 )  # fmt: skip
 """Primitives that are affine in each value that depends on the image, as long as the others do not."""
 
@@ -89,28 +91,49 @@ def pull(program: Program, values: Mapping[int, Any], start: int, specs: Array, 
 
 def _parts(equation: Equation, inputs: list[Any], unknown: list[int], c: Array):
     """Coefficients of every unknown input, and the offset, of one affine step; None if it is not one."""
-    products = ("mul", "dot_general", "conv_general_dilated")
-    if equation.name not in AFFINE or (equation.name in products and len(unknown) > 1):
+    if equation.name not in AFFINE or (equation.name in (*PRODUCTS, "mul") and len(unknown) > 1):
         return None
     if equation.name == "div" and unknown != [0]:
         return None
 
     def step(*parts):
-        given = list(inputs)
+        given = [exact(value) for value in inputs]
         for i, part in zip(unknown, parts, strict=True):
             given[i] = part
-        return advance(equation, given)[0]
+        return exactly(equation, given)[0]
 
     at_zero, transpose = jax.vjp(step, *(jnp.zeros_like(inputs[i].low) for i in unknown))
     return jax.vmap(transpose)(c), jnp.sum(c * at_zero[None], tuple(range(1, c.ndim)))
 
 
-def relu_input(program: Program, number: int) -> int | None:
-    """The variable ``x`` if the given one is ``max(x, 0)``."""
+def magnitudes(program: Program, values: Mapping[int, Any]) -> dict[int, Array]:
+    """For values that depend on the image, the sum of the magnitudes of all that `pull` may add up for them.
+
+    Coefficients may cancel, and so may what they multiply: what float64 loses is a share of this, not of the result.
+    """
+    sizes = {number: values[number].size for number in program.inputs if isinstance(values[number], Interval)}
     for equation in program.equations:
-        if equation.outputs[0] == number and equation.name == "max":
-            constants = [ref for ref in equation.inputs if isinstance(ref, Constant)]
-            variables = [ref for ref in equation.inputs if not isinstance(ref, Constant)]
-            if len(variables) == len(constants) == 1 and jnp.ndim(constants[0].value) == 0 and constants[0].value == 0:
-                return variables[0]
-    return None
+        out = values[equation.outputs[0]]
+        if not isinstance(out, Interval):
+            continue
+        given: list[Any] = []
+        for index, reference in enumerate(equation.inputs):
+            value = read(values, reference)
+            if isinstance(value, Interval):
+                given.append(sizes[equation.variable(index)])
+            else:
+                known: Any = exact(value)
+                floating = not isinstance(known, Choice) and jnp.issubdtype(known.dtype, jnp.floating)
+                given.append(jnp.abs(known) if floating else known)  # pyright: ignore[reportArgumentType]
+        if equation.name in ("neg", "sub"):
+            size = sum(given[1:], given[0])
+        elif equation.name in AFFINE:
+            size = exactly(equation, given)[0]
+        elif (number := equation.rectified()) is not None:
+            size = given[equation.inputs.index(number)] + values[number].size
+        elif equation.name in ("reduce_window_max", "reduce_max"):
+            size = exactly(equation, given)[0]
+        else:
+            size = out.size
+        sizes[equation.outputs[0]] = size
+    return sizes

@@ -9,7 +9,7 @@ from oipjax.bounds.chain import Stage, chain
 from oipjax.bounds.crown import crown
 from oipjax.bounds.hull import cells, hull
 from oipjax.bounds.intervals import Ends, Limits, box_ends, checked_domain, intervals
-from oipjax.bounds.means import mean_bounds
+from oipjax.bounds.means import computed, mean_bounds
 from oipjax.bounds.sphere import energy_bound
 from oipjax.bounds.strips import mean_bound, mean_search
 from oipjax.bounds.windows import window_bound
@@ -86,7 +86,7 @@ def assemble(model: Model, layer: str, domain: Domain, limits: Limits | None = N
     ends = intervals(model, domain, limits)
     high, pre = _highest(ends[layer]), _highest(ends[facts.pre or layer])
     plain = ends[layer].high.reshape(-1, facts.maps).mean(0)
-    score = np.minimum(mean_bounds(model, layer, domain, ends, limits), high)
+    score = np.minimum(mean_bounds(model, layer, domain, ends, limits), computed(high, ends[layer]))
     dead = np.zeros(facts.maps, bool) if facts.floor is None else high <= facts.floor
     target = facts.pre or layer
     methods = [CROWN] if target in (limits or {}) and not chain(model, layer) else []
@@ -272,8 +272,8 @@ def tighten(model: Model, found: Bounds, domain: Domain, *, progress: Progress |
             return found
     except ValueError:
         return found
-    error = intervals(model, domain)[found.layer].error.max()
-    limit = (exact + error) * (1 + 2.0**-24 * (2 + np.prod(model.shapes[found.layer][:2])))
+    ends = intervals(model, domain)[found.layer]
+    limit = computed(exact + ends.error.max((0, 1)), ends)
     score = np.minimum(found.score, limit)
     return Bounds(found.layer, score, found.node, found.dead, np.where(limit <= found.score, name, found.method))
 

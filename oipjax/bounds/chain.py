@@ -6,15 +6,14 @@ may be cropped first, to the leading rows and columns that a deeper layer sees.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
 
-from oipjax.bounds.intervals import images_of, parameters
+from oipjax.bounds.intervals import parameters
 from oipjax.bounds.program import Constant, Equation, Program, is_crop, trace, wholes
-from oipjax.bounds.rules import advance, evaluate, read
-from oipjax.bounds.values import Interval
-from oipjax.images import Box
+from oipjax.bounds.rules import exactly, read
 from oipjax.model import Model
 
 
@@ -47,21 +46,21 @@ def chain(model: Model, layer: str) -> tuple[Stage, ...]:
         layer: name of the layer; itself a convolution's output, before or after its ReLU and pooling.
     """
     program = trace(model)
-    with jax.enable_x64(True):
-        box = Box(model.input_shape, (0.0,) * model.input_shape[2], (1.0,) * model.input_shape[2])
-        values = jax.eval_shape(lambda p: evaluate(program, [*p, images_of(box)]), parameters(model))
-        unknown = {number for number, value in values.items() if isinstance(value, Interval)}
-        reader = _Reader(model, program, unknown)
-        stages = reader.read(program.variable(model.layers.index(layer)))
-        known = reader.known
+    reader = _Reader(model, program)
+    stages = reader.read(program.variable(model.layers.index(layer)))
+    known = reader.known if stages else {}
     return tuple(Stage(name, known[kernel], known[bias].ravel(), *rest) for name, kernel, bias, *rest in stages)
 
 
 class _Reader:
     """Walks back from a variable, one convolution at a time."""
 
-    def __init__(self, model: Model, program: Program, unknown: set[int]):
-        self.model, self.program, self.unknown = model, program, unknown
+    def __init__(self, model: Model, program: Program):
+        self.model, self.program = model, program
+        self.unknown = {program.inputs[-1]}
+        for equation in program.equations:
+            if self.unknown.intersection(ref for ref in equation.inputs if not isinstance(ref, Constant)):
+                self.unknown.update(equation.outputs)
         self.made_by: dict[int, Equation] = {e.outputs[0]: e for e in program.equations}
         self.whole = wholes(program)
         outputs = [ref for ref in program.outputs if not isinstance(ref, Constant)]
@@ -71,13 +70,13 @@ class _Reader:
 
     @cached_property
     def known(self) -> dict[int, np.ndarray]:
-        """All values that do not depend on the image."""
-        given = dict(zip(self.program.inputs[:-1], parameters(self.model), strict=True))
-        values = dict(given)
-        for equation in self.program.equations:
-            if equation.outputs[0] not in self.unknown:
-                inputs = [read(values, ref) for ref in equation.inputs]
-                values.update(zip(equation.outputs, advance(equation, inputs), strict=True))
+        """All values that do not depend on the image, exactly."""
+        values: dict[int, Any] = dict(zip(self.program.inputs[:-1], parameters(self.model), strict=True))
+        with jax.enable_x64(True):
+            for equation in self.program.equations:
+                if equation.outputs[0] not in self.unknown:
+                    inputs = [read(values, ref) for ref in equation.inputs]
+                    values.update(zip(equation.outputs, exactly(equation, inputs), strict=True))
         return {number: np.asarray(value) for number, value in values.items()}
 
     def read(self, number: int) -> list[tuple]:
@@ -105,8 +104,8 @@ class _Reader:
         """Back over a ReLU and a pooling, in any order: (variable, side of the pool, whether there was a ReLU)."""
         side, relu = 1, False
         while (equation := self.equation(number)) is not None:
-            if equation.name == "max" and _is_zero(equation.inputs):
-                number, relu = next(ref for ref in equation.inputs if not isinstance(ref, Constant)), True
+            if (rectified := equation.rectified()) is not None:
+                number, relu = rectified, True
             elif equation.name == "reduce_window_max" and side == 1 and (found := _square_pool(equation)):
                 number, side = equation.variable(0), found
             else:
@@ -128,14 +127,10 @@ class _Reader:
         if isinstance(source, Constant) or isinstance(kernel, Constant) or kernel in self.unknown:
             return None
         name, shape = self.names.get(self.whole[number]), self.program.shapes[number][1:]
-        if name is None or self.known[known[0]].size != shape[-1]:
+        bias = self.program.shapes[known[0]]
+        if name is None or bias[-1:] != shape[-1:] or int(np.prod(bias)) != shape[-1]:
             return None
         return source, name, kernel, known[0], shape
-
-
-def _is_zero(inputs) -> bool:
-    values = [ref.value for ref in inputs if isinstance(ref, Constant)]
-    return len(values) == 1 and np.ndim(values[0]) == 0 and float(values[0]) == 0
 
 
 def _square_pool(equation: Equation) -> int | None:

@@ -16,17 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from oipjax.bounds.backward import pull
-from oipjax.bounds.intervals import Limits, checked_domain, images_of, intervals, numbered, parameters
-from oipjax.bounds.program import Constant, Equation, Program, trace
+from oipjax.bounds.backward import ROUNDING, magnitudes, pull
+from oipjax.bounds.intervals import Limits, checked_domain, images_of, intervals, numbered, opened, parameters
+from oipjax.bounds.program import Equation, Program, trace
 from oipjax.bounds.rules import evaluate
+from oipjax.bounds.values import Interval
 from oipjax.images import Box, Domain, Sphere
 from oipjax.model import Model
 
 CHUNK = 128
 """Nodes pulled back at a time."""
-ROUNDING = 1e-9
-"""Of all magnitudes: far more than float64 loses."""
 
 
 def crown(
@@ -69,22 +68,20 @@ def crown(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _chunk(program: Program, domain: Box | Sphere, start: int, steps: int, params, limits, nodes):
     values = evaluate(program, [*params, images_of(domain)], limits=limits)
+    values = {number: opened(value) if isinstance(value, Interval) else value for number, value in values.items()}
     shape = values[start].low.shape
+    size = magnitudes(program, values)[start].ravel()[nodes]
     specs = jax.nn.one_hot(nodes, int(np.prod(shape)), dtype=jnp.float64).reshape(-1, *shape)
 
     def upper(slopes):
         """Bounds of the nodes, rounded up."""
         pulled = pull(program, values, start, specs, functools.partial(_lines, slopes))
-        size = jnp.abs(pulled.offset)
-        for number, c in pulled.coefficients.items():
-            size = size + jnp.sum(jnp.abs(c) * values[number].size[None], tuple(range(1, c.ndim)))
         return pulled.upper(values) + ROUNDING * size
 
     slopes: dict[int, Any] = {}
     for equation in program.equations:
-        if _is_relu(equation) and equation.outputs[0] <= start:
-            x = values[next(ref for ref in equation.inputs if not isinstance(ref, Constant))]
-            first = jnp.where(x.high > -x.low, 1.0, 0.0)
+        if (number := equation.rectified()) is not None and equation.outputs[0] <= start:
+            first = jnp.where(values[number].high > -values[number].low, 1.0, 0.0)
             slopes[equation.outputs[0]] = jnp.broadcast_to(first[None], (len(nodes), *first.shape))
     optimiser = optax.adam(0.2)
 
@@ -100,16 +97,11 @@ def _chunk(program: Program, domain: Box | Sphere, start: int, steps: int, param
     return jax.lax.scan(step, begin, None, steps)[0][2]
 
 
-def _is_relu(equation: Equation) -> bool:
-    constants = [ref.value for ref in equation.inputs if isinstance(ref, Constant)]
-    return equation.name == "max" and len(constants) == 1 and np.ndim(constants[0]) == 0 and constants[0] == 0
-
-
 def _lines(slopes, equation: Equation, c, x, out):
     """A line above each value with a positive coefficient, below each with a negative one; see `backward.Lines`."""
     above, below = jnp.maximum(c, 0), jnp.minimum(c, 0)
     axes = tuple(range(1, c.ndim))
-    if _is_relu(equation):
+    if equation.rectified() is not None:
         crossing = (x.low < 0) & (x.high > 0)
         chord = jnp.where(crossing, x.high / jnp.where(crossing, x.high - x.low, 1), jnp.where(x.low >= 0, 1.0, 0.0))
         under = jnp.where(crossing[None], slopes[equation.outputs[0]], chord[None])

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from oipjax.bounds.program import Program, trace, wholes
-from oipjax.bounds.rules import evaluate, read
-from oipjax.bounds.values import Interval, Linear
+from oipjax.bounds.rules import evaluate, read, settled
+from oipjax.bounds.values import Interval, Linear, lift
 from oipjax.images import Box, Domain, Sphere
 from oipjax.model import Model
 
@@ -56,6 +56,15 @@ def intervals(model: Model, domain: Domain, limits: Limits | None = None) -> dic
         return {name: Ends(*(np.asarray(end[0]) for end in ends)) for name, ends in zip(model.layers, out, strict=True)}
 
 
+def opened(value: Interval) -> Interval:
+    """An interval whose ends are infinite where nothing is known, for what is cut down by other means."""
+    low, high = (
+        jnp.where(jnp.isnan(value.low), -jnp.inf, value.low),
+        jnp.where(jnp.isnan(value.high), jnp.inf, value.high),
+    )
+    return value._replace(low=low, high=high)
+
+
 def checked_domain(domain: Domain) -> Box | Sphere:
     """The domain; a ValueError if nothing can be proved over it."""
     if not isinstance(domain, Box | Sphere):
@@ -94,13 +103,18 @@ def images_of(domain: Box | Sphere) -> Interval:
     zero, one = jnp.zeros(shape), jnp.ones(shape)
     if isinstance(domain, Box):
         low, high = box_ends(domain)
-        return Interval(jnp.broadcast_to(low, shape), jnp.broadcast_to(high, shape), zero)
-    pixels = int(np.prod(shape))
-    norm = float(np.sqrt(pixels)) * (1 + SPHERE_SLACK)
-    return Interval(-norm * one, norm * one, zero, Linear(zero, one, one, pixels, norm, SPHERE_SLACK))
+        return settled(Interval(jnp.broadcast_to(low, shape), jnp.broadcast_to(high, shape), zero))
+    pixels, norm = int(np.prod(shape)), sphere_norm(domain)
+    centred = float(np.sqrt(pixels)) * (1 + SPHERE_SLACK)
+    return settled(Interval(-norm * one, norm * one, zero, Linear(zero, one, one, pixels, centred, SPHERE_SLACK)))
+
+
+def sphere_norm(domain: Sphere) -> float:
+    """The norm of a standardised image, its mean included, at most."""
+    return float(np.sqrt(np.prod(domain.shape)) * np.hypot(1 + SPHERE_SLACK, SPHERE_SLACK))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _propagate(program: Program, domain: Box | Sphere, params, limits):
     values = evaluate(program, [*params, images_of(domain)], limits=limits)
-    return [tuple(read(values, output)[:3]) for output in program.outputs]
+    return [opened(lift(read(values, output)))[:3] for output in program.outputs]

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oipjax.bounds.backward import pull, relu_input
+from oipjax.bounds.backward import ROUNDING, magnitudes, pull
 from oipjax.bounds.intervals import Ends, Limits, checked_domain, images_of, numbered, parameters
 from oipjax.bounds.program import Program, trace
 from oipjax.bounds.rules import evaluate
-from oipjax.bounds.values import gamma
+from oipjax.bounds.values import TINY, gamma
 from oipjax.images import Box, Domain, Sphere
 from oipjax.model import Model
 
@@ -43,9 +43,10 @@ def mean_bounds(
     if high.ndim == 1:
         return high
     positions = high.shape[0] * high.shape[1]
-    plain = _computed(high.mean((0, 1)), positions)
+    plain = computed(high.mean((0, 1)), ends[layer])
     program = trace(model)
-    pre = relu_input(program, program.variable(model.layers.index(layer)))
+    made = program.made(program.variable(model.layers.index(layer)))
+    pre = made and made.rectified()
     if pre is None or positions > MOST_POSITIONS:
         return plain
     sums = np.zeros(high.shape[2])
@@ -53,12 +54,23 @@ def mean_bounds(
         given = (program, checked_domain(domain), pre, parameters(model), numbered(model, limits))
         for places in itertools.product(*(_blocks(size) for size in high.shape[:2])):
             sums += _block(*given, list(itertools.product(*places)), high.shape)
-    return np.minimum(plain, _computed(sums / positions + ends[layer].error.max((0, 1)), positions))
+    return np.fmin(plain, computed(sums / positions + ends[layer].error.max((0, 1)), ends[layer]))
 
 
-def _computed(mean: np.ndarray, count: int) -> np.ndarray:
-    """What a float32 evaluation of a mean of values that are not negative can come to."""
-    return mean * (1 + gamma(count + 1)) if np.all(mean >= 0) else mean + gamma(count + 1) * np.abs(mean)
+def computed(limit: np.ndarray, ends: Ends) -> np.ndarray:
+    """What the float32 mean of a map's nodes can come to, the mean of the computed nodes being ``limit`` at most.
+
+    Args:
+        limit: ``[k]``.
+        ends: of the nodes, ``[h, w, k]`` or ``[k]``; what a sum loses is a share of the sum of their magnitudes.
+    """
+    if ends.high.ndim == 1:
+        return limit
+    magnitude = np.maximum(np.abs(ends.low), np.abs(ends.high)).mean((0, 1))
+    # The magnitudes of nodes that are not negative sum to their sum.
+    magnitude = np.where((ends.low >= 0).all((0, 1)), np.abs(limit), magnitude)
+    count = ends.high.shape[0] * ends.high.shape[1]
+    return limit + np.where(magnitude > 0, gamma(count + 1) * magnitude + count * TINY, 0)
 
 
 def _blocks(size: int) -> list[range]:
@@ -71,21 +83,22 @@ def _block(program: Program, domain, pre, params, limits, places, shape) -> np.n
     specs = np.zeros((BLOCK**2, maps, 1, *shape))
     for index, (i, j) in enumerate(places):
         specs[index, np.arange(maps), 0, i, j, np.arange(maps)] = 1
-    offset, parts = _pulled(program, domain, pre, params, limits, specs.reshape(-1, 1, *shape))
+    offset, parts, size = _pulled(program, domain, pre, params, limits, specs.reshape(-1, 1, *shape))
     sets = np.array(list(itertools.product((0.0, 1.0), repeat=len(places))))
     total = sets @ np.asarray(offset).reshape(BLOCK**2, maps)[: len(places)]
     for c, low, high in parts:
         c = np.asarray(c).reshape(BLOCK**2, maps, -1)[: len(places)]
         seen = np.flatnonzero(np.any(c != 0, (0, 1)))
         total = total + np.asarray(_sets(sets, c[..., seen], np.ravel(low)[seen], np.ravel(high)[seen]))
-    return total.max(0)
+    return total.max(0) + ROUNDING * sum(np.asarray(size)[0, i, j] for i, j in places)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _pulled(program: Program, domain: Box | Sphere, pre: int, params, limits, specs):
     values = evaluate(program, [*params, images_of(domain)], limits=limits)
     pulled = pull(program, values, pre, specs)
-    return pulled.offset, [(c, values[number].low, values[number].high) for number, c in pulled.coefficients.items()]
+    parts = [(c, values[number].low, values[number].high) for number, c in pulled.coefficients.items()]
+    return pulled.offset, parts, magnitudes(program, values)[pre]
 
 
 @jax.jit

@@ -3,7 +3,7 @@
 `trace` turns ``apply`` into its jaxpr and writes all calls out (jit, custom gradients, rematerialisation), so that a
 bound needs one rule per primitive and no knowledge of how a network was written. Where a function chooses by platform
 (``lax.platform_dependent``) the default branch is taken: the branches compute the same function, and what they round
-differently is covered by the slack for rounding (see `oipjax.bounds.intervals`).
+differently is covered by the slack for rounding (see `oipjax.bounds.rules`).
 """
 
 import functools
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -19,6 +20,15 @@ from oipjax.model import Model
 CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2")
 COMPARISONS = {"ge": True, "gt": True, "le": False, "lt": False}
 """Comparison -> what it says of a value far above the number it is compared with."""
+THRESHOLD_ABOVE = ("ge", "lt")
+"""Those that take the number itself for one of the values above it."""
+ELEMENTWISE = (
+    "add", "sub", "mul", "div", "neg", "max", "min", "abs", "sign", "square", "integer_pow", "sqrt", "rsqrt", "cbrt",
+    "exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "erf", "sin", "cos", "sinh", "atan", "asinh",
+    "select_n", "clamp", "gt", "ge", "lt", "le", "eq", "ne", "and", "or", "not", "is_finite", "convert_element_type",
+    "copy", "copy_p", "stop_gradient",
+)  # fmt: skip
+"""Primitives each of whose results depends on one entry of each of its arguments."""
 PIECEWISE = "piecewise"
 
 
@@ -52,6 +62,14 @@ class Equation(NamedTuple):
             raise ValueError(f"input {index} of {self.name} is a constant")
         return reference
 
+    def rectified(self) -> int | None:
+        """The number of the variable ``x`` if the step is a ReLU, ``max(x, 0)``."""
+        numbers = [ref for ref in self.inputs if not isinstance(ref, Constant)]
+        values = [ref.value for ref in self.inputs if isinstance(ref, Constant)]
+        if self.name != "max" or len(values) != 1 or len(numbers) != 1 or np.ndim(values[0]) or values[0] != 0:
+            return None
+        return numbers[0]
+
 
 class Piecewise(NamedTuple):
     """An elementwise function of one variable that looks at which side of one threshold its argument lies.
@@ -59,7 +77,8 @@ class Piecewise(NamedTuple):
     Attributes:
         body: the function.
         threshold: what the argument is compared with.
-        sides: outputs of ``body``'s comparisons: {number of the variable: what it is above the threshold}.
+        sides: outputs of ``body``'s comparisons with it: {number of the variable: what it is above the threshold}.
+            All of them put the threshold itself on the same side.
     """
 
     body: "Program"
@@ -82,6 +101,10 @@ class Program:
     inputs: tuple[int, ...]
     outputs: tuple[Reference, ...]
     shapes: tuple[tuple[int, ...], ...]
+
+    def made(self, number: int) -> Equation | None:
+        """The step that makes a variable; None for what is given."""
+        return next((equation for equation in self.equations if number in equation.outputs), None)
 
     def variable(self, index: int) -> int:
         """The number of an output's variable.
@@ -230,6 +253,12 @@ class _Writer:
         return self.append(equation.primitive, params, inputs, equation.outvars)
 
     def append(self, primitive, params, inputs, outvars) -> list[Reference]:
+        for var in outvars:
+            kind = var.aval.dtype
+            if jnp.issubdtype(kind, jnp.floating) and kind != np.float32:
+                raise ValueError(
+                    f"bounds are for float32 networks, and this one computes in {kind}: a proof would not hold for it"
+                )
         outputs = tuple(self.fresh(var) for var in outvars)
         self.equations.append(Equation(primitive, params, inputs, outputs))
         return list(outputs)
@@ -266,13 +295,26 @@ def _piecewise(inner, inputs) -> Piecewise | None:
     writer = _Writer()
     start = writer.fresh(variables[0])
     values = [value if isinstance(value, Constant) else start for value in inputs]
-    outputs = writer.write(jaxpr, inner.consts, values)
-    sides = {
-        e.outputs[0]: COMPARISONS[e.name]
-        for e in writer.equations
-        if e.name in COMPARISONS and e.inputs[0] == start and _constant(e.inputs[1]) in numbers
-    }
-    return Piecewise(writer.program((start,), outputs), numbers.pop(), sides)  # pyright: ignore
+    body = writer.program((start,), writer.write(jaxpr, inner.consts, values))
+    tests = [e for e in body.equations if e.name in COMPARISONS and e.inputs[0] == start]
+    tests = [e for e in tests if _constant(e.inputs[1]) in numbers]
+    if not _is_elementwise(body) or len({e.name in THRESHOLD_ABOVE for e in tests}) != 1:
+        return None
+    return Piecewise(body, numbers.pop(), {e.outputs[0]: COMPARISONS[e.name] for e in tests})  # pyright: ignore
+
+
+def _is_elementwise(body: Program) -> bool:
+    """Whether each entry of the output depends on the same entry of the input, and on nothing else."""
+    shape, dependent = body.shapes[body.inputs[0]], set(body.inputs)
+    for equation in body.equations:
+        if dependent.isdisjoint(ref for ref in equation.inputs if not isinstance(ref, Constant)):
+            continue
+        if equation.name not in (*ELEMENTWISE, PIECEWISE):
+            return False
+        if any(body.shapes[number] != shape for number in equation.outputs):
+            return False
+        dependent.update(equation.outputs)
+    return not isinstance(body.outputs[0], Constant) and body.outputs[0] in dependent
 
 
 def _number(atom, jaxpr, inputs) -> float | None:

@@ -3,10 +3,15 @@
 **Rounding.** A proof must hold for the program that runs, not only for real numbers. So an interval encloses what a
 float32 evaluation gives, in whatever order it sums: a sum of ``n`` products widens it by ``gamma_n = n u / (1 - n u)``
 times the sum of the magnitudes, ``u = 2^-24`` (Higham 2002, "Accuracy and Stability of Numerical Algorithms", section
-3.1), an elementwise step by ``u`` times its size, a transcendental function by 16 u. Everything is computed in float64,
-whose own rounding is 2^-29 of that. A machine that multiplies in TF32 or bfloat16 is not covered; ask it for
-``jax_default_matmul_precision="highest"``. Beside it goes ``error``, how far the float32 value may be from the exact
-one: bounds that are found by other means are widened by it.
+3.1), an elementwise step by ``u`` times its size, a transcendental function by 16 u. What is computed from parameters
+alone is rounded too (`values.Known`). What may exceed the largest float32 is infinite, numbers below 2^-126 may be
+flushed to 0, and what may be NaN stays so. Everything is computed in float64, whose own rounding is 2^-29 of that.
+Beside it goes ``error``, how far the float32 value may be from the exact one: bounds that are found by other means are
+widened by it.
+
+**What is covered.** The program in float32 at full precision: XLA's CPU backend as it is, other ones with
+``jax_default_matmul_precision="highest"``. TF32 or bfloat16 products and convolutions by transforms (Winograd, FFT)
+round more than this counts, and so do networks that compute in float16, bfloat16 or float64, which are refused.
 
 **Linear values.** Over images of mean 0 and a given norm, ``<w, x> + offset`` is at most ``offset + norm(x) norm(w -
 mean(w))``. As long as every pixel enters a value once, the sums of ``w`` and ``w^2`` are carried along for it.
@@ -21,7 +26,34 @@ import numpy as np
 from jax import Array, lax
 
 from oipjax.bounds.program import PIECEWISE, Constant, Equation, Piecewise, Program
-from oipjax.bounds.values import ROUNDOFF, TRANSCENDENTAL, Choice, Interval, Linear, gamma, lift
+from oipjax.bounds.values import (
+    LARGEST,
+    ROUNDOFF,
+    TINY,
+    TRANSCENDENTAL,
+    Choice,
+    Interval,
+    Known,
+    Linear,
+    exact,
+    gamma,
+    lift,
+)
+
+ONE_TO_ONE = (
+    "reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "copy", "copy_p", "optimization_barrier",
+    "stop_gradient", "convert_element_type",
+)  # fmt: skip
+"""Steps that put every value in one place."""
+MOVES = (*ONE_TO_ONE, "broadcast_in_dim", "dynamic_slice", "gather")
+"""Steps that change no value."""
+UNROUNDED = (
+    *MOVES, "concatenate", "pad", "neg", "abs", "sign", "max", "min", "clamp", "select_n", "floor", "ceil", "round",
+    "reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min", "cummax", "cummin", "iota", "sort", "split",
+    "dynamic_update_slice",
+)  # fmt: skip
+"""Steps whose results are numbers that they were given, or integers: nothing is rounded."""
+PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
 def evaluate(
@@ -58,34 +90,71 @@ def evaluate(
 
 def _limited(value: Interval, low: Array, high: Array) -> Interval:
     low, high = jnp.maximum(value.low, low - value.error), jnp.minimum(value.high, high + value.error)
-    return _settled(value._replace(low=low, high=high))
+    return settled(value._replace(low=low, high=high))
 
 
 def read(values: Mapping[int, Any], reference) -> Any:
     """The value of a reference; floating numbers become float64, as everything here."""
     value = reference.value if isinstance(reference, Constant) else values[reference]
-    if isinstance(value, Interval | Choice):
+    if isinstance(value, Interval | Choice | Known):
         return value
     value = jnp.asarray(value)
     return value.astype(jnp.float64) if jnp.issubdtype(value.dtype, jnp.floating) else value
 
 
 def advance(equation: Equation, inputs: list[Any]) -> list[Any]:
-    """The outputs of one step for inputs that are arrays, intervals or choices."""
-    if equation.name == PIECEWISE:
-        unknown = [value for value in inputs if isinstance(value, Interval)]
-        piecewise: Piecewise = equation.params["piecewise"]
-        if unknown:
-            return [_settled(_in_two_pieces(piecewise, unknown[0]))]
-        variable = [value for value, ref in zip(inputs, equation.inputs, strict=True) if not isinstance(ref, Constant)]
-        return [read(evaluate(piecewise.body, variable), piecewise.body.outputs[0])]
+    """The outputs of one step for inputs that are arrays, known numbers, intervals or choices."""
     if not any(isinstance(value, Interval | Choice) for value in inputs):
-        out = equation.primitive.bind(*inputs, **in_float64(equation.params))
-        return list(out) if equation.primitive.multiple_results else [out]
+        return _without_image(equation, inputs)
+    if equation.name == PIECEWISE:
+        (unknown,) = (value for value in inputs if isinstance(value, Interval))
+        return [settled(_in_two_pieces(equation.params["piecewise"], unknown))]
+    return [_apply(equation, inputs)]
+
+
+def _apply(equation: Equation, inputs: list[Any]):
+    """The rule of the step."""
     if equation.name not in RULES:
         known = ", ".join(sorted(RULES))
         raise ValueError(f"no bound is known for the primitive {equation.name!r}; there are rules for {known}")
-    return [_settled(RULES[equation.name](equation, *inputs))]
+    out = RULES[equation.name](equation, *inputs)
+    return out if equation.name in MOVES else settled(out)
+
+
+def _without_image(equation: Equation, inputs: list[Any]) -> list[Any]:
+    """What is computed from parameters alone: exactly, and how far the rounded value may be from that."""
+    out = exactly(equation, [exact(value) for value in inputs])
+    floating = all(jnp.issubdtype(each.dtype, jnp.floating) for each in out)
+    integer = all(not jnp.issubdtype(exact(value).dtype, jnp.floating) for value in inputs)
+    if equation.name == "convert_element_type" and floating and integer:
+        return [Known(each, jnp.where(jnp.abs(each) < 2**24, 0.0, ROUNDOFF * jnp.abs(each))) for each in out]
+    if not any(isinstance(value, Known) for value in inputs) and (not floating or equation.name in UNROUNDED):
+        return out
+    if equation.name == PIECEWISE:
+        (variable,) = _variables(equation, inputs)
+        found = settled(_in_two_pieces(equation.params["piecewise"], lift(variable)))
+    else:
+        # The second factor of a product may stay what it is, all others become intervals.
+        kept = inputs[1:] if equation.name in PRODUCTS else []
+        lifted = [lift(v) if jnp.issubdtype(exact(v).dtype, jnp.floating) else v for v in inputs]
+        found = _apply(equation, [*lifted[: len(inputs) - len(kept)], *kept])
+    return [Known(out[0], found.error)] if isinstance(found, Interval) else [found]
+
+
+def exactly(equation: Equation, inputs: list[Any]) -> list[Any]:
+    """The outputs of one step for arrays, in float64 and without rounding."""
+    if equation.name == PIECEWISE:
+        body, given = equation.params["piecewise"].body, _variables(equation, inputs)
+        values = dict(zip(body.inputs, given, strict=True))
+        for each in body.equations:
+            values.update(zip(each.outputs, exactly(each, [read(values, ref) for ref in each.inputs]), strict=True))
+        return [read(values, body.outputs[0])]
+    out = equation.primitive.bind(*inputs, **in_float64(equation.params))
+    return list(out) if equation.primitive.multiple_results else [out]
+
+
+def _variables(equation: Equation, inputs: list[Any]) -> list[Any]:
+    return [value for value, ref in zip(inputs, equation.inputs, strict=True) if not isinstance(ref, Constant)]
 
 
 def in_float64(params: dict[str, Any]) -> dict[str, Any]:
@@ -113,19 +182,35 @@ def rule(*names: str) -> Callable:
     return register
 
 
-def _settled(value):
-    """Computed and exact value lie in the same interval, so they differ by its width at most."""
+def settled(value):
+    """An interval that float32's range is taken care of: overflow, numbers that are flushed to 0, NaN."""
     if not isinstance(value, Interval):
         return value
-    return value._replace(error=jnp.minimum(value.error, value.high - value.low))
+    low = jnp.where(jnp.abs(value.low) < TINY, jnp.where(value.low < 0, -TINY, 0.0), value.low)
+    high = jnp.where(jnp.abs(value.high) < TINY, jnp.where(value.high > 0, TINY, 0.0), value.high)
+    low, high = jnp.where(low < -LARGEST, -jnp.inf, low), jnp.where(high > LARGEST, jnp.inf, high)
+    lost = jnp.isnan(low) | jnp.isnan(high) | (jnp.isinf(low) & jnp.isinf(high) & (low < high))
+    low, high = jnp.where(lost, jnp.nan, low), jnp.where(lost, jnp.nan, high)
+    # Computed and exact value lie in the same interval, so they differ by its width at most.
+    error = jnp.nan_to_num(jnp.fmin(value.error + 4 * TINY, high - low), nan=jnp.inf)
+    return value._replace(low=low, high=high, error=error)
 
 
 def _widened(low, high, error, slack, linear: Linear | None = None) -> Interval:
-    """An interval, cut to what linearity allows, and made larger by the rounding of the step that made it."""
+    """An interval, cut to what linearity allows, and made larger by the rounding of the steps that made it."""
     if linear is not None:
         ends = linear.ends
         low, high = jnp.maximum(low, ends[0] - error), jnp.minimum(high, ends[1] + error)
     return Interval(low - slack, high + slack, error + slack, linear)
+
+
+def _rounded_once(low, high, error, linear: Linear | None = None, unit: float = ROUNDOFF) -> Interval:
+    """As `_widened` by one rounding, which is monotone: each end by its own, and 0 stays 0."""
+    if linear is not None:
+        ends = linear.ends
+        low, high = jnp.maximum(low, ends[0] - error), jnp.minimum(high, ends[1] + error)
+    slack = unit * _larger(low, high)
+    return Interval(low - unit * jnp.abs(low), high + unit * jnp.abs(high), error + slack, linear)
 
 
 def _bind(equation, *values):
@@ -135,13 +220,8 @@ def _bind(equation, *values):
 
 # --- moving values about ----------------------------------------------------------------------------------------------
 
-ONE_TO_ONE = (
-    "reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "copy", "copy_p", "optimization_barrier",
-    "stop_gradient", "convert_element_type",
-)  # fmt: skip
 
-
-@rule(*ONE_TO_ONE, "broadcast_in_dim", "dynamic_slice", "gather")
+@rule(*MOVES)
 def _move(equation, value, *indices):
     if not isinstance(value, Interval) or any(isinstance(index, Interval | Choice) for index in indices):
         raise ValueError(f"no bound is known for {equation.name!r} where an index depends on the image")
@@ -156,8 +236,11 @@ def _move(equation, value, *indices):
 
 
 @rule("reduce_precision")
-def _rounded(_, value):
-    return _widened(value.low, value.high, value.error, 2**16 * ROUNDOFF * value.size)
+def _rounded(equation, value):
+    exponent, mantissa = equation.params["exponent_bits"], equation.params["mantissa_bits"]
+    if exponent < 8:
+        raise ValueError(f"no bound is known for 'reduce_precision' to {exponent} bits of exponent, below 8")
+    return _rounded_once(value.low, value.high, value.error, unit=2.0 ** -(mantissa + 1))
 
 
 @rule("concatenate")
@@ -169,12 +252,13 @@ def _concatenate(equation, *parts):
 
 @rule("pad")
 def _pad(equation, value, filling):
+    linear = None
+    if isinstance(value, Interval) and value.linear and not isinstance(filling, Interval):
+        given, zero = value.linear, jnp.zeros_like(exact(filling))
+        parts = ((given.offset, exact(filling)), (given.total, zero), (given.square, zero))
+        linear = given.of(*(_bind(equation, *pair) for pair in parts))
     value, filling = lift(value), lift(filling)
     low, high, error = (_bind(equation, value[end], filling[end]) for end in range(3))
-    linear = value.linear
-    if linear is not None:
-        parts = ((linear.offset, filling.low), (linear.total, 0 * filling.low), (linear.square, 0 * filling.low))
-        linear = linear.of(*(_bind(equation, *pair) for pair in parts))
     return Interval(low, high, error, linear)
 
 
@@ -186,12 +270,14 @@ def _add(equation, a, b):
     sign = -1 if equation.name == "sub" else 1
     linear = None
     if not isinstance(b, Interval) and a.linear:
-        linear = a.linear.of(a.linear.offset + sign * b, a.linear.total, a.linear.square)
+        parts = a.linear.offset + sign * exact(b), a.linear.total, a.linear.square
+        linear = a.linear.of(*parts, distinct=parts[0].shape == a.low.shape)
     elif not isinstance(a, Interval) and b.linear:
-        linear = b.linear.of(a + sign * b.linear.offset, sign * b.linear.total, b.linear.square)
+        parts = exact(a) + sign * b.linear.offset, sign * b.linear.total, b.linear.square
+        linear = b.linear.of(*parts, distinct=parts[0].shape == b.low.shape)
     a, b = lift(a), lift(b)
     low, high = (a.low + b.low, a.high + b.high) if sign > 0 else (a.low - b.high, a.high - b.low)
-    return _widened(low, high, a.error + b.error, ROUNDOFF * _larger(low, high), linear)
+    return _rounded_once(low, high, a.error + b.error, linear)
 
 
 @rule("neg")
@@ -206,26 +292,34 @@ def _mul(equation, a, b):
         return _square(equation, a)
     if not isinstance(a, Interval):
         a, b = b, a
-    if not isinstance(b, Interval):
-        ends = a.low * b, a.high * b
-        linear = a.linear and a.linear.of(a.linear.offset * b, a.linear.total * b, a.linear.square * jnp.square(b))
-        slack = ROUNDOFF * _larger(*ends)
-        return _widened(jnp.minimum(*ends), jnp.maximum(*ends), a.error * jnp.abs(b), slack, linear)
-    ends = [x * y for x in (a.low, a.high) for y in (b.low, b.high)]
-    low, high = functools.reduce(jnp.minimum, ends), functools.reduce(jnp.maximum, ends)
-    return _widened(low, high, a.error * b.size + b.error * a.size, ROUNDOFF * _larger(low, high))
+    linear = None
+    if not isinstance(b, Interval) and a.linear:
+        value = exact(b)
+        parts = a.linear.offset * value, a.linear.total * value, a.linear.square * jnp.square(value)
+        linear = a.linear.of(*parts, distinct=parts[0].shape == a.low.shape)
+    if isinstance(b, Interval | Known):
+        b = lift(b)
+        ends: list[Array] = [x * y for x in (a.low, a.high) for y in (b.low, b.high)]
+        error = a.error * b.size + b.error * a.size + TINY * (a.size + b.size)
+    else:
+        ends = [a.low * b, a.high * b]
+        error = a.error * jnp.abs(b) + TINY * (a.size + jnp.abs(b))
+    return _rounded_once(functools.reduce(jnp.minimum, ends), functools.reduce(jnp.maximum, ends), error, linear)
 
 
 @rule("div")
 def _div(equation, a, b):
-    if not isinstance(b, Interval):
-        out = _mul(equation, a, 1 / b)
-        return _widened(out.low, out.high, out.error, ROUNDOFF * out.size, out.linear)
-    ends = 1 / b.low, 1 / b.high
-    crosses = (b.low <= 0) & (b.high >= 0)
-    low, high = (jnp.where(crosses, end, value) for end, value in ((-jnp.inf, ends[1]), (jnp.inf, ends[0])))
-    inverse = _widened(low, high, jnp.inf * jnp.ones_like(low), ROUNDOFF * jnp.maximum(*map(jnp.abs, (low, high))))
-    return _mul(equation, lift(a), inverse)
+    """As a product with the inverse, which may be rounded, too."""
+    if isinstance(b, Interval):
+        crosses = (b.low < TINY) & (b.high > -TINY)
+        low, high = (jnp.where(crosses, jnp.nan, 1 / end) for end in (b.high, b.low))
+        inverse: Any = _rounded_once(low, high, jnp.full_like(low, jnp.inf))
+    else:
+        value, error = b if isinstance(b, Known) else (b, jnp.zeros_like(b))
+        least = jnp.abs(value) - error
+        inverse = jnp.where(least > TINY, 1 / value, jnp.nan)
+        inverse = Known(inverse, error / (jnp.abs(value) * least) + ROUNDOFF / least)
+    return _mul(equation, lift(a), settled(inverse))
 
 
 @rule("integer_pow")
@@ -238,22 +332,23 @@ def _integer_pow(equation, a):
     ends = a.low**power, a.high**power
     low = jnp.where((a.low <= 0) & (a.high >= 0), 0.0, jnp.minimum(*ends))
     high = jnp.maximum(*ends)
-    return _widened(low, high, jnp.full_like(high, jnp.inf), power * ROUNDOFF * high)
+    return _rounded_once(low, high, jnp.full_like(high, jnp.inf), unit=power * ROUNDOFF)
 
 
 @rule("square")
 def _square(_, a):
     ends = jnp.square(a.low), jnp.square(a.high)
     low = jnp.where((a.low <= 0) & (a.high >= 0), 0.0, jnp.minimum(*ends))
-    return _widened(low, jnp.maximum(*ends), 2 * a.error * a.size, ROUNDOFF * jnp.maximum(*ends))
+    return _rounded_once(low, jnp.maximum(*ends), 2 * a.error * a.size + 2 * TINY * a.size)
 
 
-@rule("dot_general", "conv_general_dilated")
+@rule(*PRODUCTS)
 def _product(equation, a, b):
     if isinstance(a, Interval) and isinstance(b, Interval):
         raise ValueError(f"no bound is known for {equation.name!r} of two values that both depend on the image")
     image_first = isinstance(a, Interval)
-    value, weights = (a, b) if image_first else (b, a)
+    value, given = (a, b) if image_first else (b, a)
+    weights = exact(given)
 
     def product(x, w):
         return _bind(equation, *((x, w) if image_first else (w, x)))
@@ -263,10 +358,17 @@ def _product(equation, a, b):
     high = product(value.high, positive) + product(value.low, negative)
     linear = None
     if value.linear is not None and value.linear.distinct:
-        given = value.linear
-        parts = product(given.offset, weights), product(given.total, weights), product(given.square, weights**2)
-        linear = given.of(*parts, distinct=False)
-    slack = gamma(_terms(equation, a, b)) * product(value.size, magnitude)
+        own = value.linear
+        parts = product(own.offset, weights), product(own.total, weights), product(own.square, weights**2)
+        linear = own.of(*parts, distinct=False)
+    if isinstance(given, Known):
+        magnitude = magnitude + given.error
+    terms, size = _terms(equation, a, b), product(value.size, magnitude)
+    slack = gamma(terms) * size + terms * TINY * (2 + jnp.max(value.size) + jnp.max(magnitude))
+    if isinstance(given, Known):
+        slack = slack + product(value.size, given.error)
+    # A partial sum that overflows may end as anything; nothing but zeros sum to 0.
+    slack = jnp.where(size > LARGEST, jnp.nan, jnp.where(size == 0, 0.0, slack))
     return _widened(low, high, product(value.error, magnitude), slack, linear)
 
 
@@ -287,7 +389,10 @@ def _sum(equation, a):
     linear = None
     if a.linear is not None and a.linear.distinct and equation.name == "reduce_sum":
         linear = a.linear.map(functools.partial(_bind, equation))
-    return _widened(low, high, error, gamma(count) * size, linear)
+    slack = jnp.where(size > LARGEST, jnp.nan, jnp.where(size == 0, 0.0, gamma(count) * size + count * TINY))
+    out = _widened(low, high, error, slack, linear)
+    # A sum of what is not negative is not negative.
+    return out._replace(low=jnp.maximum(out.low, (1 + gamma(count)) * _bind(equation, jnp.minimum(a.low, 0))))
 
 
 # --- maxima and elementwise functions ---------------------------------------------------------------------------------
@@ -307,10 +412,11 @@ def _reduced(equation, a):
 
 
 @rule("clamp")
-def _clamp(_, low, a, high):
-    if isinstance(low, Interval) or isinstance(high, Interval):
-        raise ValueError("no bound is known for 'clamp' between limits that depend on the image")
-    return Interval(lax.clamp(low, a.low, high), lax.clamp(low, a.high, high), a.error)
+def _clamp(_, least, a, most):
+    least, a, most = lift(least), lift(a), lift(most)
+    low = jnp.minimum(jnp.maximum(a.low, least.low), most.low)
+    high = jnp.minimum(jnp.maximum(a.high, least.high), most.high)
+    return Interval(low, high, jnp.maximum(a.error, jnp.maximum(least.error, most.error)))
 
 
 @rule(
@@ -322,16 +428,16 @@ def _monotone(equation, a):
     low, high = _bind(equation, a.low), _bind(equation, a.high)
     contracts = equation.name in ("tanh", "logistic", "atan", "asinh")
     error = a.error if contracts else jnp.full_like(low, jnp.inf)
-    slack = jnp.where(a.size > 0, TRANSCENDENTAL, 0.0) * _larger(low, high)
-    low, high, error = low - slack, high + slack, error + slack
     match equation.name:
-        case "tanh" | "erf":
-            low, high = jnp.maximum(low, -1), jnp.minimum(high, 1)
-        case "logistic":
-            low, high = jnp.maximum(low, 0), jnp.minimum(high, 1)
-        case "exp" | "exp2" | "sqrt":
-            low = jnp.maximum(low, 0)
-    return Interval(low, high, error)
+        case "sign" | "floor" | "ceil" | "round":
+            return Interval(low, high, error)
+        case "logistic":  # may be computed by a tanh, whose error is not relative to it
+            out = _widened(low, high, error, TRANSCENDENTAL)
+            return out._replace(low=jnp.maximum(out.low, 0), high=jnp.minimum(out.high, 1))
+    out = _rounded_once(low, high, error, unit=max(TRANSCENDENTAL, equation.params.get("y", 1) * ROUNDOFF))
+    if equation.name in ("tanh", "erf"):
+        return out._replace(low=jnp.maximum(out.low, -1), high=jnp.minimum(out.high, 1))
+    return out
 
 
 @rule("abs")
@@ -342,14 +448,16 @@ def _abs(_, a):
 
 @rule("rsqrt")
 def _rsqrt(_, a):
-    low, high = lax.rsqrt(jnp.maximum(a.high, 0)), lax.rsqrt(jnp.maximum(a.low, 0))
-    return _widened(low, high, jnp.full_like(low, jnp.inf), jnp.where(jnp.isfinite(high), TRANSCENDENTAL * high, 0))
+    low, high = lax.rsqrt(a.high), lax.rsqrt(a.low)  # NaN below 0
+    return _rounded_once(low, high, jnp.full_like(low, jnp.inf), unit=TRANSCENDENTAL)
 
 
 @rule("sin", "cos")
-def _wave(_, a):
-    one = jnp.ones_like(a.low)
-    return Interval(-one, one, a.error + TRANSCENDENTAL)
+def _wave(equation, a):
+    middle, radius = (a.low + a.high) / 2, (a.high - a.low) / 2 + TRANSCENDENTAL
+    value = jnp.where(jnp.isfinite(a.size), _bind(equation, middle), jnp.nan)
+    low, high = jnp.maximum(value - radius, -1), jnp.minimum(value + radius, 1)
+    return Interval(low, high, a.error + TRANSCENDENTAL)
 
 
 # --- choices ----------------------------------------------------------------------------------------------------------
@@ -357,18 +465,20 @@ def _wave(_, a):
 
 @rule("gt", "ge", "lt", "le", "eq", "ne")
 def _compare(equation, a, b):
-    same = a is b
+    same, name = a is b, equation.name
     a, b = lift(a), lift(b)
     if same:
-        truth = jnp.full(a.low.shape, equation.name in ("ge", "le", "eq"))
-        return Choice(truth, ~truth)
-    match equation.name:
+        # Nothing but NaN differs from itself.
+        truth, strange = jnp.full(a.low.shape, name in ("ge", "le", "eq")), jnp.isnan(a.low)
+        return Choice(truth | (strange & (name == "ne")), ~truth | strange)
+    below, above = a.high + TINY < b.low, a.low > b.high + TINY  # neither where an end is NaN
+    match name:
         case "gt" | "ge":
-            return Choice(a.high >= b.low, a.low <= b.high)
+            return Choice(~below, ~above)
         case "lt" | "le":
-            return Choice(a.low <= b.high, a.high >= b.low)
-    meet, points = (a.low <= b.high) & (b.low <= a.high), (a.low == a.high) & (b.low == b.high) & (a.low == b.low)
-    return Choice(meet, ~points) if equation.name == "eq" else Choice(~points, meet)
+            return Choice(~above, ~below)
+    meet, points = ~(above | below), (a.low == a.high) & (b.low == b.high) & (a.low == b.low)
+    return Choice(meet, ~points) if name == "eq" else Choice(~points, meet)
 
 
 @rule("not")
@@ -418,10 +528,11 @@ def _in_two_pieces(piecewise: Piecewise, a: Interval) -> Interval:
 
     above = side(jnp.maximum(a.low, at), jnp.maximum(a.high, at), True)
     below = side(jnp.minimum(a.low, at), jnp.minimum(a.high, at), False)
-    only_above, only_below = a.low > at, a.high < at
+    only_above, only_below = a.low > at + TINY, a.high < at - TINY
 
     def joined(end, join):
-        return jnp.where(only_above, above[end], jnp.where(only_below, below[end], join(above[end], below[end])))
+        value = jnp.where(only_above, above[end], jnp.where(only_below, below[end], join(above[end], below[end])))
+        return jnp.where(jnp.isnan(a.low), jnp.nan, value)  # NaN is on neither side
 
     error = jnp.where(only_above, above.error, jnp.where(only_below, below.error, jnp.inf))
     return Interval(joined(0, jnp.minimum), joined(1, jnp.maximum), error)

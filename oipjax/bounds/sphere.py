@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from oipjax.bounds.chain import Stage
-from oipjax.bounds.intervals import SPHERE_SLACK
+from oipjax.bounds.intervals import sphere_norm
 from oipjax.images import Sphere
 
 MOST_PIXELS = 512
@@ -26,7 +26,7 @@ MOST_PIXELS = 512
 ROUNDING = 1e-9
 
 
-def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 100) -> np.ndarray:
+def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 50) -> np.ndarray:
     """Upper bounds ``[k]`` of every node of the second stage's convolution, in exact arithmetic.
 
     Args:
@@ -51,11 +51,11 @@ def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 10
     gram = flat.transpose(0, 2, 1) @ flat
     positive = np.maximum(second.kernel, 0)
     squares = np.square(positive).sum((0, 1)).T
-    norm = np.sqrt(np.prod(domain.shape)) * (1 + SPHERE_SLACK)
+    norm = sphere_norm(domain)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # optax mixes types
         best = np.asarray(_search(jnp.asarray(gram), jnp.asarray(squares), steps))
-    fixed = second.bias + np.einsum("abck,c->k", positive, np.maximum(first.bias, 0))
-    return fixed + norm * best + ROUNDING * (np.abs(fixed) + norm * best)
+    fixed = np.einsum("abck,c->k", positive, np.maximum(first.bias, 0))
+    return second.bias + fixed + norm * best + ROUNDING * (np.abs(second.bias) + fixed + norm * best)
 
 
 @functools.partial(jax.jit, static_argnums=2)

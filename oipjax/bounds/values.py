@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 ROUNDOFF = 2.0**-24
 """The unit roundoff of float32."""
 TRANSCENDENTAL = 16 * ROUNDOFF
 """What a transcendental function may be off by, relative to its value."""
+LARGEST = float(np.finfo(np.float32).max)
+"""What is larger overflows to infinity."""
+TINY = 2.0**-126
+"""What is smaller in magnitude may be taken as 0, by any step that reads or writes it."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Linear:
         offset: the constant.
         total, square: the sums of ``w`` and of ``w^2``.
         pixels: how many there are in the image.
-        norm: of the image, at most.
+        norm: of the image less its mean, at most.
         mean: of the image, at most, in magnitude.
         distinct: whether every value is made of pixels of its own, so that it can still enter a sum.
     """
@@ -56,6 +61,9 @@ class Linear:
 class Interval(NamedTuple):
     """Enclosures, elementwise: ``low <= value <= high`` for every image, as computed in float32 and exactly.
 
+    Both ends are NaN where a value may itself be NaN, or anything at all: NaN spreads through every rule as it does
+    through the network, where infinite ends would be cut down by the next ReLU.
+
     Attributes:
         low, high: the ends, float64.
         error: how far the computed value can be from the exact one.
@@ -80,9 +88,28 @@ class Choice(NamedTuple):
     maybe_false: Array
 
 
+class Known(NamedTuple):
+    """Numbers that do not depend on the image, but are computed, and rounded, by the network.
+
+    Attributes:
+        value: as they are exactly, float64.
+        error: how far the computed ones can be from them.
+    """
+
+    value: Array
+    error: Array
+
+
 def lift(value: Any) -> Interval:
-    """A known array as an interval of width 0."""
+    """A known array as an interval: of width 0 if it is exact."""
+    if isinstance(value, Known):
+        return Interval(value.value - value.error, value.value + value.error, value.error)
     return value if isinstance(value, Interval) else Interval(value, value, jnp.zeros_like(value))
+
+
+def exact(value: Any) -> Any:
+    """What is known without its error."""
+    return value.value if isinstance(value, Known) else value
 
 
 def gamma(count: float) -> float:
