@@ -15,13 +15,13 @@ import numpy as np
 from jax import Array
 
 from oipjax import keys
-from oipjax.ascent import SILENT, Ascent, ascend, check_plan, concatenate
+from oipjax.ascent import SILENT, Ascent, ascend, check_plan, concatenate, continued
 from oipjax.bounds import LEVELS, band_images, bounds, harder, relaxed_images
 from oipjax.images import Box, Space, Standardised, checked_space
 from oipjax.methods import Method, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Map, Waking
-from oipjax.survey import Survey, check_numbers, survey
+from oipjax.survey import Survey, best_of, check_numbers, survey
 from oipjax.tiles import OPTIONS, checked_tile, padded, tiles
 
 UNRESOLVED, FOUND, DEAD = 0, 1, 2
@@ -35,7 +35,8 @@ STATUS_NAMES = {UNRESOLVED: "unresolved", FOUND: "found", DEAD: "dead"}
 
 BY_SURVEY, BY_WAKING, BY_RESTART = "survey", "waking", "restart"
 BY_EXEMPLAR, BY_RELAXATION, BY_SEARCH, BY_BAND = "exemplar", "relaxation", "search", "band"
-PART_TILES = 8
+PART_TILES = 16
+PART_DRAWS = 2**16
 REPORTS = 6
 
 Progress = Callable[[str, int, int], None]
@@ -120,6 +121,9 @@ class Study:
         keep: ascents, and kept patterns, per map.
         method: how to climb.
         steps: scores per ascent.
+        screen: scores of a first, short ascent from every start; of each map only the ``finish`` best are climbed on
+            from there, with ``steps`` more. 0: every start is climbed with ``steps`` at once.
+        finish: see ``screen``.
         wake: further starts for each map that is still silent after the survey's best have been climbed.
         search: for a map neither found nor proved dead by then: as many starts from ``exemplars``, those that it
             reacts to most, then the maximisers of a relaxation of the map (in a box), then four times as many random
@@ -140,6 +144,8 @@ class Study:
     keep: int = 4
     method: Method = Momentum()
     steps: int = 100
+    screen: int = 25
+    finish: int = 1
     wake: int = 4
     search: int = 16
     exemplars: np.ndarray | None = None
@@ -155,7 +161,7 @@ class Study:
         maps = tuple(Map(facts.name).check(self.model, asked if asked.size else asked.astype(int)).tolist())
         if not maps or len(set(maps)) != len(maps):
             raise ValueError(f"maps must be one or more different indices, got {maps}")
-        for name in ("wake", "search"):
+        for name in ("wake", "search", "screen"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.exemplars is not None and np.shape(self.exemplars)[1:] != self.model.input_shape:
@@ -164,6 +170,8 @@ class Study:
         if self.bounds not in LEVELS:
             raise ValueError(f"unknown level of bounds {self.bounds!r}; there are {', '.join(LEVELS)}")
         check_plan(self.steps, REPORTS, self.criterion)
+        if self.finish < 1:
+            raise ValueError(f"finish must be at least 1, got {self.finish}")
         check_numbers(self.draws, self.keep)
         for name, value in (
             ("layer", facts.name),
@@ -198,28 +206,24 @@ class Study:
         store = store or (lambda name, compute: compute())
         report = progress or (lambda phase, done, total: None)
         proved = store("bounds", lambda: self._bounds(report))
-        answer = store("survey", lambda: self._survey(report))
+        answer = self._survey(store, report)
         index = answer["start_index"]
-        runs = list(self._parts("ascent", np.repeat(self.indices, self.keep), index.ravel(), store, report))
-        tried = _Tried(np.repeat(self.indices, self.keep), index.ravel(), concatenate(runs))
-        if self.bounds == "tight":
-            images = store("band", self._band)["images"]
-            targets = np.array(self.indices) if len(images) else np.zeros(0, int)
-            if len(targets):
-                tried = tried.more(
-                    "band-ascent", targets, list(self._parts("band-ascent", targets, images, store, report))
-                )
-        turn = 0
-        for phase, starts_of in (
-            ("wake", self._wake), ("exemplar", self._exemplars), ("relaxation", self._relaxed), ("search", self._many),
-            *[("polish", self._best)] * 3,
-        ):  # fmt: skip
-            turn += phase == "polish"
+        owner = np.repeat(self.indices, self.keep)
+        runs = self._climb("ascent", owner, index.ravel(), self.finish, store, report)
+        tried = _Tried(owner, index.ravel(), runs, np.full(len(owner), "", "<U16"))
+        roads = [
+            ("band", BY_BAND, self._band(store), 1),
+            ("wake", BY_RESTART, self._wake, self.wake),
+            ("exemplar", BY_EXEMPLAR, self._exemplars, self.search),
+            ("relaxation", BY_RELAXATION, self._relaxed, self.search),
+            ("search", BY_SEARCH, self._many, self.search),
+            *((f"polish{turn}", BY_SEARCH, self._best, self.search) for turn in (1, 2, 3)),
+        ]
+        for phase, road, starts_of, finish in roads:
             silent = np.setdiff1d(self._silent(tried), np.array(self.indices)[proved["dead"]])
             targets, starts = starts_of(silent, tried)
             if len(targets):
-                name = f"{phase}{turn}" if turn else phase
-                tried = tried.more(phase, targets, list(self._parts(name, targets, starts, store, report)))
+                tried = tried.more(road, targets, self._climb(phase, targets, starts, finish, store, report))
         unsettled = np.setdiff1d(self._silent(tried), np.array(self.indices)[proved["dead"]])
         if len(unsettled) and self.bounds != "none":
             proved = store("proof", lambda: self._proof(unsettled, proved, report))
@@ -237,21 +241,46 @@ class Study:
             raise ValueError(f"{error}; without bounds (none) the search goes on") from None
         return {name: getattr(proved, name)[chosen] for name in names}
 
-    def _survey(self, report: Progress) -> dict[str, np.ndarray]:
-        found: Survey = survey(
-            self.key,
-            self.model,
-            self.layer,
-            space=self.space,
-            draws=self.draws,
-            keep=self.keep,
-            tile=self.tile,
-            progress=lambda done, total: report("survey", done, total),
-        )
-        chosen = np.array(self.indices)
-        return {name: getattr(found, name)[chosen] for name in ("start_index", "reaction", "scores", "reacted")}
+    def _survey(self, store: Store, report: Progress) -> dict[str, np.ndarray]:
+        """What the chosen maps answered to all draws, part by part."""
+        names, chosen, parts = ("start_index", "reaction", "scores", "reacted"), np.array(self.indices), []
+        for number, first in enumerate(range(0, self.draws, PART_DRAWS)):
+            draws = min(PART_DRAWS, self.draws - first)
 
-    def _parts(self, phase: str, targets, starts, store: Store, report: Progress) -> Iterator[Ascent]:
+            def compute(first=first, draws=draws) -> dict[str, np.ndarray]:
+                found: Survey = survey(
+                    self.key,
+                    self.model,
+                    self.layer,
+                    space=self.space,
+                    first=first,
+                    draws=draws,
+                    keep=min(self.keep, draws),
+                    tile=self.tile,
+                    progress=lambda done, total: report("survey", first + done, self.draws),
+                )
+                return {name: getattr(found, name)[chosen] for name in names}
+
+            parts.append(store(f"survey-{number:05d}", compute))
+            report("survey", first + draws, self.draws)
+        return best_of(parts, self.keep)
+
+    def _climb(
+        self, phase: str, targets: np.ndarray, starts: np.ndarray, finish: int, store: Store, report: Progress
+    ) -> Ascent:
+        """All ascents of a phase: short ones first, then the ``finish`` best of each map on from where they are."""
+        if not self.screen:
+            return concatenate(list(self._parts(phase, targets, starts, self.steps, store, report)))
+        runs = concatenate(list(self._parts(phase, targets, starts, self.screen, store, report)))
+        place = np.concatenate([
+            _best(np.flatnonzero(targets == number), _rank(runs), finish) for number in np.unique(targets)
+        ])  # fmt: skip
+        # In other spaces an image is not where a run can start.
+        z = runs.images[place] if isinstance(self.image_space, Standardised | Box) else starts[place]
+        further = self._parts(f"{phase}-on", targets[place], z, self.steps, store, report)
+        return continued(runs, place, concatenate(list(further)))
+
+    def _parts(self, phase: str, targets, starts, steps: int, store: Store, report: Progress) -> Iterator[Ascent]:
         size = PART_TILES * checked_tile(self.tile)
         for number, first in enumerate(range(0, len(targets), size)):
             some = slice(first, first + size)
@@ -265,7 +294,7 @@ class Study:
                     starts[some],
                     space=self.space,
                     method=self.method,
-                    steps=self.steps,
+                    steps=steps,
                     reports=REPORTS,
                     criterion=self.criterion,
                     stop=self.stop,
@@ -285,10 +314,21 @@ class Study:
         lifted = tried.owner[(tried.runs.scores > self.floor) & (tried.runs.status != SILENT)]
         return np.setdiff1d(self.indices, lifted)
 
-    def _band(self) -> dict[str, np.ndarray]:
-        """Images found by exact search, where there is one; empty where there is none."""
-        images = band_images(self.model, self.layer, self.image_space.domain)
-        return {"images": np.zeros(0, np.float32) if images is None else images[np.array(self.indices)]}
+    def _band(self, store: Store) -> "Road":
+        """Images found by exact search for every map, where there is one and tight bounds are asked for."""
+
+        def starts_of(_: np.ndarray, __: "_Tried") -> tuple[np.ndarray, np.ndarray]:
+            if self.bounds != "tight":
+                return np.zeros(0, int), np.zeros(0)
+
+            def compute() -> dict[str, np.ndarray]:
+                images = band_images(self.model, self.layer, self.image_space.domain)
+                return {"images": np.zeros(0, np.float32) if images is None else images[np.array(self.indices)]}
+
+            images = store("band-images", compute)["images"]
+            return (np.array(self.indices), images) if len(images) else (np.zeros(0, int), images)
+
+        return starts_of
 
     def _wake(self, maps: np.ndarray, _: "_Tried") -> tuple[np.ndarray, np.ndarray]:
         return np.repeat(maps, self.wake), self._random_starts(maps, 0, self.wake)
@@ -322,7 +362,7 @@ class Study:
         """For each map the images that came nearest to waking it, to be climbed from again."""
         if not isinstance(self.image_space, Standardised | Box):
             return np.zeros(0, int), np.zeros(0)  # the images of other spaces are not where a run can start
-        rank = np.where(np.isfinite(tried.runs.reactions), tried.runs.reactions, -np.inf)
+        rank = _rank(tried.runs)
         chosen = [_best(np.flatnonzero(tried.owner == number), rank, self.search) for number in maps]
         place = np.concatenate(chosen) if chosen else np.zeros(0, int)
         return tried.owner[place], tried.runs.images[place]
@@ -341,31 +381,40 @@ class Study:
     def _proof(self, maps: np.ndarray, proved: dict[str, np.ndarray], report: Progress) -> dict[str, np.ndarray]:
         """What is proved, once more has been tried for some maps."""
         found = harder(self.model, self.layer, self.image_space.domain, maps, progress=report)
-        number, chosen = {index: place for place, index in enumerate(self.indices)}, dict(proved)
-        for name in chosen:
-            chosen[name] = chosen[name].astype(object if name == "method" else chosen[name].dtype)
-        for index, node, score, method, dead in zip(
-            maps, found.node, found.score, found.method, found.dead, strict=True
-        ):
-            place = number[int(index)]
-            chosen["dead"][place] |= dead
-            if node < chosen["node"][place]:
-                chosen["node"][place], chosen["method"][place] = node, method
-                chosen["score"][place] = min(score, chosen["score"][place])
-        chosen["method"] = chosen["method"].astype(str)
-        return chosen
+        out = {name: np.array(value) for name, value in proved.items()}
+        place = np.searchsorted(self.indices, maps, sorter=(order := np.argsort(self.indices)))
+        place = order[place]
+        better = found.score < out["score"][place]
+        out["method"] = np.array(out["method"], object)
+        out["method"][place[better]] = found.method[better]
+        out["method"] = out["method"].astype(str)
+        out["score"][place] = np.fmin(found.score, out["score"][place])
+        out["node"][place] = np.fmin(found.node, out["node"][place])
+        out["dead"][place] |= found.dead
+        return out
+
+    def _contradicted(self, found: np.ndarray, scores: np.ndarray, silent: np.ndarray, reactions, proved) -> np.ndarray:
+        """Indices of the maps of which an image does what was proved impossible."""
+        wrong = (found & proved["dead"]) | (scores > proved["score"]) | (silent & (reactions > proved["node"]))
+        return np.array(self.indices)[wrong]
 
     def _assemble(self, answer: dict[str, np.ndarray], tried: "_Tried", proved: dict[str, np.ndarray]) -> Atlas:
         """The best ``keep`` runs of each map, from the survey's starts and the further ones."""
         keep, runs, owner = self.keep, tried.runs, tried.owner
-        rank = np.where(np.isfinite(runs.reactions), runs.reactions, -np.inf)
+        rank = _rank(runs)
         chosen = np.stack([_best(np.flatnonzero(owner == number), rank, keep) for number in self.indices])
         first = chosen[:, 0]
         floor = -np.inf if self.floor is None else self.floor
         found = np.isfinite(runs.scores[first]) & (runs.scores[first] > floor)
+        silent = runs.status[first] == SILENT
+        wrong = self._contradicted(found, runs.scores[first], silent, runs.reactions[first], proved)
+        if len(wrong):
+            raise RuntimeError(
+                f"a proof is contradicted by an image, for {self.layer} of {self.model.name}, maps "
+                f"{', '.join(map(str, wrong))}: please report this"
+            )
         by_survey = np.where(runs.start_scores[first] > floor, BY_SURVEY, BY_WAKING)
-        road = tried.road if len(tried.road) else np.full(len(owner), "")
-        found_by = np.where(tried.origin[first] < 0, road[first], by_survey)
+        found_by = np.where(tried.origin[first] < 0, tried.road[first], by_survey)
         further = np.array([np.sum((owner == number) & (tried.origin < 0)) for number in self.indices], np.int64)
         return Atlas(
             model=self.model.name,
@@ -392,33 +441,25 @@ class Study:
         )
 
 
-ROADS = {
-    "band-ascent": BY_BAND,
-    "wake": BY_RESTART,
-    "exemplar": BY_EXEMPLAR,
-    "relaxation": BY_RELAXATION,
-    "search": BY_SEARCH,
-    "polish": BY_SEARCH,
-}
-"""Phase of a study -> what it finds maps by."""
-
-
 class _Tried(NamedTuple):
     """All runs so far: whose they are, the survey's numbers of their starts (or -1), and by which road they came."""
 
     owner: np.ndarray
     origin: np.ndarray
     runs: Ascent
-    road: np.ndarray = np.zeros(0, str)
+    road: np.ndarray
 
-    def more(self, phase: str, owner: np.ndarray, parts: list[Ascent]) -> "_Tried":
-        road = self.road if len(self.road) else np.full(len(self.owner), "", "<U16")
+    def more(self, road: str, owner: np.ndarray, runs: Ascent) -> "_Tried":
         return _Tried(
             np.concatenate([self.owner, owner]),
             np.concatenate([self.origin, np.full(len(owner), -1)]),
-            concatenate([self.runs, *parts]),
-            np.concatenate([road, np.full(len(owner), ROADS[phase], "<U16")]),
+            concatenate([self.runs, runs]),
+            np.concatenate([self.road, np.full(len(owner), road, "<U16")]),
         )
+
+
+Road = Callable[[np.ndarray, _Tried], tuple[np.ndarray, np.ndarray]]
+"""From the maps that are silent, and all that was tried, to the targets and starts of further ascents."""
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=OPTIONS)
@@ -436,6 +477,11 @@ def _start_tile(space: Space, stream: Array, maps: Array, attempts: Array) -> Ar
     return jax.vmap(start)(maps, attempts)
 
 
+def _rank(runs: Ascent) -> np.ndarray:
+    """What runs are ranked by: their reactions, those that are not finite last."""
+    return np.where(np.isfinite(runs.reactions), runs.reactions, -np.inf)
+
+
 def _best(candidates: np.ndarray, rank: np.ndarray, keep: int) -> np.ndarray:
     """The ``keep`` candidates of highest rank, the best first; of equals the earlier."""
     return candidates[np.argsort(-rank[candidates], kind="stable")[:keep]]
@@ -449,8 +495,8 @@ def atlas(key: Array, model: Model, layer: str = "", *, progress: Progress | Non
         model: the network.
         layer: the layer's name; the network's `default_layer` unless given.
         progress: called with (phase, done, in all).
-        **options: the other attributes of `Study`: ``maps, space, draws, keep, method, steps, wake, search, exemplars,
-            criterion, stop, tile, bounds``.
+        **options: the other attributes of `Study`: ``maps, space, draws, keep, method, steps, screen,
+            finish, wake, search, exemplars, criterion, stop, tile, bounds``.
 
     Raises:
         ValueError: something does not fit the network, or is out of range.
