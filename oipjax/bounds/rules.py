@@ -18,6 +18,7 @@ mean(w))``. As long as every pixel enters a value once, the sums of ``w`` and ``
 """
 
 import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from oipjax.bounds.program import PIECEWISE, Constant, Equation, Piecewise, Program
+from oipjax.bounds.program import PIECEWISE, Constant, Equation, Piecewise, Program, wholes
 from oipjax.bounds.values import (
     LARGEST,
     ROUNDOFF,
@@ -77,15 +78,29 @@ def evaluate(
         ValueError: there is no rule for a primitive; the message names it.
     """
     values: dict[int, Any] = dict(zip(program.inputs, given, strict=True))
+    whole, shapes = wholes(program), program.shapes
     for equation in program.equations:
-        if decided and equation.outputs[0] in decided:
-            values[equation.outputs[0]] = decided[equation.outputs[0]]
+        first = equation.outputs[0]
+        same = whole[first] != first and isinstance(values.get(whole[first]), Interval)
+        if decided and first in decided:
+            values[first] = decided[first]
+        elif same and all(map(operator.le, shapes[first], shapes[whole[first]])):
+            values[first] = _leading(values[whole[first]], shapes[first])
         else:
             out = advance(equation, [read(values, reference) for reference in equation.inputs])
             values.update(zip(equation.outputs, out, strict=True))
         if limits and equation.outputs[0] in limits:
             values[equation.outputs[0]] = _limited(values[equation.outputs[0]], *limits[equation.outputs[0]])
     return values
+
+
+def _leading(value: Interval, shape: tuple[int, ...]) -> Interval:
+    """The leading part of what is known already; it is computed again in the network, and may round otherwise."""
+
+    def part(each: Array) -> Array:
+        return lax.slice(each, (0,) * len(shape), shape)
+
+    return Interval(part(value.low), part(value.high), part(value.error), value.linear and value.linear.map(part))
 
 
 def _limited(value: Interval, low: Array, high: Array) -> Interval:
