@@ -6,7 +6,7 @@ what is returned. The optimiser's state belongs to the run. What is recorded is 
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -44,7 +44,6 @@ class Problem:
         waking: when the target is silent, and how to wake it (if the method does); None if it cannot be silent.
         space: the image space.
         method: how to climb.
-        reports: the steps at which the score is recorded, ascending; the last one ends the ascent.
         criterion: relative change of the score per step below which a run counts as converged.
         stop: whether a converged run stops.
         images: whether images are recorded too.
@@ -55,7 +54,6 @@ class Problem:
     waking: Waking | None
     space: Space
     method: Method
-    reports: tuple[int, ...]
     criterion: float
     stop: bool
     images: bool
@@ -154,7 +152,7 @@ def ascend(
     Raises:
         ValueError: a layer, target or shape does not fit the network, or a number is out of range.
     """
-    parts = list(
+    return concatenate(
         ascend_tiles(
             key,
             model,
@@ -170,18 +168,53 @@ def ascend(
             record_images=record_images,
             tile=tile,
             progress=progress,
-        )
+        ),
+        len(np.asarray(starts)),
     )
-    return concatenate(parts)
 
 
-def concatenate(parts: list[Ascent]) -> Ascent:
-    """Ascents of several groups of runs as one."""
-    joined = {
-        name: parts[0].trace_steps if name == "trace_steps" else np.concatenate([getattr(part, name) for part in parts])
-        for name in Ascent._fields
-    }
+def concatenate(parts: Iterable[Ascent], count: int) -> Ascent:
+    """Ascents of several groups of runs, ``count`` in all, as one; each part is let go as soon as it is copied."""
+    joined: dict[str, np.ndarray] = {}
+    place = 0
+    for part in parts:
+        for name, array in part._asdict().items():
+            if name == "trace_steps":
+                joined[name] = array
+                continue
+            whole = joined.setdefault(name, np.empty((count, *array.shape[1:]), array.dtype))
+            whole[place : place + len(array)] = array
+        place += len(part.scores)
+    if place != count:
+        raise ValueError(f"expected {count} runs, got {place}")
     return Ascent(**joined)
+
+
+def continued(first: Ascent, place: np.ndarray, further: Ascent) -> Ascent:
+    """Runs of which those at ``place [m]`` were climbed on from their best images; the records are joined.
+
+    Of the others the last recorded values repeat.
+    """
+    steps = first.trace_steps[-1] + 1 + further.trace_steps
+    better = further.reactions > first.reactions[place]
+    facts = {name: np.array(getattr(first, name)) for name in ("images", "scores", "reactions", "status", "converged")}
+    for name in ("images", "scores", "reactions"):
+        facts[name][place[better]] = getattr(further, name)[better]
+    # A run that rose above its floor before keeps that, whatever became of it.
+    facts["status"][place] = np.where(first.status[place] == NOT_FINITE, NOT_FINITE, further.status)
+    later = np.where(further.converged >= 0, first.trace_steps[-1] + 1 + further.converged, -1)
+    facts["converged"][place] = np.where(first.converged[place] >= 0, first.converged[place], later)
+    evaluations = np.array(first.evaluations)
+    evaluations[place] += further.evaluations
+    longer = {}
+    for name in ("trace", "changes", "trace_images"):
+        there, new = getattr(first, name), getattr(further, name)
+        rest = np.repeat(there[:, -1:], len(further.trace_steps), axis=1) if there.shape[1] else there
+        rest[place] = new
+        longer[name] = np.concatenate([there, rest], axis=1)
+    return first._replace(
+        **facts, **longer, evaluations=evaluations, trace_steps=np.concatenate([first.trace_steps, steps])
+    )
 
 
 def ascend_tiles(
@@ -232,13 +265,15 @@ def ascend_tiles(
         Waking.of(objective, model),
         space,
         method,
-        recorded,
         criterion,
         stop,
         record_images,
     )
     like = jax.tree.map(lambda array: jax.ShapeDtypeStruct((tile, *array.shape[1:]), array.dtype), targets)
-    climb = Program(_run_tile, (problem,), (model.params,), (jax.ShapeDtypeStruct((tile, *shape), np.float32), like))
+    # How long, and when to record, is data: ascents of any length share a program.
+    plan = np.array(recorded + recorded[-1:] * (min(reports, 62) + 2 - len(recorded)), np.int32)
+    z_like = jax.ShapeDtypeStruct((tile, *shape), np.float32)
+    climb = Program(_run_tile, (problem,), (model.params,), (plan, z_like, like))
     start = start_program(key, space, tile) if numbered else None
     starts = starts.astype(np.uint32 if numbered else np.float32)
 
@@ -246,8 +281,9 @@ def ascend_tiles(
         some = slice(first, first + tile)
         z = padded(starts[some], tile)
         z = z if start is None else start(number, z)
-        out = climb(number, z, jax.tree.map(lambda array: padded(array[some], tile), targets))
-        return tuple(np.asarray(leaf)[: len(starts[some])] for leaf in out)
+        out = climb(number, plan, z, jax.tree.map(lambda array: padded(array[some], tile), targets))
+        *facts, trace, changes, images = (np.asarray(leaf)[: len(starts[some])] for leaf in out)
+        return (*facts, *(leaf[:, : len(recorded)] for leaf in (trace, changes, images)))
 
     firsts = range(0, len(starts), tile)
     for first, out in zip(firsts, in_flight(work, firsts), strict=True):
@@ -294,22 +330,24 @@ def begin(problem: Problem, z: Array) -> State:
 
 def init(problem: Problem, params, z: Array, target) -> State:
     """The state of one run at its start ``z``, which is projected first."""
-    return step(problem, params, target, begin(problem, z))
+    return step(problem, params, target, 1, begin(problem, z))
 
 
-def step(problem: Problem, params, target, state: State) -> State:
+def step(problem: Problem, params, target, updates, state: State) -> State:
     """One update: along the gradient the state holds, projected, and everything evaluated at the new image.
 
-    A run that has only begun stays where it is: there is one evaluation in the program, which takes long to compile.
+    How long the step is depends on what share of ``updates`` is done. A run that has only begun stays where it is:
+    there is one evaluation in the program, which takes long to compile.
     """
     method, space, number = problem.method, problem.space, state.step + 1
     first = state.step < 0
     direction = method.direction()
     gradient = space.tangent(state.here.z, state.here.gradient) if method.tangent else state.here.gradient
-    updates: Any
-    updates, optimizer = direction.update(gradient, state.optimizer, state.here.z)
-    size = method.step_size(problem.reports[-1])(jnp.maximum(state.step, 0).astype(jnp.float32)) * state.shrink
-    moved = state.here.z + space.scale * size * updates
+    along: Any
+    along, optimizer = direction.update(gradient, state.optimizer, state.here.z)
+    share = jnp.maximum(state.step, 0) / jnp.maximum(updates, 1)
+    size = method.step_size()(share.astype(jnp.float32)) * state.shrink
+    moved = state.here.z + space.scale * size * along
     z = space.project(jnp.where(first, state.here.z, moved))
     optimizer = _choose(first, state.optimizer, optimizer)
     score, reaction, gradient = _evaluate(problem, params, z, target)
@@ -357,7 +395,7 @@ def _finite(score, gradient):
     return jnp.isfinite(score) & jnp.all(jnp.isfinite(gradient))
 
 
-def run(problem: Problem, params, z: Array, target):
+def run(problem: Problem, params, reports: Array, z: Array, target):
     """One whole ascent; the loop between two reports is compiled once and runs as long as it must."""
 
     def advance(state: State, report):
@@ -369,11 +407,10 @@ def run(problem: Problem, params, z: Array, target):
                 else state.step < report
             )
 
-        state = jax.lax.while_loop(go_on, functools.partial(step, problem, params, target), state)
+        state = jax.lax.while_loop(go_on, functools.partial(step, problem, params, target, reports[-1]), state)
         image = problem.space.render(state.here.z) if problem.images else jnp.zeros(0, jnp.float32)
         return state, (state.here.score, state.change, image)
 
-    reports = jnp.asarray(problem.reports, jnp.int32)
     state, (trace, changes, images) = jax.lax.scan(advance, begin(problem, z), reports)
     floor = -jnp.inf if problem.waking is None else problem.waking.floor
     status = jnp.where(state.converged >= 0, CONVERGED, COMPLETED)
@@ -387,5 +424,5 @@ def run(problem: Problem, params, z: Array, target):
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=OPTIONS)
-def _run_tile(problem: Problem, params, z, targets):
-    return jax.vmap(functools.partial(run, problem, params))(z, targets)
+def _run_tile(problem: Problem, params, reports, z, targets):
+    return jax.vmap(functools.partial(run, problem, params, reports))(z, targets)

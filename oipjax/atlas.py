@@ -55,7 +55,8 @@ class Atlas:
         maps: int32 ``[k]``, indices of the maps.
         status: uint8 ``[k]``, see `MAP_STATUS`.
         run_status: uint8 ``[k, r]``, see `ascent.STATUS`.
-        images: float32 ``[k, r, h, w, c]``, network inputs; ``apply(params, images)`` gives ``scores`` again.
+        images: float32 ``[k, r, h, w, c]``, network inputs; ``apply(params, images)`` gives ``scores`` again. With
+            ``keep_images`` only of the first so many patterns.
         scores: float32 ``[k, r]``, means over h, w.
         reactions: float32 ``[k, r]``, the score or, where the map is silent, its largest pre-activation node.
         start_index: int64 ``[k, r]``, the survey's number of the start; -1 where it was not one of the survey's.
@@ -122,8 +123,11 @@ class Study:
         method: how to climb.
         steps: scores per ascent.
         screen: scores of a first, short ascent from every start; of each map only the ``finish`` best are climbed on
-            from there, with ``steps`` more. 0: every start is climbed with ``steps`` at once.
+            from there, with ``steps`` more. 0: every start is climbed with ``steps`` at once. By default a quarter of
+            ``steps``; 0 for a method that cannot be stopped and begun again, like `Classic`.
         finish: see ``screen``.
+        keep_images: of each map so many images are kept, of its best patterns; all unless given. Scores and traces
+            are kept of all.
         wake: further starts for each map that is still silent after the survey's best have been climbed.
         search: for a map neither found nor proved dead by then: as many starts from ``exemplars``, those that it
             reacts to most, then the maximisers of a relaxation of the map (in a box), then four times as many random
@@ -144,8 +148,9 @@ class Study:
     keep: int = 4
     method: Method = Momentum()
     steps: int = 100
-    screen: int = 25
+    screen: int | None = None
     finish: int = 1
+    keep_images: int | None = None
     wake: int = 4
     search: int = 16
     exemplars: np.ndarray | None = None
@@ -161,6 +166,8 @@ class Study:
         maps = tuple(Map(facts.name).check(self.model, asked if asked.size else asked.astype(int)).tolist())
         if not maps or len(set(maps)) != len(maps):
             raise ValueError(f"maps must be one or more different indices, got {maps}")
+        if self.screen is None:
+            object.__setattr__(self, "screen", self.steps // 4 if self.method.restarts else 0)
         for name in ("wake", "search", "screen"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -170,8 +177,9 @@ class Study:
         if self.bounds not in LEVELS:
             raise ValueError(f"unknown level of bounds {self.bounds!r}; there are {', '.join(LEVELS)}")
         check_plan(self.steps, REPORTS, self.criterion)
-        if self.finish < 1:
-            raise ValueError(f"finish must be at least 1, got {self.finish}")
+        for name in ("finish", "keep_images"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         check_numbers(self.draws, self.keep)
         for name, value in (
             ("layer", facts.name),
@@ -209,8 +217,8 @@ class Study:
         answer = self._survey(store, report)
         index = answer["start_index"]
         owner = np.repeat(self.indices, self.keep)
-        runs = self._climb("ascent", owner, index.ravel(), self.finish, store, report)
-        tried = _Tried(owner, index.ravel(), runs, np.full(len(owner), "", "<U16"))
+        runs, images = self._climb("ascent", owner, index.ravel(), self.finish, store, report)
+        tried = _Tried(owner, index.ravel(), runs, images, np.full(len(owner), "", "<U16"))
         roads = [
             ("band", BY_BAND, self._band(store), 1),
             ("wake", BY_RESTART, self._wake, self.wake),
@@ -223,7 +231,7 @@ class Study:
             silent = np.setdiff1d(self._silent(tried), np.array(self.indices)[proved["dead"]])
             targets, starts = starts_of(silent, tried)
             if len(targets):
-                tried = tried.more(road, targets, self._climb(phase, targets, starts, finish, store, report))
+                tried = tried.more(road, targets, *self._climb(phase, targets, starts, finish, store, report))
         unsettled = np.setdiff1d(self._silent(tried), np.array(self.indices)[proved["dead"]])
         if len(unsettled) and self.bounds != "none":
             proved = store("proof", lambda: self._proof(unsettled, proved, report))
@@ -267,18 +275,28 @@ class Study:
 
     def _climb(
         self, phase: str, targets: np.ndarray, starts: np.ndarray, finish: int, store: Store, report: Progress
-    ) -> Ascent:
+    ) -> tuple[Ascent, "_Images"]:
         """All ascents of a phase: short ones first, then the ``finish`` best of each map on from where they are."""
         if not self.screen:
-            return concatenate(list(self._parts(phase, targets, starts, self.steps, store, report)))
-        runs = concatenate(list(self._parts(phase, targets, starts, self.screen, store, report)))
-        place = np.concatenate([
-            _best(np.flatnonzero(targets == number), _rank(runs), finish) for number in np.unique(targets)
-        ])  # fmt: skip
+            return _collect(self._parts(phase, targets, starts, self.steps, store, report), targets, self._images(1))
+        short = self._parts(phase, targets, starts, self.screen, store, report)
+        runs, images = _collect(short, targets, self._images(finish))
+        rank = _rank(runs)
+        best = [_best(np.flatnonzero(targets == number), rank, finish) for number in np.unique(targets)]
+        place = np.concatenate(best)
         # In other spaces an image is not where a run can start.
-        z = runs.images[place] if isinstance(self.image_space, Standardised | Box) else starts[place]
-        further = self._parts(f"{phase}-on", targets[place], z, self.steps, store, report)
-        return continued(runs, place, concatenate(list(further)))
+        restart = isinstance(self.image_space, Standardised | Box)
+        z = np.stack([images[number] for number in place]) if restart else starts[place]
+        long = self._parts(f"{phase}-on", targets[place], z, self.steps, store, report)
+        further, better = _collect(long, targets[place], self._images(1))
+        for number, there in enumerate(place):
+            if number in better and further.reactions[number] > runs.reactions[there]:
+                images[there] = better[number]
+        return continued(runs, place, further), images
+
+    def _images(self, finish: int) -> int | None:
+        """Of how many runs of a map the images are needed; None: of all."""
+        return None if self.keep_images is None else max(self.keep_images, self.search, finish)
 
     def _parts(self, phase: str, targets, starts, steps: int, store: Store, report: Progress) -> Iterator[Ascent]:
         size = PART_TILES * checked_tile(self.tile)
@@ -360,12 +378,12 @@ class Study:
 
     def _best(self, maps: np.ndarray, tried: "_Tried") -> tuple[np.ndarray, np.ndarray]:
         """For each map the images that came nearest to waking it, to be climbed from again."""
-        if not isinstance(self.image_space, Standardised | Box):
+        if not len(maps) or not isinstance(self.image_space, Standardised | Box):
             return np.zeros(0, int), np.zeros(0)  # the images of other spaces are not where a run can start
         rank = _rank(tried.runs)
         chosen = [_best(np.flatnonzero(tried.owner == number), rank, self.search) for number in maps]
         place = np.concatenate(chosen) if chosen else np.zeros(0, int)
-        return tried.owner[place], tried.runs.images[place]
+        return tried.owner[place], np.stack([tried.images[number] for number in place])
 
     def _random_starts(self, maps: np.ndarray, first: int, count: int) -> np.ndarray:
         """``z [maps * count, ...]``: attempt ``a`` for map ``m`` depends on nothing but the key, ``m`` and ``a``."""
@@ -422,7 +440,7 @@ class Study:
             maps=np.array(self.indices, np.int32),
             status=np.where(found, FOUND, np.where(proved["dead"], DEAD, UNRESOLVED)).astype(np.uint8),
             run_status=runs.status[chosen],
-            images=runs.images[chosen],
+            images=np.stack([[tried.images[number] for number in best] for best in chosen[:, : self.keep_images]]),
             scores=runs.scores[chosen],
             reactions=runs.reactions[chosen],
             start_index=tried.origin[chosen].astype(np.int64),
@@ -447,17 +465,22 @@ class _Tried(NamedTuple):
     owner: np.ndarray
     origin: np.ndarray
     runs: Ascent
+    images: "_Images"
     road: np.ndarray
 
-    def more(self, road: str, owner: np.ndarray, runs: Ascent) -> "_Tried":
+    def more(self, road: str, owner: np.ndarray, runs: Ascent, images: "_Images") -> "_Tried":
+        count = len(self.owner)
         return _Tried(
             np.concatenate([self.owner, owner]),
             np.concatenate([self.origin, np.full(len(owner), -1)]),
-            concatenate([self.runs, runs]),
+            concatenate([self.runs, runs], count + len(owner)),
+            self.images | {count + number: image for number, image in images.items()},
             np.concatenate([self.road, np.full(len(owner), road, "<U16")]),
         )
 
 
+_Images = dict[int, np.ndarray]
+"""Number of a run -> its best image. Not all need be kept: there may be a hundred thousand runs."""
 Road = Callable[[np.ndarray, _Tried], tuple[np.ndarray, np.ndarray]]
 """From the maps that are silent, and all that was tried, to the targets and starts of further ascents."""
 
@@ -477,13 +500,30 @@ def _start_tile(space: Space, stream: Array, maps: Array, attempts: Array) -> Ar
     return jax.vmap(start)(maps, attempts)
 
 
+def _collect(parts: Iterator[Ascent], targets: np.ndarray, keep: int | None) -> tuple[Ascent, _Images]:
+    """All runs of a phase without their images, and the images of the ``keep`` best of each map in each part."""
+    images, place = {}, 0
+
+    def bare() -> Iterator[Ascent]:
+        nonlocal place
+        for part in parts:
+            owner, rank = targets[place : place + len(part.scores)], _rank(part)
+            for number in np.unique(owner):
+                for best in _best(np.flatnonzero(owner == number), rank, keep):
+                    images[place + int(best)] = part.images[best].copy()
+            place += len(part.scores)
+            yield part._replace(images=part.images[:, :0])
+
+    return concatenate(bare(), len(targets)), images
+
+
 def _rank(runs: Ascent) -> np.ndarray:
     """What runs are ranked by: their reactions, those that are not finite last."""
     return np.where(np.isfinite(runs.reactions), runs.reactions, -np.inf)
 
 
-def _best(candidates: np.ndarray, rank: np.ndarray, keep: int) -> np.ndarray:
-    """The ``keep`` candidates of highest rank, the best first; of equals the earlier."""
+def _best(candidates: np.ndarray, rank: np.ndarray, keep: int | None) -> np.ndarray:
+    """The ``keep`` candidates of highest rank (all: None), the best first; of equals the earlier."""
     return candidates[np.argsort(-rank[candidates], kind="stable")[:keep]]
 
 
@@ -496,7 +536,7 @@ def atlas(key: Array, model: Model, layer: str = "", *, progress: Progress | Non
         layer: the layer's name; the network's `default_layer` unless given.
         progress: called with (phase, done, in all).
         **options: the other attributes of `Study`: ``maps, space, draws, keep, method, steps, screen,
-            finish, wake, search, exemplars, criterion, stop, tile, bounds``.
+            finish, keep_images, wake, search, exemplars, criterion, stop, tile, bounds``.
 
     Raises:
         ValueError: something does not fit the network, or is out of range.

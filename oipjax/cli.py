@@ -38,6 +38,9 @@ def atlas(
     draws: int = 4096,
     keep: int = 4,
     steps: int = 100,
+    screen: int | None = None,
+    finish: int = 1,
+    keep_images: int | None = None,
     method: Literal["momentum", "classic"] = "momentum",
     space: Literal["standardised", "box"] = "standardised",
     recipe: tuple[str, ...] = (),
@@ -68,7 +71,11 @@ def atlas(
         maps: which maps: all, or indices and ranges such as 0,5,120-127.
         draws: random starts that the survey feeds through the network.
         keep: best starts, and so ascents and patterns, per map.
-        steps: steps of each ascent.
+        steps: steps of each ascent that is climbed to its end.
+        screen: steps of a short ascent from every start before that, by default a quarter of --steps; 0: all starts
+            are climbed to their end at once.
+        finish: how many of each map's short ascents are climbed on, the best first.
+        keep_images: keep the images of so many of each map's patterns; scores and traces are kept of all.
         method: momentum (default), or classic: the reference rule, best with --steps 600.
         space: standardised images (mean 0, std 1), or the box of valid pixels.
         recipe: mixtures of random fields to start from, as size:weight,... and ~blur, e.g. 3:0.2,7:0.2~1.
@@ -420,7 +427,7 @@ def _join(coordinator: str, processes: int | None, process: int | None) -> tuple
         if processes is not None or process is not None:
             raise ValueError("--processes and --process need --coordinator host:port, where process 0 can be reached")
         return 0, 1
-    given = {"num_processes": processes, "process_id": process}
+    given: dict[str, Any] = {"num_processes": processes, "process_id": process}
     if coordinator != "auto":
         if processes is None or process is None or not 0 <= process < processes:
             raise ValueError("--coordinator needs --processes N and --process, a number from 0 to N - 1")

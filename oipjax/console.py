@@ -21,7 +21,7 @@ class _Rate(ProgressColumn):
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar per phase on stderr, with count, rate and time left."""
     columns = (
-        TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
+        TextColumn("{task.description:>11}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
     )  # fmt: skip
     bars, tasks = Progress(*columns, console=stderr), {}
 

@@ -26,17 +26,19 @@ class Method(Protocol):
     Attributes:
         tangent: give `direction` only that part of the gradient that the space's projection lets through.
         wakes: climb the pre-activation while a map is silent.
+        restarts: a second ascent from where the first one ended gets further, so a short one may choose among starts.
     """
 
     tangent: ClassVar[bool]
     wakes: ClassVar[bool]
+    restarts: ClassVar[bool]
 
     def direction(self) -> optax.GradientTransformation:
         """From the gradient, which points uphill, to the direction of the step; one state for each run."""
         ...
 
-    def step_size(self, updates: int) -> optax.Schedule:
-        """From the number of the update to the length of the step, in units of the space's scale."""
+    def step_size(self) -> optax.Schedule:
+        """From the share of the updates that are done to the length of the step, in units of the space's scale."""
         ...
 
     def backtracking(self) -> tuple[float, float] | None:
@@ -59,12 +61,13 @@ class Classic:
     step: float = 0.01
     tangent: ClassVar[bool] = False
     wakes: ClassVar[bool] = False
+    restarts: ClassVar[bool] = False
 
     def direction(self) -> optax.GradientTransformation:
         """See `Method`."""
         return normalise_rms(1e-7)
 
-    def step_size(self, updates: int) -> optax.Schedule:
+    def step_size(self) -> optax.Schedule:
         """See `Method`."""
         return optax.constant_schedule(self.step)
 
@@ -91,15 +94,17 @@ class Momentum:
     shrink: float = 0.7
     tangent: ClassVar[bool] = True
     wakes: ClassVar[bool] = True
+    restarts: ClassVar[bool] = True
 
     def direction(self) -> optax.GradientTransformation:
         """See `Method`."""
         return optax.chain(normalise_rms(), optax.trace(self.momentum))
 
-    def step_size(self, updates: int) -> optax.Schedule:
+    def step_size(self) -> optax.Schedule:
         """See `Method`."""
-        warm = round(self.warmup * updates)
-        return optax.warmup_cosine_decay_schedule(0.05 * self.step, self.step, warm, max(updates, warm + 1))
+        if not self.warmup:
+            return optax.cosine_decay_schedule(self.step, 1)
+        return optax.warmup_cosine_decay_schedule(0.05 * self.step, self.step, self.warmup, 1)  # pyright: ignore
 
     def backtracking(self) -> tuple[float, float] | None:
         """See `Method`."""

@@ -49,7 +49,21 @@ class Record(NamedTuple):
 
 def describe(study: Study) -> dict[str, Any]:
     """All that decides what a study finds, as plain JSON."""
-    own = ("layer", "maps", "draws", "keep", "steps", "wake", "search", "criterion", "stop", "tile", "bounds")
+    own = (
+        "layer",
+        "maps",
+        "draws",
+        "keep",
+        "steps",
+        "screen",
+        "finish",
+        "wake",
+        "search",
+        "criterion",
+        "stop",
+        "tile",
+        "bounds",
+    )
     options = {name: getattr(study, name) for name in own}
     options["exemplars_sha256"] = None if study.exemplars is None else fingerprint({"images": study.exemplars})
     return describe_run("atlas", study.model, study.key, study.space, study.method, **options)

@@ -60,6 +60,7 @@ def survey(
     space: Space | None = None,
     draws: int = 4096,
     keep: int = 4,
+    first: int = 0,
     tile: int | None = None,
     progress: Progress | None = None,
 ) -> Survey:
@@ -72,18 +73,19 @@ def survey(
         space: where starts are drawn; `images.Standardised` with default recipes unless given.
         draws: number of starts, at most ``2**32 - 1``.
         keep: how many starts to keep per map, ``r``.
+        first: number of the first start; a long survey can be made in pieces, see `best_of`.
         tile: batch size of every compiled program; see `default_tile`.
         progress: called after each tile with (draws done, draws).
 
     Raises:
         ValueError: unknown layer, or ``draws`` or ``keep`` out of range.
     """
-    check_numbers(draws, keep)
+    check_numbers(draws, keep, first)
     facts = model.layer(layer)
     waking = Waking.of(Map(layer), model)
     space = checked_space(model, space)
     tile = checked_tile(tile)
-    firsts = range(0, draws, tile)
+    firsts, last = range(first, first + draws, tile), first + draws
     start = start_program(key, space, tile)
     z = jax.eval_shape(space.init, jax.random.key(0))
     like = jax.ShapeDtypeStruct((tile, *z.shape), z.dtype)
@@ -94,13 +96,13 @@ def survey(
 
     def work(number: int, first: int) -> np.ndarray:
         chosen = (np.arange(first, first + tile, dtype=np.uint64) % 2**32).astype(np.uint32)
-        return np.asarray(answer(number, start(number, chosen)))[: draws - first]
+        return np.asarray(answer(number, start(number, chosen)))[: last - first]
 
-    for first, answers in zip(firsts, in_flight(work, firsts), strict=True):
+    for number, answers in zip(firsts, in_flight(work, firsts), strict=True):
         reacted += np.sum(answers > floor, axis=0)
-        _keep_best(reaction, index, answers.T, first)
+        _keep_best(reaction, index, answers.T, number)
         if progress is not None:
-            progress(min(first + tile, draws), draws)
+            progress(min(number + tile, last) - first, draws)
     scores = reaction if waking is None else np.maximum(reaction, floor)
     return Survey(layer, draws, index, reaction, scores, reacted)
 
@@ -116,10 +118,20 @@ def _keep_best(reaction: np.ndarray, index: np.ndarray, answers: np.ndarray, fir
         index[better] = np.take_along_axis(np.concatenate([index[better], numbers], axis=1), where, axis=1)
 
 
-def check_numbers(draws: int, keep: int) -> None:
+def best_of(parts: list[dict[str, np.ndarray]], keep: int) -> dict[str, np.ndarray]:
+    """One answer out of several, in the order of their starts: ``start_index, reaction, scores, reacted``."""
+    out = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0] if name != "reacted"}
+    best = np.argsort(-out["reaction"], axis=1, kind="stable")[:, :keep]
+    joined = {name: np.take_along_axis(array, best, axis=1) for name, array in out.items()}
+    return joined | {"reacted": np.sum([part["reacted"] for part in parts], axis=0)}
+
+
+def check_numbers(draws: int, keep: int, first: int = 0) -> None:
     """Raise a ValueError unless a survey can make so many draws and keep so many of them."""
     if not 1 <= draws <= MAX_DRAWS:
         raise ValueError(f"draws must be between 1 and {MAX_DRAWS}, got {draws}")
+    if not 0 <= first <= MAX_DRAWS - draws:
+        raise ValueError(f"starts are numbered from 0 to {MAX_DRAWS}; {draws} from {first} on are too many")
     if not 1 <= keep <= draws:
         raise ValueError(f"keep must be between 1 and draws ({draws}), got {keep}")
 

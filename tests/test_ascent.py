@@ -276,8 +276,8 @@ def test_backtracking_returns_to_the_best_image(linear):
 
     @dataclass(frozen=True)
     class Wild(Momentum):
-        def step_size(self, updates):
-            return lambda count: 8.0 + 0 * count
+        def step_size(self):
+            return lambda share: 8.0 + 0 * share
 
     space = Box((6, 5, 2), (-1.0, -1.0), (1.0, 1.0))
     peak = replace(linear, apply=Peak(), params={}, layers=("maps",))
@@ -287,6 +287,28 @@ def test_backtracking_returns_to_the_best_image(linear):
     kept = ascend(KEY, peak, Map("maps"), maps, starts, method=Wild(tolerance=0.1), **options)
     assert (lost.trace[:, -1] < 0.8 * lost.scores).all()
     assert (kept.trace[:, -1] >= 0.9 * kept.scores).all() and (kept.scores > lost.scores).all()
+
+
+def test_how_long_a_step_is_follows_from_its_share_of_the_ascent(linear):
+    """Written out: momentum on the normalised gradient of a linear function, in a box that is never reached."""
+    space = Box((6, 5, 2), (-1e3, -1e3), (1e3, 1e3), contrast=1e-4)
+    method = Momentum(step=1e-3, momentum=0.5, warmup=0.25)
+
+    def score(x):
+        return linear.apply(linear.params, x[None])["maps"][0, :, :, 0].mean()
+
+    gradient = np.asarray(jax.grad(score)(jnp.zeros((6, 5, 2))))
+    direction = gradient / np.sqrt(np.mean(gradient**2))
+    for steps in (9, 17):
+        length, along = 0.0, 0.0
+        for number in range(steps - 1):
+            share = number / (steps - 1)
+            cosine = 0.5 * (1 + np.cos(np.pi * (share - 0.25) / 0.75))
+            along = 0.5 * along + 1
+            length += 2e3 * 1e-3 * along * (0.05 + 0.95 * share / 0.25 if share < 0.25 else cosine)
+        out = ascend(KEY, linear, Map("maps"), np.array([0]), np.array([1]), space=space, method=method, steps=steps)
+        climbed = float(out.scores[0] - out.start_scores[0])
+        assert climbed == pytest.approx(length * np.sum(gradient * direction), rel=1e-4)
 
 
 @dataclass(frozen=True)

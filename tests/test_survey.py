@@ -1,5 +1,7 @@
 """The survey against the same thing written the dumb way."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,8 +80,8 @@ def test_memory_does_not_grow_with_the_draws(tiny):
         survey(KEY, tiny, "conv2", draws=draws, keep=2, tile=16, progress=look)
         return max(sizes)
 
-    peak(32)
-    assert peak(1600) <= peak(160)
+    a_tile = 16 * 4 * (8 * 8 + 6) + 1000
+    assert peak(3200) <= 2 * (len(os.sched_getaffinity(0)) + 2) * a_tile
 
 
 @pytest.mark.parametrize(
