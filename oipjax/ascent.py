@@ -17,7 +17,7 @@ import optax
 from jax import Array
 
 from oipjax import keys
-from oipjax.images import Space, checked_space
+from oipjax.images import Space, checked_space, space_shapes
 from oipjax.methods import Method, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Objective, Waking
@@ -169,7 +169,7 @@ def ascend(
             tile=tile,
             progress=progress,
         ),
-        len(np.asarray(starts)),
+        np.shape(starts)[0] if np.ndim(starts) else 0,
     )
 
 
@@ -244,7 +244,7 @@ def ascend_tiles(
     starts = np.asarray(starts)
     if not starts.size:
         raise ValueError("no starts given")
-    shape = jax.eval_shape(space.init, jax.random.key(0)).shape
+    shape = space_shapes(space)[0]
     wanted = ", ".join(map(str, shape))
     numbered = np.issubdtype(starts.dtype, np.integer) and starts.ndim == 1
     if not numbered and (starts.shape[1:] != shape or not np.issubdtype(starts.dtype, np.floating)):
@@ -274,13 +274,13 @@ def ascend_tiles(
     plan = np.array(recorded + recorded[-1:] * (min(reports, 62) + 2 - len(recorded)), np.int32)
     z_like = jax.ShapeDtypeStruct((tile, *shape), np.float32)
     climb = Program(_run_tile, (problem,), (model.params,), (plan, z_like, like))
-    start = start_program(key, space, tile) if numbered else None
+    start, stream = start_program(space, tile) if numbered else None, keys.stream(key, keys.SURVEY)
     starts = starts.astype(np.uint32 if numbered else np.float32)
 
     def work(number: int, first: int) -> tuple[np.ndarray, ...]:
         some = slice(first, first + tile)
         z = padded(starts[some], tile)
-        z = z if start is None else start(number, z)
+        z = z if start is None else start(number, stream, z)
         out = climb(number, plan, z, jax.tree.map(lambda array: padded(array[some], tile), targets))
         *facts, trace, changes, images = (np.asarray(leaf)[: len(starts[some])] for leaf in out)
         return (*facts, *(leaf[:, : len(recorded)] for leaf in (trace, changes, images)))

@@ -21,7 +21,7 @@ from oipjax.images import Box, Space, Standardised, checked_space
 from oipjax.methods import Method, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Map, Waking
-from oipjax.survey import Survey, best_of, check_numbers, survey
+from oipjax.survey import Survey, best_of, check_numbers, start_program, survey
 from oipjax.tiles import OPTIONS, checked_tile, padded, tiles
 
 UNRESOLVED, FOUND, DEAD = 0, 1, 2
@@ -166,6 +166,7 @@ class Study:
         maps = tuple(Map(facts.name).check(self.model, asked if asked.size else asked.astype(int)).tolist())
         if not maps or len(set(maps)) != len(maps):
             raise ValueError(f"maps must be one or more different indices, got {maps}")
+        check_plan(self.steps, REPORTS, self.criterion)
         if self.screen is None:
             object.__setattr__(self, "screen", self.steps // 4 if self.method.restarts else 0)
         for name in ("wake", "search", "screen"):
@@ -176,7 +177,6 @@ class Study:
             raise ValueError(f"exemplars are images [n, {', '.join(map(str, expected))}], got {list(given)}")
         if self.bounds not in LEVELS:
             raise ValueError(f"unknown level of bounds {self.bounds!r}; there are {', '.join(LEVELS)}")
-        check_plan(self.steps, REPORTS, self.criterion)
         for name in ("finish", "keep_images"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -219,22 +219,21 @@ class Study:
         owner = np.repeat(self.indices, self.keep)
         runs, images = self._climb("ascent", owner, index.ravel(), self.finish, store, report)
         tried = _Tried(owner, index.ravel(), runs, images, np.full(len(owner), "", "<U16"))
-        roads = [
-            ("band", BY_BAND, self._band(store), 1),
-            ("wake", BY_RESTART, self._wake, self.wake),
+        near = (("band", BY_BAND, self._band(store), 1), ("wake", BY_RESTART, self._wake, self.wake))
+        far = (
             ("exemplar", BY_EXEMPLAR, self._exemplars, self.search),
             ("relaxation", BY_RELAXATION, self._relaxed, self.search),
             ("search", BY_SEARCH, self._many, self.search),
             *((f"polish{turn}", BY_SEARCH, self._best, self.search) for turn in (1, 2, 3)),
-        ]
-        for phase, road, starts_of, finish in roads:
-            silent = np.setdiff1d(self._silent(tried), np.array(self.indices)[proved["dead"]])
-            targets, starts = starts_of(silent, tried)
-            if len(targets):
-                tried = tried.more(road, targets, *self._climb(phase, targets, starts, finish, store, report))
-        unsettled = np.setdiff1d(self._silent(tried), np.array(self.indices)[proved["dead"]])
-        if len(unsettled) and self.bounds != "none":
-            proved = store("proof", lambda: self._proof(unsettled, proved, report))
+        )
+        for roads in (near, far):
+            for phase, road, starts_of, finish in roads:
+                targets, starts = starts_of(self._open(tried, proved), tried)
+                if len(targets):
+                    tried = tried.more(road, targets, *self._climb(phase, targets, starts, finish, store, report))
+            if roads is near and self.bounds != "none" and len(maps := self._open(tried, proved)):
+                # A harder proof costs less than the long search that it may save.
+                proved = store("proof", functools.partial(self._proof, maps, proved, report))
         return self._assemble(answer, tried, proved)
 
     def _bounds(self, report: Progress) -> dict[str, np.ndarray]:
@@ -325,12 +324,12 @@ class Study:
             report(phase, min(first + size, len(targets)), len(targets))
             yield part
 
-    def _silent(self, tried: "_Tried") -> np.ndarray:
-        """Indices of the maps that none of their runs has lifted above the floor."""
+    def _open(self, tried: "_Tried", proved: dict[str, np.ndarray]) -> np.ndarray:
+        """Indices of the maps that are neither proved dead nor lifted above the floor by one of their runs."""
         if self.floor is None:
             return np.zeros(0, int)
         lifted = tried.owner[(tried.runs.scores > self.floor) & (tried.runs.status != SILENT)]
-        return np.setdiff1d(self.indices, lifted)
+        return np.setdiff1d(np.array(self.indices)[~proved["dead"]], lifted)
 
     def _band(self, store: Store) -> "Road":
         """Images found by exact search for every map, where there is one and tight bounds are asked for."""
@@ -378,7 +377,7 @@ class Study:
 
     def _best(self, maps: np.ndarray, tried: "_Tried") -> tuple[np.ndarray, np.ndarray]:
         """For each map the images that came nearest to waking it, to be climbed from again."""
-        if not len(maps) or not isinstance(self.image_space, Standardised | Box):
+        if not len(maps) or not self.search or not isinstance(self.image_space, Standardised | Box):
             return np.zeros(0, int), np.zeros(0)  # the images of other spaces are not where a run can start
         rank = _rank(tried.runs)
         chosen = [_best(np.flatnonzero(tried.owner == number), rank, self.search) for number in maps]
@@ -388,11 +387,12 @@ class Study:
     def _random_starts(self, maps: np.ndarray, first: int, count: int) -> np.ndarray:
         """``z [maps * count, ...]``: attempt ``a`` for map ``m`` depends on nothing but the key, ``m`` and ``a``."""
         stream, tile = keys.stream(self.key, keys.WAKE), checked_tile(self.tile)
-        numbers = np.repeat(maps, count).astype(np.uint32)
-        attempts = np.tile(np.arange(first, first + count, dtype=np.uint32), len(maps))
+        start = start_program(self.image_space, tile)
+        attempts = np.arange(first, first + count, dtype=np.uint32)
         parts = [
-            np.asarray(_start_tile(self.image_space, stream, padded(some, tile), padded(tries, tile)))[: len(some)]
-            for some, tries in zip(tiles(numbers, tile), tiles(attempts, tile), strict=True)
+            np.asarray(start(0, jax.random.fold_in(stream, number), padded(some, tile)))[: len(some)]
+            for number in maps.tolist()
+            for some in tiles(attempts, tile)
         ]
         return np.concatenate(parts) if parts else np.zeros(0)
 
@@ -424,7 +424,7 @@ class Study:
         first = chosen[:, 0]
         floor = -np.inf if self.floor is None else self.floor
         found = np.isfinite(runs.scores[first]) & (runs.scores[first] > floor)
-        silent = runs.status[first] == SILENT
+        silent = (runs.status[first] == SILENT) & self.method.wakes
         wrong = self._contradicted(found, runs.scores[first], silent, runs.reactions[first], proved)
         if len(wrong):
             raise RuntimeError(
@@ -490,14 +490,6 @@ def _answers(apply, waking: Waking, space: Space, params, images):
     """``z`` of real images, and every map's reaction to what the space makes of them."""
     z = jax.vmap(space.project)(images)
     return z, jax.vmap(waking.every_map)(apply(params, jax.vmap(space.render)(z)))
-
-
-@functools.partial(jax.jit, static_argnums=0, compiler_options=OPTIONS)
-def _start_tile(space: Space, stream: Array, maps: Array, attempts: Array) -> Array:
-    def start(number, attempt):
-        return space.init(jax.random.fold_in(jax.random.fold_in(stream, number), attempt))
-
-    return jax.vmap(start)(maps, attempts)
 
 
 def _collect(parts: Iterator[Ascent], targets: np.ndarray, keep: int | None) -> tuple[Ascent, _Images]:

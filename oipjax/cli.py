@@ -1,7 +1,9 @@
 """The command line: parse, call, print. Whatever is wrong with the input is one short message and exit code 2."""
 
+import importlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -117,6 +119,8 @@ def atlas(
         tile=tile,
     )
     folder = out or OUT / f"{model.name}-{study.layer}"
+    # Drawing takes long to import; meanwhile the cores compute.
+    threading.Thread(target=importlib.import_module, args=("oipjax.plots",), daemon=True).start()
     with progress() as report:
         record = records.make(folder, study, overwrite=overwrite, progress=report, process=(number, count))
     if number:

@@ -331,11 +331,18 @@ class Box:
         return jnp.where(blocked, 0, gradient)
 
 
+@functools.lru_cache(maxsize=64)
+def space_shapes(space: Space) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of a space's ``z`` and of its images."""
+    z = jax.eval_shape(space.init, jax.random.key(0))
+    return z.shape, jax.eval_shape(space.render, z).shape
+
+
 def checked_space(model: Model, space: Space | None) -> Space:
     """``space``, or the default one; a ValueError if its images are not what the network takes."""
     if space is None:
         return space_for(model)
-    shape = jax.eval_shape(lambda key: space.render(space.init(key)), jax.random.key(0)).shape
+    shape = space_shapes(space)[1]
     if shape != model.input_shape:
         raise ValueError(f"{model.name} takes images {model.input_shape}, {type(space).__name__} makes {shape}")
     return space

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from oipjax import keys
-from oipjax.images import Space, checked_space
+from oipjax.images import Space, checked_space, space_shapes
 from oipjax.model import Model
 from oipjax.objectives import Map, Waking, spatial_mean
 from oipjax.tiles import OPTIONS, Program, checked_tile, in_flight, padded, tiles
@@ -86,9 +86,8 @@ def survey(
     space = checked_space(model, space)
     tile = checked_tile(tile)
     firsts, last = range(first, first + draws, tile), first + draws
-    start = start_program(key, space, tile)
-    z = jax.eval_shape(space.init, jax.random.key(0))
-    like = jax.ShapeDtypeStruct((tile, *z.shape), z.dtype)
+    start, stream = start_program(space, tile), keys.stream(key, keys.SURVEY)
+    like = jax.ShapeDtypeStruct((tile, *space_shapes(space)[0]), np.float32)
     answer = Program(_answer, (model.apply, layer, waking, space), (model.params,), (like,))
     reaction = np.full((facts.maps, keep), -np.inf, np.float32)
     index = np.zeros((facts.maps, keep), np.int64)
@@ -96,7 +95,7 @@ def survey(
 
     def work(number: int, first: int) -> np.ndarray:
         chosen = (np.arange(first, first + tile, dtype=np.uint64) % 2**32).astype(np.uint32)
-        return np.asarray(answer(number, start(number, chosen)))[: last - first]
+        return np.asarray(answer(number, start(number, stream, chosen)))[: last - first]
 
     for number, answers in zip(firsts, in_flight(work, firsts), strict=True):
         reacted += np.sum(answers > floor, axis=0)
@@ -147,18 +146,18 @@ def make_starts(key: Array, space: Space, index: np.ndarray, *, tile: int | None
     """
     tile = checked_tile(tile)
     index = checked_index(index).astype(np.uint32)
-    start = start_program(key, space, tile)
+    start, stream = start_program(space, tile), keys.stream(key, keys.SURVEY)
 
     def work(number: int, some: np.ndarray) -> np.ndarray:
-        return np.asarray(start(number, padded(some, tile)))[: len(some)]
+        return np.asarray(start(number, stream, padded(some, tile)))[: len(some)]
 
     return np.concatenate(list(in_flight(work, tiles(index, tile))))
 
 
-def start_program(key: Array, space: Space, tile: int) -> Program:
-    """What makes starts out of their numbers: uint32 ``[tile]`` to ``z [tile, ...]``."""
-    numbers = jax.ShapeDtypeStruct((tile,), np.uint32)
-    return Program(_make_starts, (space,), (keys.stream(key, keys.SURVEY),), (numbers,))
+def start_program(space: Space, tile: int) -> Program:
+    """What makes starts: a stream's key and uint32 ``[tile]`` numbers in it to ``z [tile, ...]``."""
+    key, numbers = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((tile,), np.uint32)
+    return Program(_make_starts, (space,), (), (key, numbers))
 
 
 def checked_index(index) -> np.ndarray:

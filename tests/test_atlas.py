@@ -28,7 +28,7 @@ def test_one_verdict_for_each_map(whole, tiny):
     assert whole.found_by.tolist()[:3] == ["", BY_WAKING, BY_SURVEY]
     assert whole.reacted_fraction[:2].tolist() == [0, 0] and (whole.reacted_fraction[2:] > 0).all()
     assert whole.draws_seen.tolist() == [64] * 6
-    assert whole.gradient_evaluations.tolist() == [20 * 3] * 6
+    assert whole.gradient_evaluations.tolist() == [3 * 5 + 20] * 6, "three short ascents, one to the end"
     assert whole.bound[0] == 0 and whole.node_bound[0] == pytest.approx(-1, abs=1e-6) and np.isnan(whole.achieved[0])
     assert (whole.scores[1:, 0] < whole.bound[1:]).all() and (whole.achieved[1:] > 0).all()
     assert (np.diff(whole.scores, axis=1) <= 0).all(), "the best comes first"
@@ -41,7 +41,7 @@ def test_one_verdict_for_each_map(whole, tiny):
 def test_without_bounds_nothing_is_dead(whole, tiny):
     out = oipjax.atlas(KEY, tiny, "conv2", bounds="none", search=0, **OPTIONS)
     assert out.status.tolist() == [UNRESOLVED, *[FOUND] * 5] and np.isnan(out.bound).all()
-    assert out.draws_seen.tolist() == [66, *[64] * 5] and out.gradient_evaluations.tolist() == [20 * 5, *[20 * 3] * 5]
+    assert out.draws_seen.tolist() == [66, *[64] * 5] and out.gradient_evaluations.tolist() == [35 + 2 * 25, *[35] * 5]
     np.testing.assert_array_equal(out.images[1:], whole.images[1:])
 
 
@@ -129,9 +129,9 @@ def test_parts_are_asked_for_once_and_used(tiny, whole):
 
     study = Study(KEY, tiny, "conv2", **OPTIONS)
     first = study.run(store)
-    assert computed == ["bounds", "survey", "ascent-00000"]
+    assert computed == ["bounds", "survey-00000", "ascent-00000", "ascent-on-00000"]
     second = study.run(store)
-    assert len(computed) == 3
+    assert len(computed) == 4
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(first, name), getattr(whole, name))
         np.testing.assert_array_equal(getattr(second, name), getattr(whole, name))
@@ -142,6 +142,33 @@ def test_maps_do_not_depend_on_the_size_of_a_part(tiny, whole, monkeypatch):
     small = oipjax.atlas(KEY, tiny, "conv2", **OPTIONS)
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(small, name), getattr(whole, name), err_msg=name)
+
+
+def test_only_the_best_are_climbed_to_their_end(tiny, whole):
+    all_of_them = oipjax.atlas(KEY, tiny, "conv2", screen=0, **OPTIONS)
+    two = oipjax.atlas(KEY, tiny, "conv2", finish=2, **OPTIONS)
+    assert all_of_them.gradient_evaluations.tolist() == [60] * 6
+    assert two.gradient_evaluations.tolist() == [3 * 5 + 2 * 20] * 6
+    assert (two.scores[:, 0] >= whole.scores[:, 0]).all()
+    assert whole.trace_steps.tolist() == [0, 1, 2, 4, 5, 6, 7, 9, 13, 21, 24]
+    at_last = whole.trace[:, :, -1]
+    assert (np.sum(at_last == whole.trace[:, :, 4], axis=1) >= 2).all(), "of the others the last value repeats"
+    assert oipjax.atlas(KEY, tiny, "conv2", method=Classic(), **OPTIONS).gradient_evaluations[2] == 60
+
+
+def test_images_of_the_best_patterns_only(tiny, whole):
+    few = oipjax.atlas(KEY, tiny, "conv2", keep_images=1, search=1, **OPTIONS)
+    np.testing.assert_array_equal(few.images, whole.images[:, :1])
+    np.testing.assert_array_equal(few.scores, whole.scores)
+    with pytest.raises(ValueError, match="keep_images must be at least 1, got 0"):
+        Study(KEY, tiny, "conv2", keep_images=0)
+
+
+def test_a_survey_in_parts_is_the_survey(tiny, whole, monkeypatch):
+    monkeypatch.setattr(sys.modules["oipjax.atlas"], "PART_DRAWS", 24)
+    parts = oipjax.atlas(KEY, tiny, "conv2", **OPTIONS)
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name), err_msg=name)
 
 
 @pytest.mark.parametrize(

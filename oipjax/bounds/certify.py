@@ -83,7 +83,7 @@ def assemble(model: Model, layer: str, domain: Domain, limits: Limits | None = N
         limits: of `hull_limits`, or other proofs; see `intervals.intervals`.
     """
     facts = model.layer(layer)
-    ends = intervals(model, domain, limits)
+    ends = intervals(model, domain, limits, (layer,) if facts.pre is None else (layer, facts.pre))
     high, pre = _highest(ends[layer]), _highest(ends[facts.pre or layer])
     plain = ends[layer].high.reshape(-1, facts.maps).mean(0)
     score = np.minimum(mean_bounds(model, layer, domain, ends, limits), computed(high, ends[layer]))
@@ -151,7 +151,7 @@ def hull_limits(
         return {}
     report = progress or (lambda phase, done, total: None)
     omega = np.moveaxis(second.kernel, 3, 0)
-    ends = intervals(model, domain)[second.layer]
+    ends = intervals(model, domain, layers=(second.layer,))[second.layer]
     highest, lowest = _highest(ends), ends.low.reshape(-1, len(second.bias)).min(0)
     high, _ = hull(seen, omega, steps=steps, splits=splits, progress=lambda done, total: report(HULL, done, total))
     limits = {second.layer: (lowest, np.minimum(second.bias + high, highest))}
@@ -272,7 +272,7 @@ def tighten(model: Model, found: Bounds, domain: Domain, *, progress: Progress |
             return found
     except ValueError:
         return found
-    ends = intervals(model, domain)[found.layer]
+    ends = intervals(model, domain, layers=(found.layer,))[found.layer]
     limit = computed(exact + ends.error.max((0, 1)), ends)
     score = np.minimum(found.score, limit)
     return Bounds(found.layer, score, found.node, found.dead, np.where(limit <= found.score, name, found.method))

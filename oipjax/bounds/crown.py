@@ -53,7 +53,7 @@ def crown(
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     program, domain = trace(model), checked_domain(domain)
-    high = intervals(model, domain, limits)[layer].high
+    high = intervals(model, domain, limits, (layer,))[layer].high
     start, bounds = program.variable(model.layers.index(layer)), []
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # optax mixes types
         given = parameters(model), numbered(model, limits)

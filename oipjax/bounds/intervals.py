@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oipjax.bounds.program import Program, trace, wholes
+from oipjax.bounds.program import Program, restricted, trace, wholes
 from oipjax.bounds.rules import evaluate, read, settled
 from oipjax.bounds.values import Interval, Linear, lift
 from oipjax.images import Box, Domain, Sphere
@@ -40,20 +40,27 @@ Limits = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """For layers by name, ends ``(low, high)`` of the exact values of their nodes, each ``[k]`` or ``[h, w, k]``."""
 
 
-def intervals(model: Model, domain: Domain, limits: Limits | None = None) -> dict[str, Ends]:
-    """Between which values every node of every layer lies, over all images of a domain.
+def intervals(
+    model: Model, domain: Domain, limits: Limits | None = None, layers: tuple[str, ...] = ()
+) -> dict[str, Ends]:
+    """Between which values every node of a layer lies, over all images of a domain.
 
     Args:
         model: a network all of whose primitives have a rule.
         domain: a `Box` or a `Sphere`, in network input units.
         limits: what is known already of some layers; all later ones profit.
+        layers: names of the layers that are asked for; all unless given.
 
     Raises:
         ValueError: a primitive has no rule (the message names it), or the domain is of another kind.
     """
+    names = layers or model.layers
+    program = trace(model)
+    outputs = tuple(program.variable(model.layers.index(name)) for name in names)
+    steps = restricted(program, frozenset(outputs))
     with jax.enable_x64(True):
-        out = _propagate(trace(model), checked_domain(domain), parameters(model), numbered(model, limits))
-        return {name: Ends(*(np.asarray(end[0]) for end in ends)) for name, ends in zip(model.layers, out, strict=True)}
+        out = _propagate(steps, outputs, checked_domain(domain), parameters(model), numbered(model, limits))
+        return {name: Ends(*(np.asarray(end[0]) for end in ends)) for name, ends in zip(names, out, strict=True)}
 
 
 def opened(value: Interval) -> Interval:
@@ -114,7 +121,7 @@ def sphere_norm(domain: Sphere) -> float:
     return float(np.sqrt(np.prod(domain.shape)) * np.hypot(1 + SPHERE_SLACK, SPHERE_SLACK))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _propagate(program: Program, domain: Box | Sphere, params, limits):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _propagate(program: Program, outputs: tuple[int, ...], domain: Box | Sphere, params, limits):
     values = evaluate(program, [*params, images_of(domain)], limits=limits)
-    return [opened(lift(read(values, output)))[:3] for output in program.outputs]
+    return [opened(lift(read(values, output)))[:3] for output in outputs]

@@ -15,7 +15,7 @@ import numpy as np
 
 from oipjax.bounds.backward import ROUNDING, magnitudes, pull
 from oipjax.bounds.intervals import Ends, Limits, checked_domain, images_of, numbered, parameters
-from oipjax.bounds.program import Program, trace
+from oipjax.bounds.program import Program, restricted, trace
 from oipjax.bounds.rules import evaluate
 from oipjax.bounds.values import TINY, gamma
 from oipjax.images import Box, Domain, Sphere
@@ -51,7 +51,13 @@ def mean_bounds(
         return plain
     sums = np.zeros(high.shape[2])
     with jax.enable_x64(True):
-        given = (program, checked_domain(domain), pre, parameters(model), numbered(model, limits))
+        given = (
+            restricted(program, frozenset({pre})),
+            checked_domain(domain),
+            pre,
+            parameters(model),
+            numbered(model, limits),
+        )
         for places in itertools.product(*(_blocks(size) for size in high.shape[:2])):
             sums += _block(*given, list(itertools.product(*places)), high.shape)
     return np.fmin(plain, computed(sums / positions + ends[layer].error.max((0, 1)), ends[layer]))

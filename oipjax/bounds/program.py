@@ -7,7 +7,7 @@ differently is covered by the slack for rounding (see `oipjax.bounds.rules`).
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -116,6 +116,17 @@ class Program:
         if isinstance(reference, Constant):
             raise ValueError(f"layer {index} of the network does not depend on anything")
         return reference
+
+
+@functools.lru_cache(maxsize=256)
+def restricted(program: Program, variables: frozenset[int]) -> Program:
+    """The steps of ``program`` that some variables depend on; numbers and outputs stay what they are."""
+    wanted, steps = set(variables), []
+    for equation in reversed(program.equations):
+        if wanted.intersection(equation.outputs):
+            steps.append(equation)
+            wanted.update(reference for reference in equation.inputs if not isinstance(reference, Constant))
+    return replace(program, equations=tuple(reversed(steps)))
 
 
 def trace(model: Model) -> Program:

@@ -26,7 +26,7 @@ MOST_PIXELS = 512
 ROUNDING = 1e-9
 
 
-def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 50) -> np.ndarray:
+def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 30) -> np.ndarray:
     """Upper bounds ``[k]`` of every node of the second stage's convolution, in exact arithmetic.
 
     Args:
@@ -51,9 +51,12 @@ def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 50
     gram = flat.transpose(0, 2, 1) @ flat
     positive = np.maximum(second.kernel, 0)
     squares = np.square(positive).sum((0, 1)).T
+    heard = np.flatnonzero(np.abs(gram).sum((1, 2)) > 0)  # a channel without weights is at most its bias
+    gram, squares = gram[heard], squares[:, heard]
     norm = sphere_norm(domain)
+    best = np.zeros(len(second.bias))
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # optax mixes types
-        best = np.asarray(_search(jnp.asarray(gram), jnp.asarray(squares), steps))
+        best = best if not len(heard) else np.asarray(_search(jnp.asarray(gram), jnp.asarray(squares), steps))
     fixed = np.einsum("abck,c->k", positive, np.maximum(first.bias, 0))
     return second.bias + fixed + norm * best + ROUNDING * (np.abs(second.bias) + fixed + norm * best)
 
