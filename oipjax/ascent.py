@@ -21,7 +21,7 @@ from oipjax.images import Space, checked_space, space_shapes
 from oipjax.methods import Method, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Objective, Waking
-from oipjax.survey import Progress, checked_index, start_program
+from oipjax.survey import Progress, Starts, checked_index
 from oipjax.tiles import OPTIONS, Program, checked_tile, in_flight, padded
 
 STATUS = {
@@ -274,13 +274,13 @@ def ascend_tiles(
     plan = np.array(recorded + recorded[-1:] * (min(reports, 62) + 2 - len(recorded)), np.int32)
     z_like = jax.ShapeDtypeStruct((tile, *shape), np.float32)
     climb = Program(_run_tile, (problem,), (model.params,), (plan, z_like, like))
-    start, stream = start_program(space, tile) if numbered else None, keys.stream(key, keys.SURVEY)
+    start, stream = Starts(space, tile) if numbered else None, keys.stream(key, keys.SURVEY)
     starts = starts.astype(np.uint32 if numbered else np.float32)
 
     def work(number: int, first: int) -> tuple[np.ndarray, ...]:
         some = slice(first, first + tile)
-        z = padded(starts[some], tile)
-        z = z if start is None else start(number, stream, z)
+        z = starts[some] if start is None else start.array(number, stream, starts[some])
+        z = padded(z, tile)
         out = climb(number, plan, z, jax.tree.map(lambda array: padded(array[some], tile), targets))
         *facts, trace, changes, images = (np.asarray(leaf)[: len(starts[some])] for leaf in out)
         return (*facts, *(leaf[:, : len(recorded)] for leaf in (trace, changes, images)))

@@ -21,7 +21,7 @@ from oipjax.images import Box, Space, Standardised, checked_space
 from oipjax.methods import Method, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Map, Waking
-from oipjax.survey import Survey, best_of, check_numbers, start_program, survey
+from oipjax.survey import Starts, Survey, best_of, check_numbers, survey
 from oipjax.tiles import OPTIONS, checked_tile, padded, tiles
 
 UNRESOLVED, FOUND, DEAD = 0, 1, 2
@@ -387,12 +387,12 @@ class Study:
     def _random_starts(self, maps: np.ndarray, first: int, count: int) -> np.ndarray:
         """``z [maps * count, ...]``: attempt ``a`` for map ``m`` depends on nothing but the key, ``m`` and ``a``."""
         stream, tile = keys.stream(self.key, keys.WAKE), checked_tile(self.tile)
-        start = start_program(self.image_space, tile)
+        start = Starts(self.image_space, tile)
         attempts = np.arange(first, first + count, dtype=np.uint32)
         parts = [
-            np.asarray(start(0, jax.random.fold_in(stream, number), padded(some, tile)))[: len(some)]
+            start.array(0, jax.random.fold_in(stream, number), some)
             for number in maps.tolist()
-            for some in tiles(attempts, tile)
+            for some in tiles(attempts, start.group * tile)
         ]
         return np.concatenate(parts) if parts else np.zeros(0)
 

@@ -21,6 +21,9 @@ from oipjax.objectives import Map, Waking, spatial_mean
 from oipjax.tiles import OPTIONS, Program, checked_tile, in_flight, padded, tiles
 
 MAX_DRAWS = 2**32 - 1
+GROUP = 16
+"""Tiles that one call of a survey's programs goes through, unless they hold more than `GROUP_VALUES`."""
+GROUP_VALUES = 2**22
 
 Progress = Callable[[int, int], None]
 """Called with (done, in all) as work goes on."""
@@ -85,23 +88,24 @@ def survey(
     waking = Waking.of(Map(layer), model)
     space = checked_space(model, space)
     tile = checked_tile(tile)
-    firsts, last = range(first, first + draws, tile), first + draws
-    start, stream = start_program(space, tile), keys.stream(key, keys.SURVEY)
-    like = jax.ShapeDtypeStruct((tile, *space_shapes(space)[0]), np.float32)
-    answer = Program(_answer, (model.apply, layer, waking, space), (model.params,), (like,))
+    start, stream, last = Starts(space, tile), keys.stream(key, keys.SURVEY), first + draws
+    like = jax.ShapeDtypeStruct((start.group, tile, *space_shapes(space)[0]), np.float32)
+    answer = Program(_answer, (model.apply, layer, waking, space), (model.params,), (like, np.int32(0)))
     reaction = np.full((facts.maps, keep), -np.inf, np.float32)
     index = np.zeros((facts.maps, keep), np.int64)
     reacted, floor = np.zeros(facts.maps, np.int64), -np.inf if waking is None else np.float32(waking.floor)
+    firsts = range(first, last, start.group * tile)
 
-    def work(number: int, first: int) -> np.ndarray:
-        chosen = (np.arange(first, first + tile, dtype=np.uint64) % 2**32).astype(np.uint32)
-        return np.asarray(answer(number, start(number, stream, chosen)))[: last - first]
+    def work(number: int, place: int) -> np.ndarray:
+        numbers = np.arange(place, min(place + start.group * tile, last), dtype=np.uint64).astype(np.uint32)
+        answers = answer(number, start(number, stream, numbers), np.int32(-(-len(numbers) // tile)))
+        return np.asarray(answers).reshape(-1, facts.maps)[: len(numbers)]
 
-    for number, answers in zip(firsts, in_flight(work, firsts), strict=True):
+    for place, answers in zip(firsts, in_flight(work, firsts), strict=True):
         reacted += np.sum(answers > floor, axis=0)
-        _keep_best(reaction, index, answers.T, number)
+        _keep_best(reaction, index, answers.T, place)
         if progress is not None:
-            progress(min(number + tile, last) - first, draws)
+            progress(place + len(answers) - first, draws)
     scores = reaction if waking is None else np.maximum(reaction, floor)
     return Survey(layer, draws, index, reaction, scores, reacted)
 
@@ -146,18 +150,34 @@ def make_starts(key: Array, space: Space, index: np.ndarray, *, tile: int | None
     """
     tile = checked_tile(tile)
     index = checked_index(index).astype(np.uint32)
-    start, stream = start_program(space, tile), keys.stream(key, keys.SURVEY)
-
-    def work(number: int, some: np.ndarray) -> np.ndarray:
-        return np.asarray(start(number, stream, padded(some, tile)))[: len(some)]
-
-    return np.concatenate(list(in_flight(work, tiles(index, tile))))
+    start, stream = Starts(space, tile), keys.stream(key, keys.SURVEY)
+    parts = in_flight(lambda number, some: start.array(number, stream, some), tiles(index, start.group * tile))
+    return np.concatenate(list(parts))
 
 
-def start_program(space: Space, tile: int) -> Program:
-    """What makes starts: a stream's key and uint32 ``[tile]`` numbers in it to ``z [tile, ...]``."""
-    key, numbers = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((tile,), np.uint32)
-    return Program(_make_starts, (space,), (), (key, numbers))
+class Starts:
+    """What makes starts out of their numbers, several tiles at a call; always the same program, so the same bits.
+
+    Args:
+        space: where starts are drawn.
+        tile: the batch size.
+    """
+
+    def __init__(self, space: Space, tile: int):
+        pixels = int(np.prod(space_shapes(space)[0]))
+        self.tile, self.group = tile, max(1, min(GROUP, GROUP_VALUES // (tile * pixels)))
+        key, numbers = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((self.group, tile), np.uint32)
+        self.program = Program(_make_starts, (space,), (), (key, numbers, np.int32(0)))
+
+    def __call__(self, number: int, stream: Array, index: np.ndarray) -> Array:
+        """``z [group, tile, ...]`` of ``index [n]`` in a stream, for work ``number``; the first n of it count."""
+        whole = padded(index.astype(np.uint32), self.group * self.tile).reshape(self.group, self.tile)
+        return self.program(number, stream, whole, np.int32(-(-len(index) // self.tile)))
+
+    def array(self, number: int, stream: Array, index: np.ndarray) -> np.ndarray:
+        """``z [n, ...]`` of ``index [n]``."""
+        z = np.asarray(self(number, stream, index))
+        return z.reshape(-1, *z.shape[2:])[: len(index)]
 
 
 def checked_index(index) -> np.ndarray:
@@ -169,16 +189,28 @@ def checked_index(index) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=OPTIONS)
-def _make_starts(space, stream, index):
-    return jax.vmap(lambda i: space.init(jax.random.fold_in(stream, i)))(index)
+def _make_starts(space, stream, index, count):
+    """``z [group, tile, ...]`` of numbers ``index [group, tile]``, the first ``count`` tiles of it."""
+
+    def make(n, z):
+        return z.at[n].set(jax.vmap(lambda i: space.init(jax.random.fold_in(stream, i)))(index[n]))
+
+    return jax.lax.fori_loop(0, count, make, jnp.zeros((*index.shape, *space_shapes(space)[0]), jnp.float32))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), compiler_options=OPTIONS)
-def _answer(apply, layer, waking: Waking | None, space, params, starts) -> Array:
-    """The reaction of every map to every start, ``[n, k]``; minus infinity where it is not finite."""
-    activations = apply(params, jax.vmap(space.render)(starts))
-    if waking is None:
-        reaction = jax.vmap(spatial_mean)(activations[layer])
-    else:
-        reaction = jax.vmap(waking.every_map)({name: activations[name] for name in (layer, waking.pre)})
-    return jnp.where(jnp.isfinite(reaction), reaction, -jnp.inf)
+def _answer(apply, layer, waking: Waking | None, space, params, starts, count) -> Array:
+    """The reaction of every map to every start, ``[group, tile, k]``; minus infinity where it is not finite."""
+
+    def reaction_of(z):
+        activations = apply(params, jax.vmap(space.render)(z))
+        if waking is None:
+            reaction = jax.vmap(spatial_mean)(activations[layer])
+        else:
+            reaction = jax.vmap(waking.every_map)({name: activations[name] for name in (layer, waking.pre)})
+        return jnp.where(jnp.isfinite(reaction), reaction, -jnp.inf)
+
+    # Tile after tile in one program: its buffers are made once, not touched afresh by every tile.
+    shape = jax.eval_shape(reaction_of, starts[0]).shape
+    out = jnp.zeros((starts.shape[0], *shape), jnp.float32)
+    return jax.lax.fori_loop(0, count, lambda n, out: out.at[n].set(reaction_of(starts[n])), out)
