@@ -63,7 +63,7 @@ def measure(config: Config, model: oipjax.Model, space: str) -> tuple[dict[str, 
     """Facts, the found maps' images ``[k, r, h, w, c]``, and the groups of each."""
     atlas = oipjax.atlas(
         jax.random.key(config.seed), model, config.layer, space=oipjax.space_for(model, space), draws=config.draws,
-        keep=config.keep, steps=config.steps,
+        keep=config.keep, steps=config.steps, screen=0,
         progress=lambda phase, done, total: print(f"{space}: {phase} {done}/{total}", end="\r", flush=True),
     )  # fmt: skip
     print()

@@ -67,7 +67,7 @@ def atlas_figure(atlas: Atlas, caption: str = "") -> Figure:
         axes.text(x, base, str(number), fontsize=size, color=INK if status == FOUND else SILENT, fontweight="bold")
         axes.text(x + cell, base, score, fontsize=size, color=FAINT, ha="right")
     legend = "Below: the map's index and score (mean activation)"
-    legend += ", and % of what is proved to be its most." if np.isfinite(atlas.achieved).any() and cell > 0.45 else "."
+    legend += ", and % of its proved upper limit." if np.isfinite(atlas.achieved).any() and cell > 0.45 else "."
     if counts["unresolved"]:
         legend += "  Hatched: none found."
     if counts["dead"]:
