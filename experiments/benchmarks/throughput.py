@@ -27,6 +27,7 @@ import oipjax
 from experiments.common import save, show
 from oipjax import data, ops, training
 from oipjax.plots import BLUE, FAINT, INK
+from oipjax.tiles import default_tile
 
 RESULTS = Path(__file__).parent / "results"
 FORWARD = 6.2e6  # FLOP for one image of the shipped network: 2 for each weight and position
@@ -214,7 +215,7 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
             row["times plain JAX"] = plain["seconds"] / row["seconds"]
     columns = ["what", "image-steps/s", "GFLOP/s", "share of matmul", "times plain JAX"]
     show("rates on the shipped network", columns, [[row.get(name) for name in columns] for row in rows])
-    tile = oipjax.tiles.default_tile()
+    tile = default_tile()
     parts = measure(config, account(config, model, tile))
     for row in parts:
         row["us per image"] = row["seconds"] / config.steps / tile * 1e6
