@@ -39,7 +39,7 @@ class Config:
     layers: tuple[str, ...] = ("conv1", "conv2", "conv3")
     draws: int = 4096
     starts: int = 32
-    steps: int = 400
+    steps: int = 200
     splits: tuple[int, ...] = (0, 2, 4, 6)
     search: int = 300
     tight: bool = True
