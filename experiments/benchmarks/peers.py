@@ -552,6 +552,7 @@ def plot(rates: list[dict[str, Any]], jobs: list[dict[str, Any]]) -> Figure:
     _bars(left, rates, [row["steady"] for row in rates], [str(row["steady"]) for row in rates])
     left.set_yticks(range(len(rates)), [f"{row['contender']}, {row['how']}" for row in rates])
     left.set(title="Ascent alone", xlabel="image-steps per second")
+    left.locator_params(axis="x", nbins=4)
     worth, zero = ([row[name] for row in jobs] for name in ("of oipjax's score", "at zero"))
     _bars(panels[0], jobs, [row["seconds"] for row in jobs], [f"{row['seconds']:.3g}" for row in jobs])
     panels[0].set_xscale("log")
