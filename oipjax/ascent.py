@@ -200,7 +200,7 @@ def continued(first: Ascent, place: np.ndarray, further: Ascent) -> Ascent:
     facts = {name: np.array(getattr(first, name)) for name in ("images", "scores", "reactions", "status", "converged")}
     for name in ("images", "scores", "reactions"):
         facts[name][place[better]] = getattr(further, name)[better]
-    # A run that rose above its floor before keeps that, whatever became of it.
+    # A failure in either half is one; else the second half, which begins at the best image, says how it ended.
     facts["status"][place] = np.where(first.status[place] == NOT_FINITE, NOT_FINITE, further.status)
     later = np.where(further.converged >= 0, first.trace_steps[-1] + 1 + further.converged, -1)
     facts["converged"][place] = np.where(first.converged[place] >= 0, first.converged[place], later)

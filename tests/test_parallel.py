@@ -20,11 +20,20 @@ ARGUMENTS = (
 )
 
 
-def start(folder: Path, *more: str, devices: int = 1) -> subprocess.Popen:
+def start(folder: Path, *more: str, devices: int = 1, cores: int | None = None) -> subprocess.Popen:
     flags = f"--xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "oipjax.cli", "atlas", *ARGUMENTS, "--out", str(folder), *more]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if cores is not None:
+        program = f"import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cores}]);"
+        command = [
+            sys.executable,
+            "-c",
+            f"{program} from oipjax.cli import main; raise SystemExit(main())",
+            *command[3:],
+        ]
+    return subprocess.Popen(command, env=environment, text=True, **pipes)
 
 
 def finish(*processes: subprocess.Popen) -> None:
@@ -43,6 +52,13 @@ def alone(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("devices", [4, 8])
 def test_devices_do_not_change_a_bit(alone, tmp_path, devices):
     finish(start(tmp_path / "record", devices=devices))
+    for name in FILES:
+        assert (tmp_path / "record" / name).read_bytes() == (alone / name).read_bytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot keep a process on one core")
+def test_cores_do_not_change_a_bit(alone, tmp_path):
+    finish(start(tmp_path / "record", cores=1))
     for name in FILES:
         assert (tmp_path / "record" / name).read_bytes() == (alone / name).read_bytes()
 
