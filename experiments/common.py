@@ -1,17 +1,26 @@
-"""What every experiment and benchmark shares: machine facts, a table on the terminal, JSON and figure on disk."""
+"""What experiments share: networks by their seed, machine facts, a table on the terminal, JSON and figure on disk."""
 
 import json
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
+import oipjax
+from oipjax import data, training
+from oipjax.data import Dataset
+from oipjax.networks import checkpoint
 from oipjax.records import surroundings
+
+NETWORKS = Path("oipjax-out/seeds")
+"""Where networks that experiments have trained are kept, so that each is trained once."""
 
 
 def machine() -> dict[str, Any]:
@@ -23,6 +32,30 @@ def machine() -> dict[str, Any]:
         model = names[0] if names else model
     today = datetime.now(UTC).date().isoformat()
     return {"date": today, "processor": model, "cores": os.cpu_count(), **surroundings()}
+
+
+def network(
+    seed: int,
+    train: training.TrainConfig = training.TrainConfig(),
+    folder: Path = NETWORKS,
+    digits: Dataset | None = None,
+) -> oipjax.Model:
+    """The shipped network's architecture trained with another seed; done once, then read from ``folder``.
+
+    Args:
+        seed: of the initial weights and of the order of images; it replaces that of ``train``.
+        train: how to train.
+        folder: of the networks that were trained.
+        digits: to train with; by default MNIST, from the folder ``OIPJAX_DATA`` or downloaded.
+    """
+    place, plan = folder / f"seed{seed}", replace(train, seed=seed)
+    if not place.exists():
+        trained = training.train(
+            jax.random.key(seed), plan, digits or data.load(), name=f"seed{seed}",
+            progress=lambda epoch: print(f"seed {seed}: epoch {epoch.epoch}, held out {epoch.validation_accuracy:.4f}"),
+        )  # fmt: skip
+        checkpoint.save(place, trained.model, {"config": asdict(plan), "test_accuracy": trained.test_accuracy})
+    return oipjax.load(place)
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

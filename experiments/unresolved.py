@@ -9,7 +9,7 @@ Cost: about 4 minutes for each training (kept in oipjax-out/seeds, and not done 
 Command: OIPJAX_DATA=folder python -m experiments.unresolved
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,13 @@ import numpy as np
 import tyro
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import NETWORKS, network, save, show
 from oipjax import data, training
 from oipjax.atlas import BY_SURVEY, BY_WAKING, DEAD, FOUND, UNRESOLVED
 from oipjax.data import Dataset
 from oipjax.model import fingerprint
-from oipjax.networks import checkpoint
 
 RESULTS = Path(__file__).parent / "results"
-NETWORKS = Path("oipjax-out/seeds")
 
 
 @dataclass(frozen=True)
@@ -43,20 +41,6 @@ class Config:
 
 
 SMOKE = Config((), ("conv1",), draws=64, steps=3)
-
-
-def network(config: Config, seed: int, digits: Dataset | None) -> oipjax.Model:
-    """The network of a seed; trained unless it was before."""
-    folder = config.networks / f"seed{seed}"
-    if not folder.exists():
-        plan = replace(config.train, seed=seed)
-        digits = digits or data.load()
-        trained = training.train(
-            jax.random.key(seed), plan, digits, name=f"seed{seed}",
-            progress=lambda epoch: print(f"seed {seed}: epoch {epoch.epoch}, held out {epoch.validation_accuracy:.4f}"),
-        )  # fmt: skip
-        checkpoint.save(folder, trained.model, {"config": asdict(plan), "test_accuracy": trained.test_accuracy})
-    return oipjax.load(folder)
 
 
 def study(config: Config, name: str, model: oipjax.Model, space: str, layer: str) -> dict[str, Any]:
@@ -95,7 +79,7 @@ def main(config: Config = Config(), digits: Dataset | None = None, results: Path
     """Run, print, write."""
     shipped = oipjax.load()
     cases = [("shipped", shipped, space) for space in ("box", "standardised")]
-    cases += [(f"seed {seed}", network(config, seed, digits), "box") for seed in config.seeds]
+    cases += [(f"seed {seed}", network(seed, config.train, config.networks, digits), "box") for seed in config.seeds]
     rows = [study(config, *case, layer) for case in cases for layer in config.layers]
     print()
     columns = ["network", "space", "layer", "maps", "found", "dead", "unresolved"]

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import platform
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ COLUMNS = (
     "map", "status", "best", "median", "start_best", "reacted_fraction", "bound", "achieved", "node_bound",
     "draws_seen", "gradient_evaluations", "found_by", "bound_by",
 )  # fmt: skip
+_BEGUN = rf"{re.escape(PLAN)}\.\w+\.tmp|lock\.tmp|left-\d+\.tmp"  # files of a process that has not written its plan
 OTHERS = ("oip.npz", "oip.csv", *(f"{name}.{ending}" for name in ("atlas", "oip") for ending in ("png", "pdf", "svg")))
 
 
@@ -331,6 +333,8 @@ def _check_place(folder: Path) -> None:
         raise ValueError(f"{folder}: is a file; --out wants a folder")
     if folder.is_dir():
         inside = sorted(item.name for item in folder.iterdir())
+        if inside == [PARTS] and all(re.fullmatch(_BEGUN, file.name) for file in (folder / PARTS).glob("*")):
+            return  # begun by a process that was interrupted, or by another one now, and the plan is not yet written
         if inside and not any(map(_is_ours, (folder / MANIFEST, folder / PARTS / PLAN))):
             raise ValueError(f"{folder}: is no record and not empty ({', '.join(inside[:3])}); choose another --out")
 

@@ -21,6 +21,14 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 settings.register_profile("oipjax", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("oipjax")
 
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_programs():
+    """Forget compiled programs after each file: each takes memory mappings, and Linux allows a process 65,530."""
+    yield
+    jax.clear_caches()
+
+
 SHAPE = (6, 5, 2)
 TINY = cnn.CNNConfig((8, 8, 1), (4, 6), 3, (2, 1), (5,), 3)
 

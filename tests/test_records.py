@@ -174,6 +174,12 @@ def test_what_others_made_is_not_a_record(study, tmp_path, name, overwrite):
     assert file.read_text() == "{}"
 
 
+def test_a_place_where_another_process_has_just_begun_is_a_place_for_a_record(study, tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "plan.json.0123456789ab.tmp").write_text("{")
+    assert records.make(tmp_path, study).fresh
+
+
 def test_parts_made_by_other_versions_are_refused_and_replaced_on_demand(study, tmp_path):
     with pytest.raises(Interrupted):
         records.make(tmp_path, study, progress=interrupt_after(18))

@@ -1,0 +1,41 @@
+"""What several commands share: where things go, and how texts on the command line become values."""
+
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+
+from oipjax.images import Fluctuation, Fluctuations
+
+OUT = Path("oipjax-out")
+Formats = Literal["png", "pdf", "svg"]
+
+
+def key_of(seed: int) -> jax.Array:
+    """The root key of ``--seed``."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed must be between 0 and {2**32 - 1}, got {seed}")
+    return jax.random.key(np.uint32(seed))
+
+
+def indices(text: str, count: int) -> tuple[int, ...] | None:
+    """``all``, or ``0,5,120-127``; of a range no more than ``count`` numbers and one that is too large."""
+    if text.strip() == "all":
+        return None
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"--maps takes all, or indices and ranges such as 0,5,120-127, got {text!r}")
+        begin = min(int(first), 2**31 - 1)
+        end = min(int(last or first), max(count, begin))
+        numbers += range(begin, end + 1)
+    if not numbers:
+        raise ValueError(f"--maps {text!r} names no map")
+    return tuple(dict.fromkeys(numbers))
+
+
+def recipes(texts: tuple[str, ...]) -> Fluctuations | None:
+    """Fluctuations as ``--recipe`` writes them; None if nothing was given."""
+    return Fluctuations(tuple(Fluctuation.parse(text) for text in texts)) if texts else None
