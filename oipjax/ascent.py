@@ -1,86 +1,38 @@
 """The engine: gradient ascent of many runs, each a pair (target, start), in one compiled, batched loop.
 
-Everything is written for one image and vmapped once, at the edge (`_run_tile`). An ascent is `init` and `step`; the
-state holds the score and the gradient *at its own image*, so nothing is off by one, and the best image so far, which is
-what is returned. The optimiser's state belongs to the run. What is recorded is decided inside the loop.
+A run is written for one image in `oipjax.climb` and vmapped here, at the edge. All runs go through one compiled program
+in batches of one size, the tile. With early stop a run that has ended makes room for one that waits: tiles stay full.
 """
 
 import functools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
-from oipjax import keys
+from oipjax import climb, keys
+from oipjax.climb import COMPLETED, CONVERGED, NOT_FINITE, SILENT, STATUS, Problem
 from oipjax.images import Space, checked_space, space_shapes
 from oipjax.methods import Method, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Objective, Waking
 from oipjax.survey import Progress, Starts, checked_index
-from oipjax.tiles import OPTIONS, Program, checked_tile, in_flight, padded
+from oipjax.tiles import OPTIONS, Program, checked_tile, in_flight, padded, workers
 
-STATUS = {
-    0: "ran all its steps",
-    1: "converged: the relative change of the score fell below the criterion",
-    2: "silent: the map never rose above its floor",
-    3: "not finite: a score or gradient became NaN or infinite; the best image before that is kept",
-}
-"""What a run's status code says."""
-COMPLETED, CONVERGED, SILENT, NOT_FINITE = STATUS
+__all__ = [
+    "COMPLETED", "CONVERGED", "NOT_FINITE", "SILENT", "STATUS", "Ascent", "ascend", "ascend_tiles", "check_plan",
+    "concatenate", "continued", "prepare", "report_steps",
+]  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Problem:
-    """All that a compiled program depends on; equal problems share one.
-
-    Attributes:
-        apply: of the `Model`.
-        objective: what to climb.
-        waking: when the target is silent, and how to wake it (if the method does); None if it cannot be silent.
-        space: the image space.
-        method: how to climb.
-        criterion: relative change of the score per step below which a run counts as converged.
-        stop: whether a converged run stops.
-        images: whether images are recorded too.
-    """
-
-    apply: Any
-    objective: Objective
-    waking: Waking | None
-    space: Space
-    method: Method
-    criterion: float
-    stop: bool
-    images: bool
-
-
-class Point(NamedTuple):
-    """An image, and what was found there: everything belongs to the same ``z``."""
-
-    z: Array
-    score: Array
-    reaction: Array
-    gradient: Array
-
-
-class State(NamedTuple):
-    """One run: where it is, what it remembers, and the best point so far."""
-
-    here: Point
-    optimizer: optax.OptState
-    shrink: Array
-    change: Array
-    best: Point
-    step: Array
-    evaluations: Array
-    converged: Array
-    failed: Array
-    scale: Array
+CHUNK = 8
+"""Steps of runs that may end early between two looks at which of them have."""
 
 
 class Ascent(NamedTuple):
@@ -259,37 +211,133 @@ def ascend_tiles(
     lengths = {len(leaf) for leaf in jax.tree.leaves(targets)} | {len(starts)}
     if len(lengths) > 1:
         raise ValueError(f"one target per start: got {len(starts)} starts and targets of length {sorted(lengths)}")
-    problem = Problem(
-        model.apply,
-        objective,
-        Waking.of(objective, model),
-        space,
-        method,
-        criterion,
-        stop,
-        record_images,
-    )
-    like = jax.tree.map(lambda array: jax.ShapeDtypeStruct((tile, *array.shape[1:]), array.dtype), targets)
+    problem = Problem(model.apply, objective, Waking.of(objective, model), space, method, criterion, record_images)
     # How long, and when to record, is data: ascents of any length share a program.
-    plan = np.array(recorded + recorded[-1:] * (min(reports, 62) + 2 - len(recorded)), np.int32)
-    z_like = jax.ShapeDtypeStruct((tile, *shape), np.float32)
-    climb = Program(_run_tile, (problem,), (model.params,), (plan, z_like, like))
+    plan = np.array(recorded + recorded[-1:] * (_reports(reports) - len(recorded)), np.int32)
+    program = _program(problem, model, targets, reports, tile, stop)
     start, stream = Starts(space, tile) if numbered else None, keys.stream(key, keys.SURVEY)
     starts = starts.astype(np.uint32 if numbered else np.float32)
 
-    def work(number: int, first: int) -> tuple[np.ndarray, ...]:
+    def start_of(number: int, some: Any) -> np.ndarray:
+        return starts[some] if start is None else start.array(number, stream, starts[some])
+
+    def work(number: int, first: int) -> list[np.ndarray]:
         some = slice(first, first + tile)
-        z = starts[some] if start is None else start.array(number, stream, starts[some])
-        z = padded(z, tile)
-        out = climb(number, plan, z, jax.tree.map(lambda array: padded(array[some], tile), targets))
-        *facts, trace, changes, images = (np.asarray(leaf)[: len(starts[some])] for leaf in out)
-        return (*facts, *(leaf[:, : len(recorded)] for leaf in (trace, changes, images)))
+        z = padded(start_of(number, some), tile)
+        out = program(number, plan, z, jax.tree.map(lambda array: padded(array[some], tile), targets))
+        return [np.asarray(leaf)[: len(starts[some])] for leaf in out]
 
     firsts = range(0, len(starts), tile)
-    for first, out in zip(firsts, in_flight(work, firsts), strict=True):
-        yield Ascent._make((*out[:7], np.asarray(recorded, np.int32), *out[7:]))
+    if stop:
+        done = _refilled(program, _nothing(problem, plan, tile), plan, targets, start_of, len(starts), tile)
+    else:
+        done = in_flight(work, firsts)
+    for first, out in zip(firsts, done, strict=True):
+        recordings = (leaf[:, : len(recorded)] for leaf in out[7:])
+        yield Ascent._make((*out[:7], np.asarray(recorded, np.int32), *recordings))
         if progress is not None:
             progress(min(first + tile, len(starts)), len(starts))
+
+
+def _refilled(
+    program: Program, runs: climb.Recorded, plan: np.ndarray, targets: Any, start_of: Callable, count: int, tile: int
+) -> Iterator[list[np.ndarray]]:
+    """The results of ``count`` runs in tiles, in order; in the program a run that has ended makes room for another.
+
+    What a run comes to does not depend on which others are in its tile, or on when it came in.
+    """
+    waiting, lock, over = iter(range(count)), threading.Lock(), threading.Event()
+    ended: queue.SimpleQueue[tuple[int, list[np.ndarray]] | BaseException] = queue.SimpleQueue()
+
+    def take(most: int) -> np.ndarray:
+        with lock:
+            return np.fromiter(itertools.islice(waiting, most), int)
+
+    def work(worker: int) -> None:
+        state, slots, z = runs, np.zeros(tile, int), np.zeros_like(runs.state.here.z)
+        free = np.arange(tile)
+        busy = np.zeros(tile, bool)
+        while not over.is_set():
+            new = take(len(free))
+            fresh = np.isin(np.arange(tile), free[: len(new)])
+            busy[free] = fresh[free]
+            if len(new):
+                slots[fresh] = new
+                z[fresh] = start_of(worker, new)
+            if not busy.any():
+                return
+            target = jax.tree.map(lambda array: array[slots], targets)
+            state, going, out = program(worker, plan, state, fresh, z, target)
+            free = np.flatnonzero(busy & ~np.asarray(going))
+            if len(free):
+                facts = [np.asarray(leaf) for leaf in out]
+                for slot in free:
+                    ended.put((int(slots[slot]), [leaf[slot] for leaf in facts]))
+
+    def watched(worker: int) -> None:
+        try:
+            work(worker)
+        except BaseException as error:  # noqa: BLE001  (it is raised again where the results are waited for)
+            ended.put(error)
+
+    found: dict[int, list[np.ndarray]] = {}
+    with ThreadPoolExecutor(workers()) as pool:
+        try:
+            for worker in range(workers()):
+                pool.submit(watched, worker)
+            for first in range(0, count, tile):
+                asked = range(first, min(first + tile, count))
+                while not all(number in found for number in asked):
+                    if isinstance(item := ended.get(), BaseException):
+                        raise item
+                    found[item[0]] = item[1]
+                yield [np.stack(leaves) for leaves in zip(*(found.pop(number) for number in asked), strict=True)]
+        finally:
+            over.set()
+
+
+def _nothing(problem: Problem, plan: np.ndarray, tile: int) -> climb.Recorded:
+    """A tile of runs that have not begun, all zeros."""
+    z = jax.ShapeDtypeStruct((tile, *space_shapes(problem.space)[0]), np.float32)
+    blank = jax.eval_shape(jax.vmap(lambda z: climb.blank(problem, jnp.asarray(plan), z)), z)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), blank)
+
+
+def prepare(
+    model: Model,
+    objective: Objective,
+    *,
+    space: Space | None = None,
+    method: Method | None = None,
+    reports: int = 6,
+    criterion: float = 2e-4,
+    stop: bool = False,
+    record_images: bool = False,
+    tile: int | None = None,
+) -> None:
+    """Compile what `ascend` with the same arguments will run, so that it finds it done; e.g. from another thread.
+
+    The objective must take a map's index as its target; the arguments are those of `ascend`.
+    """
+    space, method = checked_space(model, space), Momentum() if method is None else method
+    waking, target = Waking.of(objective, model), objective.check(model, np.zeros(1, int))
+    problem = Problem(model.apply, objective, waking, space, method, criterion, record_images)
+    _program(problem, model, target, reports, checked_tile(tile), stop)
+
+
+def _program(problem: Problem, model: Model, targets: Any, reports: int, tile: int, stop: bool) -> Program:
+    like = jax.tree.map(lambda array: jax.ShapeDtypeStruct((tile, *array.shape[1:]), array.dtype), targets)
+    z = jax.ShapeDtypeStruct((tile, *space_shapes(problem.space)[0]), np.float32)
+    plan = np.zeros(_reports(reports), np.int32)
+    if not stop:
+        return Program(_run_tile, (problem,), (model.params,), (plan, z, like))
+    runs, fresh = _nothing(problem, plan, tile), np.zeros(tile, bool)
+    return Program(_advance_tile, (problem,), (model.params,), (plan, runs, fresh, z, like))
+
+
+def _reports(reports: int) -> int:
+    """The most reports that a plan with ``reports`` between the first and the last can have."""
+    return min(reports, 62) + 2
 
 
 def check_plan(steps: int, reports: int, criterion: float) -> tuple[int, ...]:
@@ -316,113 +364,19 @@ def report_steps(steps: int, reports: int) -> tuple[int, ...]:
     return tuple(sorted({0, *middle, steps - 1}))
 
 
-# --- one image --------------------------------------------------------------------------------------------------------
-
-
-def begin(problem: Problem, z: Array) -> State:
-    """A run at its start ``z``, with nothing evaluated yet; its next step evaluates it there."""
-    optimizer = problem.method.direction().init(z)
-    nothing, zero = jnp.full((), jnp.nan), jnp.zeros((), jnp.int32)
-    here = Point(z, nothing, nothing, jnp.zeros_like(z))
-    no = jnp.array(False)
-    return State(here, optimizer, jnp.ones(()), nothing, here, zero - 1, zero, zero - 1, no, jnp.zeros(()))
-
-
-def init(problem: Problem, params, z: Array, target) -> State:
-    """The state of one run at its start ``z``, which is projected first."""
-    return step(problem, params, target, 1, begin(problem, z))
-
-
-def step(problem: Problem, params, target, updates, state: State) -> State:
-    """One update: along the gradient the state holds, projected, and everything evaluated at the new image.
-
-    How long the step is depends on what share of ``updates`` is done. A run that has only begun stays where it is:
-    there is one evaluation in the program, which takes long to compile.
-    """
-    method, space, number = problem.method, problem.space, state.step + 1
-    first = state.step < 0
-    direction = method.direction()
-    gradient = space.tangent(state.here.z, state.here.gradient) if method.tangent else state.here.gradient
-    along: Any
-    along, optimizer = direction.update(gradient, state.optimizer, state.here.z)
-    share = jnp.maximum(state.step, 0) / jnp.maximum(updates, 1)
-    size = method.step_size()(share.astype(jnp.float32)) * state.shrink
-    moved = state.here.z + space.scale * size * along
-    z = space.project(jnp.where(first, state.here.z, moved))
-    optimizer = _choose(first, state.optimizer, optimizer)
-    score, reaction, gradient = _evaluate(problem, params, z, target)
-    failed = ~_finite(score, gradient)
-    here = Point(z, score, reaction, gradient)
-    best = _choose(first | (~failed & (reaction > state.best.reaction)), here, state.best)
-    scale = jnp.where(first, jnp.maximum(-reaction, 0), state.scale)
-    shrink, lost = state.shrink, jnp.array(False)
-    if (backtracking := method.backtracking()) is not None:
-        tolerance, factor = backtracking
-        # Of a silent map relative to where it began: as it nears its floor, its reaction goes through zero.
-        size = jnp.where(best.reaction < 0, jnp.maximum(scale, -best.reaction), best.reaction)
-        lost = reaction < best.reaction - tolerance * size
-        here = _choose(lost, best, here)
-        optimizer = _choose(lost, direction.init(z), optimizer)
-        shrink = jnp.where(lost, factor * shrink, shrink)
-    change = jnp.where(first, here.score, here.score - state.here.score)
-    awake = problem.waking is None or here.score > problem.waking.floor
-    # A run that was sent back has not moved, which is not to have converged.
-    meets = awake & ~first & ~lost & (jnp.abs(change) < problem.criterion * jnp.abs(here.score))
-    memory = (
-        optimizer, shrink, change, best, number, state.evaluations + 1,
-        jnp.where((state.converged < 0) & meets, number, state.converged), state.failed | failed, scale,
-    )  # fmt: skip
-    return State._make((here, *memory))
-
-
-def _choose(condition: Array, yes: Any, no: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
-def _evaluate(problem: Problem, params, z: Array, target) -> tuple[Array, Array, Array]:
-    def value(z):
-        image = problem.space.render(z)
-        activations = {name: a[0] for name, a in problem.apply(params, image[None]).items()}
-        score = problem.objective(activations, image, target)
-        wake = problem.waking if problem.method.wakes else None
-        return (wake(activations, image, target) if wake else score), score
-
-    (reaction, score), gradient = jax.value_and_grad(value, has_aux=True)(z)
-    return score, reaction, gradient
-
-
-def _finite(score, gradient):
-    return jnp.isfinite(score) & jnp.all(jnp.isfinite(gradient))
-
-
-def run(problem: Problem, params, reports: Array, z: Array, target):
-    """One whole ascent; the loop between two reports is compiled once and runs as long as it must."""
-
-    def advance(state: State, report):
-        def go_on(state):
-            # Without early stop the answer is the same for all runs of a tile, and the loop costs nothing extra.
-            return (
-                (state.step < report) & ~((state.converged >= 0) | state.failed)
-                if problem.stop
-                else state.step < report
-            )
-
-        state = jax.lax.while_loop(go_on, functools.partial(step, problem, params, target, reports[-1]), state)
-        image = problem.space.render(state.here.z) if problem.images else jnp.zeros(0, jnp.float32)
-        return state, (state.here.score, state.change, image)
-
-    state, (trace, changes, images) = jax.lax.scan(advance, begin(problem, z), reports)
-    floor = -jnp.inf if problem.waking is None else problem.waking.floor
-    status = jnp.where(state.converged >= 0, CONVERGED, COMPLETED)
-    status = jnp.where(state.best.score > floor, status, SILENT)
-    status = jnp.where(state.failed, NOT_FINITE, status).astype(jnp.uint8)
-    best = problem.space.render(state.best.z)
-    return (
-        best, state.best.score, trace[0], state.best.reaction, status, state.evaluations, state.converged,
-        trace, changes, images,
-    )  # fmt: skip
+@functools.partial(jax.jit, static_argnums=0, compiler_options=OPTIONS)
+def _run_tile(problem: Problem, params, reports, z, targets):
+    return jax.vmap(functools.partial(climb.run, problem, params, reports))(z, targets)
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=OPTIONS)
-def _run_tile(problem: Problem, params, reports, z, targets):
-    return jax.vmap(functools.partial(run, problem, params, reports))(z, targets)
+def _advance_tile(problem: Problem, params, reports, runs, fresh, z, targets):
+    """`CHUNK` steps of the runs in a tile; those that are ``fresh`` begin at ``z``."""
+
+    def one(run, fresh, z, target):
+        run = jax.tree.map(lambda new, old: jnp.where(fresh, new, old), climb.blank(problem, reports, z), run)
+        return jax.lax.fori_loop(0, CHUNK, lambda _, run: climb.advance(problem, params, reports, target, run), run)
+
+    runs = jax.vmap(one)(runs, fresh, z, targets)
+    going = jax.vmap(functools.partial(climb.going, reports))(runs)
+    return runs, going, jax.vmap(functools.partial(climb.result, problem))(runs)

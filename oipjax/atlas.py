@@ -6,6 +6,7 @@ A `Study` is the plan: what is asked, checked, and cut into parts that can be co
 
 import functools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from oipjax import keys
-from oipjax.ascent import SILENT, Ascent, ascend, check_plan, concatenate, continued
+from oipjax.ascent import SILENT, Ascent, ascend, check_plan, concatenate, continued, prepare
 from oipjax.bounds import LEVELS, band_images, bounds, harder, relaxed_images
 from oipjax.images import Box, Space, Standardised, checked_space
 from oipjax.methods import Method, Momentum
@@ -38,6 +39,8 @@ BY_EXEMPLAR, BY_RELAXATION, BY_SEARCH, BY_BAND = "exemplar", "relaxation", "sear
 PART_TILES = 16
 PART_DRAWS = 2**16
 REPORTS = 6
+NEARER = 0.01
+"""Share of its distance from waking that a map must gain for its best images to be climbed from once more."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, done, in all) as work goes on."""
@@ -131,7 +134,7 @@ class Study:
         wake: further starts for each map that is still silent after the survey's best have been climbed.
         search: for a map neither found nor proved dead by then: as many starts from ``exemplars``, those that it
             reacts to most, then the maximisers of a relaxation of the map (in a box), then four times as many random
-            ones, then again from the best images, three times.
+            ones, then again from the best images, up to three times, as long as that brings it nearer.
         exemplars: real images ``[n, h, w, c]``, network inputs.
         criterion: relative change per step below which a run counts as converged.
         stop: end converged runs.
@@ -213,18 +216,25 @@ class Study:
         """
         store = store or (lambda name, compute: compute())
         report = progress or (lambda phase, done, total: None)
-        proved = store("bounds", lambda: self._bounds(report))
-        answer = self._survey(store, report)
-        index = answer["start_index"]
-        owner = np.repeat(self.indices, self.keep)
-        runs, images = self._climb("ascent", owner, index.ravel(), self.finish, store, report)
+        with ThreadPoolExecutor(2) as aside:
+            # Programs are traced and compiled on one core; meanwhile the other one is put to use.
+            compiled = aside.submit(self._compile)
+            proving = aside.submit(self._bounds, report) if self.bounds == "cheap" else None
+            answer = self._survey(store, report)
+            compiled.result()
+            index = answer["start_index"]
+            owner = np.repeat(self.indices, self.keep)
+            runs, images = self._climb("ascent", owner, index.ravel(), self.finish, store, report)
+            proved = store("bounds", proving.result if proving else functools.partial(self._bounds, report))
         tried = _Tried(owner, index.ravel(), runs, images, np.full(len(owner), "", "<U16"))
         near = (("band", BY_BAND, self._band(store), 1), ("wake", BY_RESTART, self._wake, self.wake))
         far = (
             ("exemplar", BY_EXEMPLAR, self._exemplars, self.search),
             ("relaxation", BY_RELAXATION, self._relaxed, self.search),
             ("search", BY_SEARCH, self._many, self.search),
-            *((f"polish{turn}", BY_SEARCH, self._best, self.search) for turn in (1, 2, 3)),
+            ("polish1", BY_SEARCH, self._best, self.search),
+            ("polish2", BY_SEARCH, self._nearer, self.search),
+            ("polish3", BY_SEARCH, self._nearer, self.search),
         )
         for roads in (near, far):
             for phase, road, starts_of, finish in roads:
@@ -247,6 +257,13 @@ class Study:
         except ValueError as error:
             raise ValueError(f"{error}; without bounds (none) the search goes on") from None
         return {name: getattr(proved, name)[chosen] for name in names}
+
+    def _compile(self) -> None:
+        """Compile what climbs, ahead of its first use."""
+        prepare(
+            self.model, Map(self.layer), space=self.image_space, method=self.method, reports=REPORTS,
+            criterion=self.criterion, stop=self.stop, tile=self.tile,
+        )  # fmt: skip
 
     def _survey(self, store: Store, report: Progress) -> dict[str, np.ndarray]:
         """What the chosen maps answered to all draws, part by part."""
@@ -384,6 +401,15 @@ class Study:
         place = np.concatenate(chosen) if chosen else np.zeros(0, int)
         return tried.owner[place], np.stack([tried.images[number] for number in place])
 
+    def _nearer(self, maps: np.ndarray, tried: "_Tried") -> tuple[np.ndarray, np.ndarray]:
+        """As `_best`, for those maps that the last climb from their best images brought nearer to waking."""
+        rank, new = _rank(tried.runs), np.arange(len(tried.owner)) >= tried.last
+        before, after = (
+            np.array([rank[those & (tried.owner == number)].max(initial=-np.inf) for number in maps])
+            for those in (~new, new)
+        )
+        return self._best(maps[after - before > NEARER * np.abs(before)], tried)
+
     def _random_starts(self, maps: np.ndarray, first: int, count: int) -> np.ndarray:
         """``z [maps * count, ...]``: attempt ``a`` for map ``m`` depends on nothing but the key, ``m`` and ``a``."""
         stream, tile = keys.stream(self.key, keys.WAKE), checked_tile(self.tile)
@@ -460,13 +486,17 @@ class Study:
 
 
 class _Tried(NamedTuple):
-    """All runs so far: whose they are, the survey's numbers of their starts (or -1), and by which road they came."""
+    """All runs so far: whose they are, the survey's numbers of their starts (or -1), and by which road they came.
+
+    ``last`` is the number of the first run of the last climb.
+    """
 
     owner: np.ndarray
     origin: np.ndarray
     runs: Ascent
     images: "_Images"
     road: np.ndarray
+    last: int = 0
 
     def more(self, road: str, owner: np.ndarray, runs: Ascent, images: "_Images") -> "_Tried":
         count = len(self.owner)
@@ -476,6 +506,7 @@ class _Tried(NamedTuple):
             concatenate([self.runs, runs], count + len(owner)),
             self.images | {count + number: image for number, image in images.items()},
             np.concatenate([self.road, np.full(len(owner), road, "<U16")]),
+            count,
         )
 
 

@@ -86,21 +86,25 @@ class Program:
 
 def in_flight(work: Callable[[int, Any], Any], pieces: Iterable[Any]) -> Iterator[Any]:
     """``work(number, piece)`` for each piece, as many at a time as there are cores or devices, results in order."""
-    devices = jax.local_device_count()
-    workers = max(devices, _cores()) if jax.default_backend() == "cpu" else devices
-    if workers == 1:
+    if (most := workers()) == 1:
         yield from (work(number, piece) for number, piece in enumerate(pieces))
         return
-    pool, waiting = ThreadPoolExecutor(workers), deque()
+    pool, waiting = ThreadPoolExecutor(most), deque()
     try:
         for number, piece in enumerate(pieces):
             waiting.append(pool.submit(work, number, piece))
-            if len(waiting) > workers:
+            if len(waiting) > most:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def workers() -> int:
+    """How many tiles are in flight at a time: one for each device, and on a CPU for each core."""
+    devices = jax.local_device_count()
+    return max(devices, _cores()) if jax.default_backend() == "cpu" else devices
 
 
 def _cores() -> int:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oipjax.ascent import COMPLETED, CONVERGED, NOT_FINITE, SILENT, ascend, ascend_tiles, report_steps
+from oipjax.ascent import COMPLETED, CONVERGED, NOT_FINITE, SILENT, Ascent, ascend, ascend_tiles, report_steps
 from oipjax.images import Box, space_for
 from oipjax.methods import Classic, Momentum
 from oipjax.model import Model
@@ -223,6 +223,24 @@ def test_early_stop_ends_converged_runs_and_changes_nothing_before(linear, metho
         after = short.trace[i, ~before]
         assert (after == after[-1]).all()
     assert (short.scores <= full.scores + 1e-3 * np.abs(full.scores)).all()
+
+
+@pytest.mark.parametrize("method", [Classic(step=0.3), Momentum()], ids=["classic", "momentum"])
+def test_a_run_that_ends_early_makes_room_for_another_and_changes_nothing(tiny, method):
+    """More runs than a tile holds, of different lengths: each as it is alone, and in order."""
+    options = {"method": method, "steps": 90, "criterion": 3e-3, "tile": 3, "stop": True, "record_images": True}
+    targets, starts = np.arange(11) % 4 + 2, np.arange(11)
+    shown = []
+    together = ascend(
+        KEY, tiny, Map("conv2"), targets, starts, progress=lambda done, total: shown.append((done, total)), **options
+    )
+    assert len(set(together.evaluations.tolist())) > 3, "runs should be of different lengths"
+    assert shown == [(3, 11), (6, 11), (9, 11), (11, 11)]
+    for i in range(11):
+        alone = ascend(KEY, tiny, Map("conv2"), targets[i : i + 1], starts[i : i + 1], **options)
+        for name in Ascent._fields:
+            if name != "trace_steps":
+                np.testing.assert_array_equal(getattr(together, name)[i], getattr(alone, name)[0], err_msg=name)
 
 
 def test_starts_can_be_images_and_are_projected(tiny):

@@ -21,7 +21,7 @@ TOP = {
 ORDER = (
     ("model", "ops", "keys", "tiles"),
     ("objectives", "images", "transforms", "methods"),
-    ("survey",),
+    ("survey", "climb"),
     ("ascent", "bounds"),
     ("atlas", "dream", "latent", "optima"),
     ("parts",),

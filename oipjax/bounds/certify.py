@@ -73,7 +73,9 @@ def bounds(
     return tighten(model, assemble(model, layer, domain, limits), domain, progress=progress)
 
 
-def assemble(model: Model, layer: str, domain: Domain, limits: Limits | None = None) -> Bounds:
+def assemble(
+    model: Model, layer: str, domain: Domain, limits: Limits | None = None, maps: np.ndarray | None = None
+) -> Bounds:
     """The bounds that follow from intervals, sets of active positions, and what is known of some layers.
 
     Args:
@@ -81,18 +83,26 @@ def assemble(model: Model, layer: str, domain: Domain, limits: Limits | None = N
         layer: name of the layer.
         domain: the set of images.
         limits: of `hull_limits`, or other proofs; see `intervals.intervals`.
+        maps: int ``[n]``, those for which sets of active positions are looked at; all unless given.
     """
     facts = model.layer(layer)
-    ends = intervals(model, domain, limits, (layer,) if facts.pre is None else (layer, facts.pre))
+    known = {**_unknown(model, layer), **(limits or {})}
+    ends = intervals(model, domain, known, (layer,) if facts.pre is None else (layer, facts.pre))
     high, pre = _highest(ends[layer]), _highest(ends[facts.pre or layer])
     plain = ends[layer].high.reshape(-1, facts.maps).mean(0)
-    score = np.minimum(mean_bounds(model, layer, domain, ends, limits), computed(high, ends[layer]))
+    score = np.minimum(mean_bounds(model, layer, domain, ends, known, maps), computed(high, ends[layer]))
     dead = np.zeros(facts.maps, bool) if facts.floor is None else high <= facts.floor
     target = facts.pre or layer
     methods = [CROWN] if target in (limits or {}) and not chain(model, layer) else []
     methods = methods or ([HULL if isinstance(domain, Box) else ENERGY] if limits else [])
     by_sets, plainly = " + ".join([*methods, SETS]), methods[0] if methods else INTERVALS
     return Bounds(layer, score, pre, dead, np.where(score < plain * (1 - 1e-9), by_sets, plainly))
+
+
+def _unknown(model: Model, layer: str) -> Limits:
+    """Limits that say nothing, of the layer that `hull_limits` may limit later: one program then serves for both."""
+    stages = prefix(model, layer)
+    return {stages[1].layer: (np.array(-np.inf), np.array(np.inf))} if len(stages) > 1 else {}
 
 
 def harder(model: Model, layer: str, domain: Domain, maps: np.ndarray, *, progress: Progress | None = None) -> Bounds:
@@ -109,7 +119,8 @@ def harder(model: Model, layer: str, domain: Domain, maps: np.ndarray, *, progre
         the bounds of these maps, in their order.
     """
     domain = checked_domain(domain)
-    found = assemble(model, layer, domain, hull_limits(model, layer, domain, splits=2, lower=False, progress=progress))
+    limits = hull_limits(model, layer, domain, splits=2, lower=False, progress=progress)
+    found = assemble(model, layer, domain, limits, maps)
     names = ("score", "node", "dead", "method")
     return Bounds(layer, *(getattr(found, name)[maps] for name in names))
 

@@ -28,7 +28,12 @@ MOST_POSITIONS = 1024
 
 
 def mean_bounds(
-    model: Model, layer: str, domain: Domain, ends: dict[str, Ends], limits: Limits | None = None
+    model: Model,
+    layer: str,
+    domain: Domain,
+    ends: dict[str, Ends],
+    limits: Limits | None = None,
+    maps: np.ndarray | None = None,
 ) -> np.ndarray:
     """Upper bounds ``[k]`` of every map's mean over h and w, as computed in float32.
 
@@ -38,6 +43,7 @@ def mean_bounds(
         domain: the set of images.
         ends: of all layers, from `intervals.intervals` with the same limits.
         limits: what is known of some layers.
+        maps: int ``[n]``, those that matter; the others get the mean of their nodes' bounds.
     """
     high = ends[layer].high
     if high.ndim == 1:
@@ -49,7 +55,8 @@ def mean_bounds(
     pre = made and made.rectified()
     if pre is None or positions > MOST_POSITIONS:
         return plain
-    sums = np.zeros(high.shape[2])
+    maps = np.arange(high.shape[2]) if maps is None else maps
+    sums = np.zeros(len(maps))
     with jax.enable_x64(True):
         given = (
             restricted(program, frozenset({pre})),
@@ -59,8 +66,10 @@ def mean_bounds(
             numbered(model, limits),
         )
         for places in itertools.product(*(_blocks(size) for size in high.shape[:2])):
-            sums += _block(*given, list(itertools.product(*places)), high.shape)
-    return np.fmin(plain, computed(sums / positions + ends[layer].error.max((0, 1)), ends[layer]))
+            sums += _block(*given, list(itertools.product(*places)), high.shape, maps)
+    means = plain.copy()
+    means[maps] = sums / positions + ends[layer].error.max((0, 1))[maps]
+    return np.fmin(plain, computed(means, ends[layer]))
 
 
 def computed(limit: np.ndarray, ends: Ends) -> np.ndarray:
@@ -83,20 +92,20 @@ def _blocks(size: int) -> list[range]:
     return [range(first, min(first + BLOCK, size)) for first in range(0, size, BLOCK)]
 
 
-def _block(program: Program, domain, pre, params, limits, places, shape) -> np.ndarray:
-    """The greatest sums ``[k]`` of a block's active nodes, over all sets of them."""
-    maps = shape[2]
-    specs = np.zeros((BLOCK**2, maps, 1, *shape))
+def _block(program: Program, domain, pre, params, limits, places, shape, maps) -> np.ndarray:
+    """The greatest sums ``[n]`` of a block's active nodes, over all sets of them, for some maps."""
+    count = len(maps)
+    specs = np.zeros((BLOCK**2, count, 1, *shape))
     for index, (i, j) in enumerate(places):
-        specs[index, np.arange(maps), 0, i, j, np.arange(maps)] = 1
+        specs[index, np.arange(count), 0, i, j, maps] = 1
     offset, parts, size = _pulled(program, domain, pre, params, limits, specs.reshape(-1, 1, *shape))
     sets = np.array(list(itertools.product((0.0, 1.0), repeat=len(places))))
-    total = sets @ np.asarray(offset).reshape(BLOCK**2, maps)[: len(places)]
+    total = sets @ np.asarray(offset).reshape(BLOCK**2, count)[: len(places)]
     for c, low, high in parts:
-        c = np.asarray(c).reshape(BLOCK**2, maps, -1)[: len(places)]
+        c = np.asarray(c).reshape(BLOCK**2, count, -1)[: len(places)]
         seen = np.flatnonzero(np.any(c != 0, (0, 1)))
         total = total + np.asarray(_sets(sets, c[..., seen], np.ravel(low)[seen], np.ravel(high)[seen]))
-    return total.max(0) + ROUNDING * sum(np.asarray(size)[0, i, j] for i, j in places)
+    return total.max(0) + ROUNDING * sum(np.asarray(size)[0, i, j, maps] for i, j in places)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

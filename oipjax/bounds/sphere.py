@@ -6,8 +6,9 @@ For ``P = relu(max over the pool of (a_q + b))`` with ``a = <k, x>`` and weights
     sum w+ z <= sqrt(sum w+^2 / s) sqrt(sum s z^2)                       (Cauchy and Schwarz, any s > 0 per channel)
     sum s z^2 <= sum over channels and positions of s a^2 = x' M(s) x <= lambda_max(M(s)) |x|^2
 
-since every position belongs to one cell. The scales ``s`` are free; gradient steps find good ones. Intervals would let
-every position have all the energy at once.
+since every position belongs to one cell. The scales ``s`` are free; gradient steps find good ones, on the smooth
+``tr(M^p)^(1/p) >= lambda_max``, and the bound takes the eigenvalues themselves. Intervals would let every position have
+all the energy at once.
 """
 
 import functools
@@ -22,8 +23,9 @@ from oipjax.bounds.intervals import sphere_norm
 from oipjax.images import Sphere
 
 MOST_PIXELS = 512
-"""Of a window; its eigenvalues are taken at every step."""
+"""Of a window; eigenvalues of a matrix of that side are taken for every map."""
 ROUNDING = 1e-9
+_SQUARINGS = 5  # p is 2 to this power
 
 
 def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 30) -> np.ndarray:
@@ -55,29 +57,43 @@ def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 30
     gram, squares = gram[heard], squares[:, heard]
     norm = sphere_norm(domain)
     best = np.zeros(len(second.bias))
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # optax mixes types
-        best = best if not len(heard) else np.asarray(_search(jnp.asarray(gram), jnp.asarray(squares), steps))
+    if len(heard):
+        # Single precision does for the search: any scales give a bound. Their common factor does not matter.
+        unit = squares / np.maximum(squares.max(1, keepdims=True), np.finfo(np.float64).tiny)
+        given = (array.astype(np.float32) for array in (gram / np.abs(gram).max(), unit))
+        found = np.exp(np.asarray(_search(*given, steps), np.float64))
+        found = np.where(np.isfinite(found) & (found > 0), found, 1.0)
+        highest = np.linalg.eigvalsh(np.einsum("kc,cpq->kpq", found, gram, optimize=True))[:, -1]
+        best = np.sqrt(np.sum(squares / found, 1) * highest)
     fixed = np.einsum("abck,c->k", positive, np.maximum(first.bias, 0))
     return second.bias + fixed + norm * best + ROUNDING * (np.abs(second.bias) + fixed + norm * best)
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def _search(gram, squares, steps):
-    """The least ``sqrt(sum(squares / s) lambda_max(sum(s gram)))`` found, ``[k]``."""
+    """Logarithms of scales ``[k, c]`` for which ``sum(squares / s) lambda_max(sum(s gram))`` is small."""
 
     def value(logs, squares):
-        scaled = jnp.einsum("c,cpq->pq", jnp.exp(logs), gram)
-        return 0.5 * (jnp.log(jnp.sum(squares * jnp.exp(-logs))) + jnp.log(jnp.linalg.eigvalsh(scaled)[-1]))
+        matrix = jnp.einsum("c,cpq->pq", jnp.exp(logs), gram)
+        log = jnp.log(jnp.trace(matrix))
+        matrix = matrix / jnp.trace(matrix)
+        for power in range(1, _SQUARINGS + 1):
+            matrix = matrix @ matrix
+            size = jnp.trace(matrix)
+            log, matrix = log + jnp.log(size) / 2**power, matrix / size
+        return jnp.log(jnp.sum(squares * jnp.exp(-logs))) + log
 
     optimiser = optax.adam(0.1)
     norms = jnp.trace(gram, axis1=1, axis2=2)
-    start = 0.5 * jnp.log((squares + 1e-12 * jnp.max(squares) + 1e-300) / norms[None])
+    start = 0.5 * jnp.log((squares + 1e-12) / norms[None])
 
     def step(state, _):
-        logs, memory, best = state
+        logs, memory, best, least = state
         values, gradients = jax.vmap(jax.value_and_grad(value))(logs, squares)
         updates, memory = optimiser.update(gradients, memory)
-        return (optax.apply_updates(logs, updates), memory, jnp.fmin(best, values)), None
+        better = values < least
+        best, least = jnp.where(better[:, None], logs, best), jnp.where(better, values, least)
+        return (optax.apply_updates(logs, updates), memory, best, least), None
 
-    begin = (start, optimiser.init(start), jnp.full(len(squares), jnp.inf))
-    return jnp.exp(jax.lax.scan(step, begin, None, steps)[0][2])
+    begin = (start, optimiser.init(start), start, jnp.full(len(squares), jnp.inf))
+    return jax.lax.scan(step, begin, None, steps)[0][2]
