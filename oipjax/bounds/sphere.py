@@ -61,7 +61,8 @@ def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 30
         # Single precision does for the search: any scales give a bound. Their common factor does not matter.
         unit = squares / np.maximum(squares.max(1, keepdims=True), np.finfo(np.float64).tiny)
         given = (array.astype(np.float32) for array in (gram / np.abs(gram).max(), unit))
-        found = np.exp(np.asarray(_search(*given, steps), np.float64))
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes types
+            found = np.exp(np.asarray(_search(*given, steps), np.float64))
         found = np.where(np.isfinite(found) & (found > 0), found, 1.0)
         highest = np.linalg.eigvalsh(np.einsum("kc,cpq->kpq", found, gram, optimize=True))[:, -1]
         best = np.sqrt(np.sum(squares / found, 1) * highest)
