@@ -24,7 +24,7 @@ from oipjax.methods import Method, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Objective, Waking
 from oipjax.survey import Progress, Starts, checked_index
-from oipjax.tiles import OPTIONS, Program, checked_tile, in_flight, padded, workers
+from oipjax.tiles import OPTIONS, Program, checked_tile, in_flight, padded, tiles, workers
 
 __all__ = [
     "COMPLETED", "CONVERGED", "NOT_FINITE", "SILENT", "STATUS", "Ascent", "ascend", "ascend_tiles", "check_plan",
@@ -204,8 +204,8 @@ def ascend_tiles(
     if numbered:
         starts = checked_index(starts)
     else:
-        images = jax.vmap(lambda z: space.render(space.project(z)))(starts.astype(np.float32))
-        outside = np.flatnonzero(~space.domain.contains(np.asarray(images)))
+        images = [_images(space, padded(some, tile)) for some in tiles(starts.astype(np.float32), tile)]
+        outside = np.flatnonzero(~space.domain.contains(np.concatenate(images)[: len(starts)]))
         if outside.size:
             raise ValueError(f"start {outside[0]} cannot be made an image of {type(space).__name__} (is it constant?)")
     lengths = {len(leaf) for leaf in jax.tree.leaves(targets)} | {len(starts)}
@@ -362,6 +362,11 @@ def report_steps(steps: int, reports: int) -> tuple[int, ...]:
     first = max(1, steps // 2 ** min(reports, 62))
     middle = [first * 2**i for i in range(min(reports, 62)) if first * 2**i < steps - 1]
     return tuple(sorted({0, *middle, steps - 1}))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _images(space: Space, z):
+    return jax.vmap(lambda z: space.render(space.project(z)))(z)
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=OPTIONS)

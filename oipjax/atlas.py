@@ -216,7 +216,7 @@ class Study:
         """
         store = store or (lambda name, compute: compute())
         report = progress or (lambda phase, done, total: None)
-        with ThreadPoolExecutor(2) as aside:
+        with ThreadPoolExecutor(1) as aside:
             # Programs are traced and compiled on one core; meanwhile the other one is put to use.
             compiled = aside.submit(self._compile)
             proving = aside.submit(self._bounds, report) if self.bounds == "cheap" else None

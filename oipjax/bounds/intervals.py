@@ -60,7 +60,7 @@ def intervals(
     steps = restricted(program, frozenset(outputs))
     with jax.enable_x64(True):
         out = _propagate(steps, outputs, checked_domain(domain), parameters(model), numbered(model, limits))
-        return {name: Ends(*(np.asarray(end[0]) for end in ends)) for name, ends in zip(names, out, strict=True)}
+        return {name: Ends(*(np.asarray(end)[0] for end in ends)) for name, ends in zip(names, out, strict=True)}
 
 
 def opened(value: Interval) -> Interval:

@@ -23,6 +23,8 @@ from oipjax.model import Model
 
 BLOCK = 3
 """Side of a block, in positions."""
+MAPS = 32
+"""At a time; fewer are filled up, so that one program serves for all maps and for a few."""
 MOST_POSITIONS = 1024
 """Above that many the mean of the nodes' bounds has to do."""
 
@@ -57,6 +59,7 @@ def mean_bounds(
         return plain
     maps = np.arange(high.shape[2]) if maps is None else maps
     sums = np.zeros(len(maps))
+    groups = [slice(first, first + MAPS) for first in range(0, len(maps), MAPS)]
     with jax.enable_x64(True):
         given = (
             restricted(program, frozenset({pre})),
@@ -66,7 +69,8 @@ def mean_bounds(
             numbered(model, limits),
         )
         for places in itertools.product(*(_blocks(size) for size in high.shape[:2])):
-            sums += _block(*given, list(itertools.product(*places)), high.shape, maps)
+            for some in groups:
+                sums[some] += _block(*given, list(itertools.product(*places)), high.shape, maps[some])
     means = plain.copy()
     means[maps] = sums / positions + ends[layer].error.max((0, 1))[maps]
     return np.fmin(plain, computed(means, ends[layer]))
@@ -94,7 +98,8 @@ def _blocks(size: int) -> list[range]:
 
 def _block(program: Program, domain, pre, params, limits, places, shape, maps) -> np.ndarray:
     """The greatest sums ``[n]`` of a block's active nodes, over all sets of them, for some maps."""
-    count = len(maps)
+    count = min(MAPS, shape[2])
+    maps = np.resize(asked := maps, count)
     specs = np.zeros((BLOCK**2, count, 1, *shape))
     for index, (i, j) in enumerate(places):
         specs[index, np.arange(count), 0, i, j, maps] = 1
@@ -105,7 +110,7 @@ def _block(program: Program, domain, pre, params, limits, places, shape, maps) -
         c = np.asarray(c).reshape(BLOCK**2, count, -1)[: len(places)]
         seen = np.flatnonzero(np.any(c != 0, (0, 1)))
         total = total + np.asarray(_sets(sets, c[..., seen], np.ravel(low)[seen], np.ravel(high)[seen]))
-    return total.max(0) + ROUNDING * sum(np.asarray(size)[0, i, j, maps] for i, j in places)
+    return (total.max(0) + ROUNDING * sum(np.asarray(size)[0, i, j, maps] for i, j in places))[: len(asked)]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
