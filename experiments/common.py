@@ -15,7 +15,7 @@ from rich.table import Table
 
 import oipjax
 from oipjax import data, training
-from oipjax.data import Dataset
+from oipjax.data import Dataset, Split
 from oipjax.networks import checkpoint
 from oipjax.records import surroundings
 
@@ -56,6 +56,11 @@ def network(
         )  # fmt: skip
         checkpoint.save(place, trained.model, {"config": asdict(plan), "test_accuracy": trained.test_accuracy})
     return oipjax.load(place)
+
+
+def unseen() -> Split:
+    """Digits that no network was trained with: all 10,000 if ``OIPJAX_DATA`` is set, else the sample of 1,000."""
+    return data.load().test if os.environ.get(data.ENVIRONMENT) else data.sample()
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

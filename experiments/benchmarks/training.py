@@ -3,8 +3,8 @@
 Question: the same network from the same weights, trained on MNIST by Adam (1e-3, batches of 64, no weight decay) on the
 same cores: how long does an epoch take in oipjax, in a plain torch loop and in tf.keras, and how long does it take to
 classify 99 % of the test images rightly?
-Expected: an epoch of oipjax takes no longer than one of the fastest peer, and as many epochs are needed, since all
-compute the same; only the order of the images differs.
+Expected: an epoch of oipjax takes no longer than one of the fastest peer (measured: longer, see experiments/README.md),
+and as many epochs are needed, since all compute the same; only the order of the images differs.
 Cost: about half an hour of two cores, more where the environments of ``peers.py`` are yet to be made.
 Command: OIPJAX_DATA=folder python -m experiments.benchmarks.training
 
