@@ -1,6 +1,7 @@
-"""Image data: the official MNIST files, and a sample of 1,000 digits that travels with the package.
+"""Image data: the official files of MNIST and Fashion-MNIST, and 1,000 digits that travel with the package.
 
-MNIST: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits", CC BY-SA 3.0.
+MNIST: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits", CC BY-SA 3.0. Fashion-MNIST: H.
+Xiao, K. Rasul, R. Vollgraf 2017, arXiv:1708.07747, MIT. One's own images are read by `oipjax.pictures`.
 """
 
 import gzip
@@ -20,25 +21,27 @@ ENVIRONMENT = "OIPJAX_DATA"
 
 
 class Split(NamedTuple):
-    """Images ``uint8 [n, h, w, c]`` and labels ``uint8 [n]``."""
+    """Images ``uint8 [n, h, w, c]`` and labels ``[n]``: ``uint8``, or ``int32`` where there are more classes."""
 
     images: np.ndarray
     labels: np.ndarray
 
 
 class Dataset(NamedTuple):
-    """A data set with its official test split.
+    """A data set with its test split.
 
     Attributes:
         name: for people.
         train, test: the two splits.
-        classes: names of the labels.
+        classes: names of the labels; none if the images have no labels (then all labels are 0).
+        skipped: files that could not be read, with the reason.
     """
 
     name: str
     train: Split
     test: Split
     classes: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class IdxFiles:
     classes: tuple[str, ...]
 
 
-# The checksums are those of torchvision.datasets.MNIST (torchvision/datasets/mnist.py).
+# The checksums are those of torchvision's MNIST and FashionMNIST (torchvision/datasets/mnist.py).
 MNIST = IdxFiles(
     "mnist",
     ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
@@ -69,6 +72,17 @@ MNIST = IdxFiles(
         ("t10k-labels-idx1-ubyte.gz", "ec29112dd5afa0611ce80d1b7f02629c"),
     ),
     tuple("0123456789"),
+)
+FASHION = IdxFiles(
+    "fashion_mnist",
+    ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+    (
+        ("train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+        ("train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"),
+        ("t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
+        ("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
+    ),
+    ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 
 

@@ -16,7 +16,9 @@ RUN = 1
 WAKE = 2
 """Extra starts for silent maps: ``fold_in(fold_in(stream(root, WAKE), map), attempt)``."""
 TRAIN = 3
-"""Initial weights (0) and the order of images in epoch ``e`` (``1 + e``)."""
+"""Initial weights (0) and the order of images in epoch ``e`` (``1 + e``), whose number 2 is for noise on its images."""
+SPLIT = 4
+"""Which of one's own images are held out for the test."""
 
 
 def stream(root: Array, name: int) -> Array:
@@ -24,7 +26,7 @@ def stream(root: Array, name: int) -> Array:
 
     Args:
         root: a typed key, ``jax.random.key(seed)``, scalar.
-        name: one of `SURVEY`, `RUN`, `WAKE`, `TRAIN`.
+        name: one of `SURVEY`, `RUN`, `WAKE`, `TRAIN`, `SPLIT`.
 
     Raises:
         ValueError: ``root`` is an old-style ``uint32[2]`` key, or not a single key.

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -111,6 +112,12 @@ class Model:
         named = [name for name in self.layers if name in self.nonlinearities and not name.startswith("pool")]
         maps = [name for name in named if len(self.shapes[name]) == 3]
         return maps[-1] if maps else self.layers[-1]
+
+
+def normalise(pixels: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
+    """As `Model.to_input`, inside a compiled program: network inputs of pixels ``float32 [n, h, w, c]`` in [0, 1]."""
+    mean_of, std_of = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (mean, std))
+    return (pixels - mean_of) / std_of
 
 
 def fingerprint(params: Params) -> str:

@@ -44,6 +44,35 @@ def conv2d(x: Array, w: Array, stride: tuple[int, int] = (1, 1), padding: Paddin
     return _conv2d(tuple(stride), pads, x, w)
 
 
+def conv2d_transpose(
+    y: Array, w: Array, size: tuple[int, int], stride: tuple[int, int] = (1, 1), padding: Padding = "SAME"
+) -> Array:
+    """The transpose of `conv2d`: what its gradient does, as a layer that enlarges images.
+
+    Args:
+        y: small images, ``[n, i, j, k]``.
+        w: the kernel with which `conv2d` would make ``[n, i, j, k]`` of the large ones, ``[kh, kw, c, k]``.
+        size: height and width of the large images.
+        stride: of that `conv2d`.
+        padding: of that `conv2d`.
+
+    Returns:
+        ``[n, *size, c]``.
+
+    Raises:
+        ValueError: ranks or channel counts do not fit, or `conv2d` does not make images of this size from those.
+    """
+    if y.ndim != 4 or w.ndim != 4 or y.shape[3] != w.shape[3]:
+        raise ValueError(
+            f"conv2d_transpose expects y[n, i, j, k] and w[kh, kw, c, k] with equal k, got {y.shape} and {w.shape}"
+        )
+    pads = _pads((y.shape[0], *size), w.shape[:2], stride, padding)
+    small = tuple((n + sum(p) - k) // s + 1 for n, p, k, s in zip(size, pads, w.shape, stride, strict=False))
+    if small != y.shape[1:3]:
+        raise ValueError(f"conv2d makes {small} of {tuple(size)}, so this cannot be made of {y.shape[1:3]}")
+    return _conv2d_transpose(tuple(stride), pads, tuple(size), y, w)
+
+
 def max_pool(
     x: Array, window: tuple[int, int] = (2, 2), stride: tuple[int, int] | None = None, padding: Padding = "VALID"
 ) -> Array:
@@ -96,28 +125,52 @@ def _conv2d_forward(stride, pads, x, w):
 
 def _conv2d_backward(stride, pads, residuals, dy):
     x, w = residuals
+    # Two choices, not one: the ascent needs dx alone, and XLA can only drop what stands on its own.
+    return _image_gradient(stride, pads, x.shape, dy, w), _kernel_gradient(stride, pads, w.shape, dy, x)
 
-    def dx_cpu(dy, w):
-        return _conv_patches_transposed(stride, pads, x.shape, dy, w)
 
-    def dx_lax(dy, w):
+def _image_gradient(stride, pads, shape, dy, w):
+    def cpu(dy, w):
+        return _conv_patches_transposed(stride, pads, shape, dy, w)
+
+    def other(dy, w):
+        x = jax.ShapeDtypeStruct(shape, dy.dtype)
         return jax.linear_transpose(lambda x: _conv_lax(stride, pads, x, w), x)(dy)[0]
 
-    def dw_cpu(dy, x):
-        patches = _patches(x, w.shape[:2], stride, pads)
-        flat = lax.dot_general(patches, dy, (((0, 1, 2), (0, 1, 2)), ((), ())))
-        return flat.reshape(w.shape)
+    return lax.platform_dependent(dy, w, cpu=cpu, default=other)
 
-    def dw_lax(dy, x):
+
+def _kernel_gradient(stride, pads, shape, dy, x):
+    def cpu(dy, x):
+        patches = _patches(x, shape[:2], stride, pads)
+        flat = lax.dot_general(patches, dy, (((0, 1, 2), (0, 1, 2)), ((), ())))
+        return flat.reshape(shape)
+
+    def other(dy, x):
+        w = jax.ShapeDtypeStruct(shape, x.dtype)
         return jax.linear_transpose(lambda w: _conv_lax(stride, pads, x, w), w)(dy)[0]
 
-    # Two choices, not one: the ascent needs dx alone, and XLA can only drop what stands on its own.
-    dx = lax.platform_dependent(dy, w, cpu=dx_cpu, default=dx_lax)
-    dw = lax.platform_dependent(dy, x, cpu=dw_cpu, default=dw_lax)
-    return dx, dw
+    return lax.platform_dependent(dy, x, cpu=cpu, default=other)
 
 
 _conv2d.defvjp(_conv2d_forward, _conv2d_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _conv2d_transpose(stride, pads, size, y, w):
+    return _image_gradient(stride, pads, (y.shape[0], *size, w.shape[2]), y, w)
+
+
+def _conv2d_transpose_forward(stride, pads, size, y, w):
+    return _conv2d_transpose(stride, pads, size, y, w), (y, w)
+
+
+def _conv2d_transpose_backward(stride, pads, size, residuals, dx):
+    y, w = residuals
+    return _conv2d(stride, pads, dx, w), _kernel_gradient(stride, pads, w.shape, y, dx)
+
+
+_conv2d_transpose.defvjp(_conv2d_transpose_forward, _conv2d_transpose_backward)
 
 
 def _conv_lax(stride, pads, x, w):

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter
 
 from oipjax.atlas import DEAD, FOUND, Atlas
 
@@ -135,32 +136,74 @@ def oip_figure(
 
 
 def history_figure(history: Sequence[Any], best_epoch: int, title: str) -> Figure:
-    """Training curves: loss and accuracy per epoch, the kept epoch marked.
+    """Training curves: loss and accuracy, or squared error, per epoch, the kept epoch marked.
 
     Args:
-        history: `training.Epoch` items.
+        history: `Epoch` or `ReconstructionEpoch` items, as trainings leave them.
         best_epoch: number of the epoch that was kept.
         title: of the figure.
     """
-    figure = Figure(figsize=(9.0, 3.6), facecolor="white", layout="constrained")
+    accuracy = hasattr(history[0], "train_accuracy")
+    panels = [("loss", "loss", "cross-entropy (nats)" if accuracy else "binary cross-entropy of pixels (nats)")]
+    if accuracy:
+        panels.append(("train_accuracy", "accuracy", "accuracy (%)"))
+    elif any(epoch.loss != epoch.train_mse for epoch in history):
+        panels.append(("train_mse", "mse", "mean squared error of pixels"))
+    else:
+        panels = [("train_mse", "mse", "mean squared error of pixels")]
+    figure = Figure(figsize=(9.0 if len(panels) == 2 else 6.0, 3.6), facecolor="white", layout="constrained")
     figure.suptitle(title, fontsize=11, color=INK)
     number = [epoch.epoch for epoch in history]
-    left, right = figure.subplots(1, 2)
-    for axes, kind in ((left, "loss"), (right, "accuracy")):
-        train = [getattr(epoch, "loss" if kind == "loss" else "train_accuracy") for epoch in history]
-        held = [getattr(epoch, f"validation_{kind}") for epoch in history]
-        if kind == "accuracy":
-            train, held = [100 * v for v in train], [100 * v for v in held]
+    drawn = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (train_name, name, label) in zip(drawn, panels, strict=True):
+        scale = 100 if name == "accuracy" else 1
+        train = [scale * getattr(epoch, train_name) for epoch in history]
+        held = [scale * getattr(epoch, f"validation_{name}") for epoch in history]
         axes.plot(number, train, "o-", color=BLUE, markersize=3, label="training, during the epoch")
         if not all(map(math.isnan, held)):
             axes.plot(number, held, "s-", color=SILENT, markersize=3, label="held out, after it")
         axes.axvline(best_epoch, color=FAINT, linewidth=1, linestyle=":", label=f"kept: epoch {best_epoch}")
         axes.set_xlabel("epoch")
-        axes.set_ylabel("cross-entropy (nats)" if kind == "loss" else "accuracy (%)")
+        axes.set_ylabel(label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         _plain_axes(axes)
-    left.set_yscale("log")
-    right.legend(fontsize=8, frameon=False)
+        if name != "accuracy":
+            axes.set_yscale("log")
+        if not accuracy:  # less than a decade, as a rule
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.tick_params(which="minor", labelsize=6, colors="#444444")
+    drawn[-1].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def reconstruction_figure(images: np.ndarray, reconstructions: np.ndarray, title: str, note: str = "") -> Figure:
+    """Images above what an autoencoder gives back of them, in double rows.
+
+    Args:
+        images: ``[n, h, w, c]``, pixels in [0, 1].
+        reconstructions: ``[n, h, w, c]``.
+        title: of the figure.
+        note: one line below the title.
+    """
+    columns = min(len(images), 12)
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(0.72 * columns + 0.9, 1.56 * rows + 0.75), facecolor="white")
+    height = 1.56 * rows + 0.75
+    figure.text(0.02, 1 - 0.25 / height, title, fontsize=11, fontweight="bold", color=INK, va="center")
+    figure.text(0.02, 1 - 0.5 / height, note, fontsize=8, color=FAINT, va="center")
+    outer = figure.add_gridspec(
+        rows, 1, left=0.8 / (0.72 * columns + 0.9), right=0.99, top=1 - 0.68 / height, bottom=0.06 / height, hspace=0.1
+    )
+    for row in range(rows):
+        grid = outer[row].subgridspec(2, columns, wspace=0.06, hspace=0.06)
+        for line, (name, batch) in enumerate((("image", images), ("given back", reconstructions))):
+            for column, image in enumerate(batch[row * columns : (row + 1) * columns]):
+                axes = figure.add_subplot(grid[line, column])
+                axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                _bare(axes)
+                if column == 0:
+                    axes.set_ylabel(name, fontsize=7, color=INK, rotation=0, ha="right", va="center")
     return figure
 
 

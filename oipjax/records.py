@@ -8,12 +8,10 @@ import contextlib
 import csv
 import io
 import json
-import platform
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +23,7 @@ from oipjax.ascent import STATUS, Ascent
 from oipjax.atlas import MAP_STATUS, STATUS_NAMES, Atlas, Progress, Study
 from oipjax.model import Model, fingerprint
 from oipjax.parts import PARTS, PLAN, Clock, Finished, exclusive, load_npz, npz, remove_parts, shared_store, write_file
+from oipjax.provenance import differences, refuse_other, surroundings
 
 SCHEMA = 2
 MANIFEST, ARRAYS, TABLE = "manifest.json", "oips.npz", "maps.csv"
@@ -37,7 +36,10 @@ COLUMNS = (
     "draws_seen", "gradient_evaluations", "found_by", "bound_by",
 )  # fmt: skip
 _BEGUN = rf"{re.escape(PLAN)}\.\w+\.tmp|lock\.tmp|left-\d+\.tmp"  # files of a process that has not written its plan
-OTHERS = ("oip.npz", "oip.csv", *(f"{name}.{ending}" for name in ("atlas", "oip") for ending in ("png", "pdf", "svg")))
+OTHERS = (
+    "oip.npz", "oip.csv", "activations.npz", "activations.csv",
+    *(f"{name}.{ending}" for name in ("atlas", "oip", "activations") for ending in ("png", "pdf", "svg")),
+)  # fmt: skip
 
 
 class Record(NamedTuple):
@@ -107,21 +109,6 @@ def headline(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def surroundings() -> dict[str, Any]:
-    """What else rounding depends on: versions, device, precision."""
-    device = jax.devices()[0]
-    names = ("oipjax", "jax", "jaxlib", "numpy", "flax", "optax")
-    versions = {"python": platform.python_version()}
-    for name in names:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return {
-        "versions": versions,
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-        "precision": getattr(jax.config, "jax_default_matmul_precision", None) or "default",
-    }
-
-
 def make(
     folder: Path,
     study: Study,
@@ -151,7 +138,7 @@ def make(
         return Record(folder, *read(folder), fresh=False)
     parts = folder / PARTS
     if (parts / PLAN).exists():
-        _refuse_other(folder, _read_json(parts / PLAN), plan)
+        refuse_other(folder, _read_json(parts / PLAN), plan)
     else:
         parts.mkdir(parents=True, exist_ok=True)
         write_file(parts / PLAN, json.dumps(plan, indent=1).encode())
@@ -250,17 +237,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def differences(there: Any, asked: Any, name: str = "") -> list[str]:
-    """What differs between two configurations, a line each."""
-    if isinstance(there, dict) and isinstance(asked, dict):
-        lines = []
-        for key in {**there, **asked}:
-            inner = f"{name}.{key}" if name else str(key)
-            lines += differences(there.get(key), asked.get(key), inner)
-        return lines
-    return [] if there == asked else [f"{name}: {_short(there)} there, {_short(asked)} asked for"]
-
-
 def is_finished(folder: Path, config: dict[str, Any], *, overwrite: bool) -> bool:
     """Whether a finished record of ``config`` lies in ``folder``; it is taken away if ``overwrite``.
 
@@ -276,10 +252,10 @@ def is_finished(folder: Path, config: dict[str, Any], *, overwrite: bool) -> boo
             keep = plan.exists() and not differences(_read_json(plan), {"config": config, **surroundings()})
         _remove(folder, parts=not keep)
     if plan.exists():
-        _refuse_other(folder, _read_json(plan).get("config", {}), config)
+        refuse_other(folder, _read_json(plan).get("config", {}), config)
     if not (folder / MANIFEST).exists():
         return False
-    _refuse_other(folder, read_manifest(folder).get("config", {}), config)
+    refuse_other(folder, read_manifest(folder).get("config", {}), config)
     return True
 
 
@@ -350,13 +326,6 @@ def _is_ours(file: Path) -> bool:
     return isinstance(content, dict) and isinstance(content.get("config"), dict)
 
 
-def _refuse_other(folder: Path, there: dict, asked: dict) -> None:
-    lines = differences(there, asked)
-    if lines:
-        shown = "\n  ".join(lines[:8] + [f"... and {len(lines) - 8} more"] * (len(lines) > 8))
-        raise ValueError(f"{folder}: holds another run; --overwrite replaces it, or choose another --out\n  {shown}")
-
-
 def _remove(folder: Path, *, parts: bool) -> None:
     """Take away what a record consists of, and nothing else; the mark of completeness first."""
     for name in (MANIFEST, ARRAYS, TABLE, *OTHERS):
@@ -373,8 +342,3 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file}: damaged (expected an object)")
     return content
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,13 +1,16 @@
-"""Training the network: a whole epoch in one compiled scan, the best epoch kept.
+"""Training: a whole epoch in one compiled scan, the best epoch kept, and after an interruption the same bits.
 
-The epoch to keep is chosen by images held out of the *training* set, so that the test accuracy is measured, not fitted.
+The epoch to keep is chosen by images held out of the *training* set, so that what is said of the test images is
+measured, not fitted. `fit` trains any network whose loss is one of `TASKS`; `train` makes classifiers of it, and
+`oipjax.autoencoding` autoencoders.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,61 +20,13 @@ from jax import Array
 
 from oipjax import keys
 from oipjax.data import Dataset, Split
-from oipjax.model import Model, Params
+from oipjax.model import Model, Params, fingerprint, normalise
 from oipjax.networks import cnn
+from oipjax.provenance import surroundings
+from oipjax.state import StateFile
+from oipjax.training_config import TASKS, Epoch, TrainConfig, optimizer, schedule
 
 EVALUATION_BATCH = 500
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything a training depends on, next to the data.
-
-    Attributes:
-        network: the architecture.
-        optimizer: ``adam``, ``rmsprop`` or ``sgd``.
-        learning_rate: at the start.
-        schedule: of the learning rate over all steps: ``constant``; ``cosine`` to 0; ``exponential`` to 1 % of the
-            start; ``inverse`` time, to a tenth; ``piecewise``: a tenth after half, a hundredth after three quarters.
-        momentum: of ``sgd`` and ``rmsprop``.
-        l2: the loss gets ``l2`` times the sum of squares of all kernels (not biases), as Keras' ``l2`` regulariser.
-        epochs: how many.
-        batch: images per step.
-        validation: images held out of the training set to choose the best epoch; 0: keep the last epoch.
-        seed: of the initial weights and the order of images.
-    """
-
-    network: cnn.CNNConfig = field(default_factory=cnn.CNNConfig)
-    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
-    learning_rate: float = 1e-3
-    schedule: Literal["constant", "cosine", "exponential", "inverse", "piecewise"] = "cosine"
-    momentum: float = 0.9
-    l2: float = 3e-4
-    epochs: int = 12
-    batch: int = 64
-    validation: int = 5000
-    seed: int = 0
-
-    def __post_init__(self):
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("l2", "momentum", "validation"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
-
-
-class Epoch(NamedTuple):
-    """One line of the history: means over the epoch, and the accuracy afterwards on the images held out."""
-
-    epoch: int
-    loss: float
-    train_accuracy: float
-    validation_accuracy: float
-    validation_loss: float
-    learning_rate: float
 
 
 class Trained(NamedTuple):
@@ -92,45 +47,17 @@ class Trained(NamedTuple):
     confusion: np.ndarray
 
 
+class Fitted(NamedTuple):
+    """What `fit` leaves: the parameters of the best epoch, its number from 1, and one line of history per epoch."""
+
+    params: Params
+    best_epoch: int
+    history: tuple[Any, ...]
+
+
 class _State(NamedTuple):
     params: Params
     optimizer: optax.OptState
-
-
-def schedule(config: TrainConfig, steps: int) -> optax.Schedule:
-    """The learning rate as a function of the step, over ``steps`` steps in all."""
-    rate = config.learning_rate
-    match config.schedule:
-        case "constant":
-            return optax.constant_schedule(rate)
-        case "cosine":
-            return optax.cosine_decay_schedule(rate, steps)
-        case "exponential":
-            return optax.exponential_decay(rate, steps, 0.01)
-        case "inverse":
-            return lambda step: rate / (1 + 9 * step / steps)
-        case "piecewise":
-            return optax.piecewise_constant_schedule(rate, {steps // 2: 0.1, steps * 3 // 4: 0.1})
-    raise ValueError(f"unknown schedule {config.schedule!r}")
-
-
-def optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
-    """The configured optimiser, with the gradient of the L2 term added first (coupled, as in Keras)."""
-    rate = schedule(config, steps)
-    match config.optimizer:
-        case "adam":
-            update = optax.adam(rate)
-        case "rmsprop":
-            update = optax.rmsprop(rate, decay=0.9, eps=1e-7, momentum=config.momentum or None)
-        case "sgd":
-            update = optax.sgd(rate, momentum=config.momentum or None, nesterov=config.momentum > 0)
-        case _:
-            raise ValueError(f"unknown optimizer {config.optimizer!r}; there are adam, rmsprop, sgd")
-    return optax.chain(optax.add_decayed_weights(2 * config.l2, mask=_kernels), update)
-
-
-def _kernels(params: Params):
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
 def train(
@@ -140,8 +67,11 @@ def train(
     *,
     name: str | None = None,
     progress: Callable[[Epoch], None] | None = None,
+    watch: Callable[[Epoch, Params], None] | None = None,
+    state: Path | None = None,
+    overwrite: bool = False,
 ) -> Trained:
-    """Train a network.
+    """Train a classifier.
 
     Args:
         key: the root key; its `keys.TRAIN` stream is used.
@@ -149,52 +79,142 @@ def train(
         data: images ``uint8 [n, h, w, c]``; pixels are normalised to mean 0 and standard deviation 1 over the data set.
         name: of the model.
         progress: called after every epoch.
+        watch: called after every epoch with a copy of the parameters as they are then.
+        state: file for the state after each epoch. What an interrupted training has left there goes on, without
+            telling its epochs again, and ends in the same bits as without it. Who stores the result takes it away;
+            `checkpoint.save` does, if it lies in the checkpoint's folder.
+        overwrite: begin anew if the state is that of another training.
 
     Raises:
-        ValueError: the images do not fit the network, or there are fewer of them than a batch; a loss is not finite.
+        ValueError: the images do not fit the network, or there are fewer of them than a batch; a loss is not finite;
+            the state is that of another training.
     """
+    network = config.network
+    if not isinstance(network, cnn.CNNConfig):
+        raise ValueError(f"a classifier is trained here, oipjax.autoencoding trains autoencoders, got {network}")
     images, labels = data.train
+    count = check_images(config, data)
+    if not data.classes:
+        raise ValueError(f"{data.name} has no classes: a classifier needs a sub-folder of images for each, or labels")
+    if labels.max() >= network.classes:
+        raise ValueError(f"{data.name} has {labels.max() + 1} classes, the network {network.classes}")
+    mean, std = normalisation(images)
+    params = cnn.init(jax.random.fold_in(keys.stream(key, keys.TRAIN), 0), network)
+    model = cnn.model(params, network, name=name or f"{data.name}-cnn", mean=mean, std=std, classes=data.classes)
+    held_out = Split(images[count:], labels[count:])
+
+    def held(params: Params) -> tuple[float, float]:
+        confusion, loss = evaluate(model, params, held_out)
+        return np.trace(confusion) / confusion.sum(), loss
+
+    file = state and StateFile(state, plan(key, config, data), overwrite=overwrite)
+    train_split = Split(images[:count], labels[:count])
+    fitted = fit(key, config, model, train_split, held=held, progress=progress, watch=watch, state=file)
+    model = dataclasses.replace(model, params=fitted.params)
+    confusion, _ = evaluate(model, model.params, data.test)
+    accuracy = float(np.trace(confusion) / confusion.sum())
+    return Trained(model, fitted.best_epoch, fitted.history, accuracy, confusion)
+
+
+def check_images(config: TrainConfig, data: Dataset) -> int:
+    """How many images are trained with; a ValueError if they do not fit the network, or are fewer than a batch."""
+    images = data.train.images
     if images.shape[1:] != config.network.input_shape:
         raise ValueError(f"the network takes {config.network.input_shape}, {data.name} has {images.shape[1:]}")
-    if labels.max() >= config.network.classes:
-        raise ValueError(f"{data.name} has {labels.max() + 1} classes, the network {config.network.classes}")
     count = len(images) - config.validation
     if count < config.batch:
         raise ValueError(
             f"{len(images)} images less {config.validation} held out leave {max(count, 0)}, fewer than a batch of "
             f"{config.batch}"
         )
-    pixels = images.astype(np.float32) / 255
-    mean, std = (tuple(float(f"{v:.4f}") for v in f(pixels, (0, 1, 2))) for f in (np.mean, np.std))
-    del pixels
-    train_stream = keys.stream(key, keys.TRAIN)
-    params = cnn.init(jax.random.fold_in(train_stream, 0), config.network)
-    model = cnn.model(params, config.network, name=name or f"{data.name}-cnn", mean=mean, std=std, classes=data.classes)
-    held_out = Split(images[count:], labels[count:])
-    steps = count // config.batch * config.epochs
+    return count
+
+
+def normalisation(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel's pixels in [0, 1], of ``uint8 [n, h, w, c]``, to four digits."""
+    total, squares = np.zeros(images.shape[3]), np.zeros(images.shape[3])
+    for first in range(0, len(images), EVALUATION_BATCH):
+        pixels = images[first : first + EVALUATION_BATCH] / 255
+        total, squares = total + pixels.sum((0, 1, 2)), squares + np.square(pixels).sum((0, 1, 2))
+    mean = total / (images.size / images.shape[3])
+    std = np.sqrt(np.maximum(squares / (images.size / images.shape[3]) - mean**2, 0))
+    if std.min() < 1e-4:
+        raise ValueError("all pixels of a channel are equal: there is nothing to learn from such images")
+    mean, std = (tuple(float(f"{value:.4f}") for value in values) for values in (mean, std))
+    return mean, std
+
+
+def plan(key: Array, config: TrainConfig, data: Dataset) -> dict[str, Any]:
+    """All that decides the bits of a training, as plain JSON."""
+    described = asdict(config)
+    if config.corrupt is not None:
+        described["corrupt"] = repr(config.corrupt)
+    return {
+        "config": described,
+        "key": {"implementation": str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(key)).tolist()},
+        "data": {"name": data.name, "sha256": fingerprint({"images": data.train.images, "labels": data.train.labels})},
+        **surroundings(),
+    }
+
+
+def fit(
+    key: Array,
+    config: TrainConfig,
+    model: Model,
+    data: Split,
+    *,
+    held: Callable[[Params], tuple[float, float]],
+    progress: Callable[[Any], None] | None = None,
+    watch: Callable[[Any, Params], None] | None = None,
+    state: StateFile | None = None,
+) -> Fitted:
+    """Train any network, from the parameters that it has.
+
+    Args:
+        key: the root key; its `keys.TRAIN` stream is used.
+        config: what to do; ``loss`` says by which of `TASKS`.
+        model: the network; its ``apply`` gives the layer that the task judges.
+        data: to train with.
+        held: measure and loss of some parameters on images held out; asked after each epoch if ``config.validation``.
+        progress: called after every epoch with its line of the history.
+        watch: likewise, with a copy of the parameters as well.
+        state: is read first, and written after each epoch.
+
+    Raises:
+        ValueError: a loss is not finite; the state is that of another training.
+    """
+    task, stream = TASKS[config.loss], keys.stream(key, keys.TRAIN)
+    batches = len(data.images) // config.batch
+    steps = batches * config.epochs
     rate = schedule(config, steps)
-    state = _State(params, optimizer(config, steps).init(params))
-    on_device = jnp.asarray(images[:count]), jnp.asarray(labels[:count])
-    best, history = (-1.0, 0, params), []
-    for number in range(1, config.epochs + 1):
-        epoch_key = jax.random.fold_in(train_stream, number)
-        state, loss, accuracy = _epoch(config, steps, model.apply, (mean, std), state, epoch_key, *on_device)
+    params = jax.tree.map(jnp.array, model.params)  # a copy: an epoch takes the state for itself
+    now = _State(params, optimizer(config, steps).init(params))
+    best, history = (None, 0, model.params), []
+    kept = state.read((now, best[2])) if state else None
+    if kept is not None:
+        (now, params), facts = kept
+        now = jax.tree.map(jnp.asarray, now)
+        best, history = (*facts["best"], params), [task.line(*line) for line in facts["history"]]
+    on_device = jnp.asarray(data.images), jnp.asarray(data.labels)
+    for number in range(len(history) + 1, config.epochs + 1):
+        epoch_key = jax.random.fold_in(stream, number)
+        now, *means = _epoch(config, steps, model.apply, (model.mean, model.std), now, epoch_key, *on_device)
+        loss, measure = (float(mean) for mean in means)
         if not np.isfinite(loss):
             raise ValueError(f"the loss is no longer finite in epoch {number}: try a smaller --learning-rate")
-        held, held_loss = float("nan"), float("nan")
-        if config.validation:
-            confusion, held_loss = evaluate(model, state.params, held_out)
-            held = np.trace(confusion) / confusion.sum()
-        learning_rate = np.asarray(rate(number * (count // config.batch))).item()
-        epoch = Epoch(number, float(loss), float(accuracy), float(held), float(held_loss), learning_rate)
+        there, there_loss = held(now.params) if config.validation else (float("nan"), float("nan"))
+        learning_rate = np.asarray(rate(number * batches)).item()
+        epoch = task.line(number, loss, measure, float(there), float(there_loss), learning_rate)
         history.append(epoch)
-        if not config.validation or held > best[0]:
-            best = held, number, jax.tree.map(np.asarray, state.params)
+        if not config.validation or best[0] is None or (there != best[0] and task.best(there, best[0]) == there):
+            best = float(there), number, jax.tree.map(np.asarray, now.params)
+        if state is not None:
+            state.write((now, best[2]), {"best": best[:2], "history": history})
         if progress is not None:
             progress(epoch)
-    model = dataclasses.replace(model, params=jax.tree.map(jnp.asarray, best[2]))
-    confusion, _ = evaluate(model, model.params, data.test)
-    return Trained(model, best[1], tuple(history), float(np.trace(confusion) / confusion.sum()), confusion)
+        if watch is not None:
+            watch(epoch, jax.tree.map(np.asarray, now.params))
+    return Fitted(jax.tree.map(jnp.asarray, best[2]), best[1], tuple(history))
 
 
 def evaluate(model: Model, params: Params, split: Split) -> tuple[np.ndarray, float]:
@@ -214,32 +234,33 @@ def evaluate(model: Model, params: Params, split: Split) -> tuple[np.ndarray, fl
     return confusion, float(loss.mean())
 
 
-def _normalise(normalisation, images: Array) -> Array:
-    mean, std = (jnp.asarray(v, jnp.float32) for v in normalisation)
-    return (images.astype(jnp.float32) / 255 - mean.reshape(1, 1, 1, -1)) / std.reshape(1, 1, 1, -1)
+def pixels_of(images: Array) -> Array:
+    """Pixels in [0, 1] of ``uint8`` images."""
+    return images.astype(jnp.float32) / 255
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _logits(apply, normalisation, params, batches):
-    return jax.lax.map(lambda images: apply(params, _normalise(normalisation, images))["logits"], batches)
+    return jax.lax.map(lambda images: apply(params, normalise(pixels_of(images), *normalisation))["logits"], batches)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
 def _epoch(config: TrainConfig, steps, apply, normalisation, state: _State, key, images, labels):
-    tx = optimizer(config, steps)
+    tx, task = optimizer(config, steps), TASKS[config.loss]
     batches = images.shape[0] // config.batch
     order = jax.random.permutation(key, images.shape[0])[: batches * config.batch].reshape(batches, config.batch)
+    # The permutation splits its key in two, which takes the numbers 0 and 1.
+    noise = jax.random.fold_in(key, 2)
 
-    def loss_of(params, batch):
-        logits = apply(params, _normalise(normalisation, images[batch]))["logits"]
-        truth = labels[batch].astype(jnp.int32)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, truth).mean()
-        return loss, jnp.mean((jnp.argmax(logits, 1) == truth).astype(jnp.float32))
+    def loss_of(params, batch, number):
+        pixels = pixels_of(images[batch])
+        seen = pixels if config.corrupt is None else config.corrupt(jax.random.fold_in(noise, number), pixels)
+        return task.judge(apply(params, normalise(seen, *normalisation))[task.output], pixels, labels[batch])
 
-    def step(state, batch):
-        (loss, accuracy), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params, batch)
+    def step(state, now):
+        (loss, measure), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params, *now)
         updates, opt = tx.update(grads, state.optimizer, state.params)
-        return _State(optax.apply_updates(state.params, updates), opt), (loss, accuracy)
+        return _State(optax.apply_updates(state.params, updates), opt), (loss, measure)
 
-    state, (losses, accuracies) = jax.lax.scan(step, state, order)
-    return state, losses.mean(), accuracies.mean()
+    state, (losses, measures) = jax.lax.scan(step, state, (order, jnp.arange(batches)))
+    return state, losses.mean(), measures.mean()

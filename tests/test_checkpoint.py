@@ -25,7 +25,7 @@ def test_round_trip(tiny, tiny_folder):
 
 
 def test_no_file_tells_where_it_was_written(tiny_folder):
-    files = [path for folder in (tiny_folder, checkpoint.shipped()[checkpoint.DEFAULT]) for path in folder.rglob("*")]
+    files = [path for folder in (tiny_folder, *checkpoint.shipped().values()) for path in folder.rglob("*")]
     for path in files:
         if path.is_file():
             assert str(tiny_folder.parent).encode() not in path.read_bytes(), path

@@ -133,6 +133,79 @@ def test_train_on_the_sample_and_use_what_it_made(call):
     assert code == 2 and "--overwrite" in err
 
 
+AUTOENCODER = ["train", "--network", "autoencoder", "--filters", 4, 4, "--strides", 2, 2, "--latent", 3, "--batch", 16]
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """A folder of 60 images of two classes, one of them broken."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        file = tmp_path / "images" / "ab"[number % 2] / f"{number:03d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (12, 10, 3), np.uint8)).save(file)
+    (tmp_path / "images" / "a" / "zz.jpg").write_text("x")
+    return tmp_path / "images"
+
+
+def test_train_an_autoencoder_on_own_images_and_look_into_it(call, images):
+    with jax.numpy_dtype_promotion("standard"):
+        code, out, err = call(*AUTOENCODER, "--dataset", images, "--size", 8, 8, "--epochs", 2)
+    assert code == 0 and "mean squared error 0." in out and "on 6 test images, epoch" in out
+    assert "1 of 61 images cannot be read and are left out" in err and "a/zz.jpg" in err
+    folder = Path("oipjax-out/train/images-autoencoder")
+    assert {p.name for p in folder.iterdir()} == {"checkpoint.json", "params", "curves.png", "reconstructions.png"}
+    facts = checkpoint.read_facts(folder)
+    assert facts["architecture"]["config"]["input_shape"] == [8, 8, 3] and facts["training"]["config"]["loss"] == "bce"
+    assert checkpoint.load_autoencoder(folder).config.latent == 3
+    code, out, _ = call("atlas", "--checkpoint", folder, *SMALL)
+    assert code == 0 and "of 4 maps of conv2" in out
+    code, _, err = call("train", "--dataset", images, "--out", "other", "--crop", 0, 0, 99, 99)
+    assert code == 2 and "too small for the crop" in err and len(err.splitlines()[-1]) < 200
+
+
+def test_train_a_classifier_on_own_images(call, images):
+    with jax.numpy_dtype_promotion("standard"):
+        code, out, _ = call(
+            "train", "--dataset", images, "--filters", 3, "--pools", 2, "--dense", 4, "--epochs", 1, "--batch", 8,
+        )  # fmt: skip
+    assert code == 0 and "% of 6 test images right" in out
+    facts = checkpoint.read_facts(Path("oipjax-out/train/images-cnn"))
+    assert facts["classes"] == ["a", "b"] and facts["architecture"]["config"]["input_shape"] == [12, 10, 3]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_interrupted_training_goes_on(call, monkeypatch, overwrite):
+    from oipjax.commands import train as command
+
+    line, options = command._line, ["--data", "sample", "--epochs", 3]
+    if overwrite:
+        options += ["--overwrite"]
+
+    def interrupt(epoch):
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+        return line(epoch)
+
+    with jax.numpy_dtype_promotion("standard"):
+        assert call(*AUTOENCODER, *options, "--out", "straight")[0] == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(command, "_line", interrupt)
+            code, _, err = call(*AUTOENCODER, *options, "--out", "broken")
+        assert code == 130 and "the same call goes on from there" in err
+        assert [p.name for p in Path("broken").iterdir()] == ["training.npz"]
+        if not overwrite:
+            code, _, err = call(*AUTOENCODER, *options, "--out", "broken", "--loss", "mse")
+            assert code == 2 and 'config.loss: "bce" there, "mse" asked for' in err
+        code, _, err = call(*AUTOENCODER, *options, "--out", "broken")
+    assert code == 0 and "goes on after epoch 2" in err and not Path("broken/training.npz").exists()
+    for name in ("parameters", "training"):
+        one, other = (checkpoint.read_facts(Path(folder))[name] for folder in ("straight", "broken"))
+        assert one == other
+
+
 def test_version_and_help(call):
     assert call("--version")[1].startswith("oipjax 0.")
     for command in cli.COMMANDS:
@@ -215,6 +288,14 @@ def test_checkpoints_that_cannot_be_used(call, tiny, tiny_folder):
         (["--data", "sample", "--kernel", "20"], "too small"),
         (["--data", "sample", "--validation", "790"], "fewer than a batch"),
         (["--data", "sample", "--learning-rate", "0"], "learning_rate must be positive"),
+        (["--data", "sample", "--latent", "3"], "--latent: not for this --network"),
+        (["--data", "sample", "--network", "autoencoder", "--pools", "2"], "--pools: not for this --network"),
+        (["--data", "sample", "--network", "autoencoder", "--strides", "2"], "one stride per convolution"),
+        (["--data", "sample", "--network", "autoencoder", "--latent", "0"], "at least 1"),
+        (["--data", "sample", "--size", "8", "8"], "are for one's own images"),
+        (["--dataset", "fashion", "--data", "nowhere"], "no such folder"),
+        (["--dataset", "nowhere"], "nowhere: no such folder or file"),
+        (["--dataset", "."], "no images there"),
     ],
 )
 def test_bad_training_input(call, arguments, words):

@@ -145,6 +145,14 @@ def test_the_sample():
     assert labels[:5].tolist() == [7, 2, 1, 0, 4]
 
 
+@pytest.mark.skipif(not os.environ.get(data.ENVIRONMENT), reason="needs the official files in OIPJAX_DATA")
+def test_the_official_fashion_files():
+    fashion = data.load(data.FASHION)
+    assert fashion.train.images.shape == (60000, 28, 28, 1) and fashion.test.images.shape == (10000, 28, 28, 1)
+    assert fashion.classes[9] == "Ankle boot" and fashion.train.labels[0] == 9
+    assert np.bincount(fashion.train.labels).tolist() == [6000] * 10
+
+
 @pytest.mark.skipif(not os.environ.get(data.ENVIRONMENT), reason="needs the official MNIST files in OIPJAX_DATA")
 def test_the_official_files():
     mnist = data.load()

@@ -60,6 +60,46 @@ def test_conv2d_is_lax(n, h, w, c, k, kh, kw, stride, padding, seed):
     sides,
     sides,
     sides,
+    sides,
+    strides,
+    paddings,
+    st.integers(0, 99),
+)
+def test_conv2d_transpose_is_the_transpose_of_lax(n, h, w, c, k, kh, kw, stride, padding, seed):
+    rng = np.random.default_rng(seed)
+    kernel = rng.normal(size=(kh, kw, c, k)).astype(np.float32)
+    large = jax.ShapeDtypeStruct((n, h, w, c), np.float32)
+    small = jax.eval_shape(lambda x: reference_conv(x, jnp.asarray(kernel), stride, padding), large)
+    y = rng.normal(size=small.shape).astype(np.float32)
+
+    def reference(y, kernel):
+        return jax.linear_transpose(lambda x: reference_conv(x, kernel, stride, padding), large)(y)[0]
+
+    x, pull = jax.vjp(lambda y, kernel: ops.conv2d_transpose(y, kernel, (h, w), stride, padding), y, kernel)
+    x_ref, pull_ref = jax.vjp(reference, y, kernel)
+    assert x.shape == (n, h, w, c)
+    close(x, x_ref)
+    dx = rng.normal(size=x.shape).astype(np.float32)
+    for got, wanted in zip(pull(dx), pull_ref(dx), strict=True):
+        close(got, wanted)
+
+
+def test_what_cannot_be_enlarged_is_named():
+    y, kernel = jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 2, 3))
+    assert ops.conv2d_transpose(y, kernel, (7, 8), (2, 2)).shape == (1, 7, 8, 2)
+    with pytest.raises(ValueError, match=r"conv2d makes \(5, 4\) of \(9, 8\)"):
+        ops.conv2d_transpose(y, kernel, (9, 8), (2, 2))
+    with pytest.raises(ValueError, match="with equal k"):
+        ops.conv2d_transpose(y, kernel.transpose(0, 1, 3, 2), (8, 8), (2, 2))
+
+
+@given(
+    st.integers(1, 3),
+    st.integers(4, 9),
+    st.integers(4, 9),
+    sides,
+    sides,
+    sides,
     strides,
     st.sampled_from(["VALID", "SAME"]),
     st.booleans(),
@@ -107,6 +147,10 @@ def test_each_platform_gets_its_own_program():
     gpu = program.lower(lowering_platforms=("cuda",)).as_text()
     assert "stablehlo.convolution" not in cpu and "select_and_scatter" not in cpu
     assert "stablehlo.convolution" in gpu and "select_and_scatter" in gpu
+    y = jnp.ones((1, 4, 4, 4))
+    program = jax.jit(jax.grad(lambda y, w: ops.conv2d_transpose(y, w, (8, 8), (2, 2)).sum(), (0, 1))).trace(y, w)
+    assert "stablehlo.convolution" not in program.lower(lowering_platforms=("cpu",)).as_text()
+    assert "stablehlo.convolution" in program.lower(lowering_platforms=("cuda",)).as_text()
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,16 @@ def test_numbers_are_short(value, text):
 
 
 def test_training_figures():
-    from oipjax.training import Epoch
+    from oipjax.training_config import Epoch, ReconstructionEpoch
 
+    errors = [ReconstructionEpoch(i, 0.1 + 1 / i, 0.1 / i, 0.2 / i, 0.1 + 2 / i, 1e-3) for i in range(1, 6)]
+    both, one = (plots.history_figure(h, 4, "t") for h in (errors, [e._replace(loss=e.train_mse) for e in errors]))
+    assert len(both.axes) == 2 and len(one.axes) == 1 and one.axes[0].get_ylabel() == "mean squared error of pixels"
+    images = np.random.default_rng(0).uniform(size=(15, 8, 8, 3))
+    pictures = plots.reconstruction_figure(images, images[::-1], "t", "n")
+    assert sum(len(axes.images) for axes in pictures.axes) == 30
+    for figure in (both, one, pictures, plots.reconstruction_figure(images[:1, ..., :1], images[:1, ..., :1], "t")):
+        check_text(figure)
     history = [Epoch(i, 1 / i, 1 - 0.1 / i, 1 - 0.2 / i, 2 / i, 1e-3) for i in range(1, 6)]
     for figure in (
         plots.history_figure(history, 4, "t"),

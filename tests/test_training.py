@@ -114,6 +114,71 @@ def test_an_epoch_sees_every_image_once(squares):
     assert trained.history[0].loss == pytest.approx(float(value), rel=1e-4) and trained.best_epoch == 1
 
 
+def interrupted(after: int, config, dataset, file, **options) -> list[int]:
+    """Train, and end in the progress report of epoch ``after``; what was told."""
+    told = []
+
+    def progress(epoch):
+        told.append(epoch.epoch)
+        if epoch.epoch == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(KEY, config, dataset, progress=progress, state=file, **options)
+    return told
+
+
+@pytest.mark.parametrize(("after", "changes"), [(1, {}), (3, {"validation": 0}), (2, {"optimizer": "sgd"})])
+def test_an_interrupted_training_goes_on_and_ends_in_the_same_bits(squares, tmp_path, after, changes):
+    config, file, told = replace(CONFIG, **changes), tmp_path / "out" / "training.npz", []
+    straight = run(config, squares)
+    assert interrupted(after, config, squares, file) == list(range(1, after + 1))
+    assert [path.name for path in file.parent.iterdir()] == ["training.npz"]
+    resumed = training.train(KEY, config, squares, progress=lambda e: told.append(e.epoch), state=file)
+    assert told == list(range(after + 1, 5)) and str(resumed.history) == str(straight.history)
+    assert jax.tree.all(jax.tree.map(np.array_equal, resumed.model.params, straight.model.params))
+    assert resumed.best_epoch == straight.best_epoch and resumed.test_accuracy == straight.test_accuracy
+    # A training that was finished, but whose result was not stored, is not repeated.
+    again = training.train(KEY, config, squares, progress=lambda e: told.append(e.epoch), state=file)
+    assert told[-1] == 4 and len(told) == 4 - after
+    assert jax.tree.all(jax.tree.map(np.array_equal, again.model.params, straight.model.params))
+
+
+def test_the_state_of_another_training_is_refused_and_replaced_only_on_demand(squares, tmp_path):
+    file = tmp_path / "training.npz"
+    interrupted(2, CONFIG, squares, file)
+    before = file.read_bytes()
+    for other, words in (
+        ((replace(CONFIG, batch=30), squares), r"--overwrite replaces it(.|\n)*config.batch: 20 there, 30 asked for"),
+        ((CONFIG, squares._replace(name="circles")), r"data.name: \"squares\" there, \"circles\" asked for"),
+        ((CONFIG, squares._replace(train=squares.test)), "data.sha256"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            training.train(KEY, *other, state=file)
+    with pytest.raises(ValueError, match="key.data"):
+        training.train(jax.random.key(7), CONFIG, squares, state=file)
+    assert file.read_bytes() == before
+    assert interrupted(1, replace(CONFIG, batch=30), squares, file, overwrite=True) == [1]
+    assert interrupted(2, replace(CONFIG, batch=30), squares, file, overwrite=True) == [2]  # its own state it keeps
+
+
+def test_a_damaged_state_is_no_state(squares, tmp_path):
+    file = tmp_path / "training.npz"
+    interrupted(2, CONFIG, squares, file)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert interrupted(1, CONFIG, squares, file) == [1]
+
+
+def test_who_watches_sees_the_parameters_of_each_epoch(squares):
+    seen = {}
+    trained = training.train(KEY, CONFIG, squares, watch=lambda epoch, params: seen.update({epoch.epoch: params}))
+    assert sorted(seen) == [1, 2, 3, 4]
+    assert jax.tree.all(jax.tree.map(np.array_equal, seen[trained.best_epoch], trained.model.params))
+    assert not np.array_equal(seen[1]["conv1"]["kernel"], seen[2]["conv1"]["kernel"])
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -129,6 +194,20 @@ def test_an_epoch_sees_every_image_once(squares):
 def test_what_cannot_be_trained_is_named(squares, change, words):
     with pytest.raises(ValueError, match=words):
         run(replace(CONFIG, **change), squares)
+
+
+def test_normalisation_is_mean_and_standard_deviation():
+    images = np.random.default_rng(0).integers(0, 200, (1203, 3, 2, 2)).astype(np.uint8)
+    mean, std = training.normalisation(images)
+    np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), atol=5e-5)
+    np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), atol=5e-5)
+    with pytest.raises(ValueError, match="all pixels of a channel are equal"):
+        training.normalisation(np.full((3, 4, 4, 1), 7, np.uint8))
+
+
+def test_images_without_classes_are_named(squares):
+    with pytest.raises(ValueError, match="squares has no classes"):
+        run(CONFIG, squares._replace(classes=()))
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(squares):

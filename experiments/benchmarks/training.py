@@ -175,7 +175,7 @@ def epoch(process: Process | Own, setting: str, images: int, number: int, turn: 
 
 def initial(config: Config, digits: Dataset) -> tuple[oipjax.Model, list[Any]]:
     """The network, and the weights that each round starts from; the first ones are for what comes before."""
-    network = training.TrainConfig().network
+    network = cnn.CNNConfig()
     starts = [jax.tree.map(np.asarray, cnn.init(jax.random.key(turn), network)) for turn in range(config.rounds + 1)]
     pixels = digits.train.images.astype(np.float32) / 255
     mean, std = (round(float(value), 4) for value in (pixels.mean(), pixels.std()))

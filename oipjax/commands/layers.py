@@ -22,7 +22,9 @@ def layers(*, checkpoint: str = "mnist-cnn") -> None:
         column.justify = "right"
     for name in model.layers:
         facts = model.layer(name)
-        owned = sum(a.size for path, a in parameters.items() if path.startswith(f"{name.removesuffix('_pre')}/"))
+        base = name.removesuffix("_pre")
+        own = (f"{base}/", f"encoder/{base}/")  # those of an autoencoder's encoder
+        owned = sum(a.size for path, a in parameters.items() if path.startswith(own))
         shown = "" if facts.pre or not owned else f"{owned:,}"
         values = "from the floor " + f"{facts.floor:g} up" if facts.floor is not None else "any"
         space = " x ".join(map(str, facts.shape[:-1])) or "1"

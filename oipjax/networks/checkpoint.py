@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from oipjax.model import Model, Params, check_finite, fingerprint, flatten, leaves
-from oipjax.networks import cnn
+from oipjax.networks import autoencoder, cnn
+from oipjax.networks.autoencoder import Autoencoder, AutoencoderConfig
 
 SCHEMA = 1
+KINDS = {"CNN": cnn.CNNConfig, "Autoencoder": AutoencoderConfig}
 FILE = "checkpoint.json"
-OURS = (FILE, "params", "curves.png", "confusion.png")
+STATE = "training.npz"
+"""State of a training that is not yet finished, where its checkpoint will be."""
+OURS = (FILE, "params", "curves.png", "confusion.png", "reconstructions.png", STATE)
 DEFAULT = "mnist-cnn"
 """The network that the package ships with."""
 
@@ -44,12 +47,35 @@ def load(path: str | Path = DEFAULT) -> Model:
         path: a checkpoint folder, or the name of one that ships with oipjax.
 
     Returns:
-        The `Model`.
+        The `Model`; that of an autoencoder has the layers of its encoder, and the image that it gives back.
 
     Raises:
         ValueError: there is no such checkpoint, it is damaged (unreadable, another shape, one flipped bit), or its
             parameters are not finite.
     """
+    network = _load(path)
+    return network.model if isinstance(network, Autoencoder) else network
+
+
+def load_autoencoder(path: str | Path, *, latent: int | None = None) -> Autoencoder:
+    """Read a trained autoencoder.
+
+    Args:
+        path: as in `load`.
+        latent: how many latent numbers are expected, if it matters.
+
+    Raises:
+        ValueError: as in `load`; or the network is no autoencoder, or has another number of latent numbers.
+    """
+    network = _load(path)
+    if not isinstance(network, Autoencoder):
+        raise ValueError(f"{path}: {network.name} is no autoencoder; train one by oipjax train --network autoencoder")
+    if latent is not None and latent != network.config.latent:
+        raise ValueError(f"{path}: {network.name} has {network.config.latent} latent numbers, expected {latent}")
+    return network
+
+
+def _load(path: str | Path) -> Model | Autoencoder:
     folder = Path(path)
     if not folder.exists() and str(path) in shipped():
         folder = shipped()[str(path)]
@@ -64,20 +90,20 @@ def load(path: str | Path = DEFAULT) -> Model:
         raise ValueError(f"{folder / FILE}: damaged: its content is not what it was written with")
     try:
         architecture: dict[str, Any] = {name: _tuples(value) for name, value in facts["architecture"]["config"].items()}
-        config = cnn.CNNConfig(**architecture)
+        kind = str(facts["architecture"]["type"])
+        config = KINDS[kind](**architecture) if kind in KINDS else None
         sha, name = str(facts["parameters"]["sha256"]), str(facts["name"])
         mean, std = (tuple(float(v) for v in facts["normalisation"][part]) for part in ("mean", "std"))
         classes = tuple(str(label) for label in facts["classes"])
-        kind = facts["architecture"]["type"]
         files = {str(file): str(digest) for file, digest in facts["files"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder / FILE}: damaged ({type(error).__name__}: {error})") from None
-    if kind != "CNN":
-        raise ValueError(f"{folder / FILE}: an architecture of type {kind!r}; this version reads CNN")
+    if config is None:
+        raise ValueError(f"{folder / FILE}: an architecture of type {kind!r}; this version reads {', '.join(KINDS)}")
     _check_files(folder, files)
     params = _restore(folder / "params")
-    wanted = jax.eval_shape(lambda key: cnn.init(key, config), jax.random.key(0))
-    wanted, given = ({path: (a.shape, a.dtype) for path, a in leaves(tree).items()} for tree in (wanted, params))
+    expected = autoencoder.shapes(config) if isinstance(config, AutoencoderConfig) else cnn.shapes(config)
+    wanted, given = ({path: (a.shape, a.dtype) for path, a in leaves(tree).items()} for tree in (expected, params))
     if wanted != given:
         wrong = sorted(path for path in wanted | given if wanted.get(path) != given.get(path))
         described = "; ".join(f"{path} is {given.get(path)}, expected {wanted.get(path)}" for path in wrong[:3])
@@ -85,15 +111,18 @@ def load(path: str | Path = DEFAULT) -> Model:
     if fingerprint(params) != sha:
         raise ValueError(f"{folder}: damaged: the sha256 of the parameters is not the one in {FILE}")
     check_finite(params, str(folder))
-    return cnn.model(jax.tree.map(jnp.asarray, params), config, name=name, mean=mean, std=std, classes=classes)
+    params = jax.device_put(params)
+    if isinstance(config, AutoencoderConfig):
+        return Autoencoder(config, params, mean, std, name)
+    return cnn.model(params, config, name=name, mean=mean, std=std, classes=classes)
 
 
-def save(folder: str | Path, model: Model, facts: dict[str, Any], *, overwrite: bool = False) -> Path:
+def save(folder: str | Path, network: Model | Autoencoder, facts: dict[str, Any], *, overwrite: bool = False) -> Path:
     """Write a network as a checkpoint folder, whole or not at all.
 
     Args:
         folder: must not exist, or hold nothing, unless ``overwrite``.
-        model: with ``networks.cnn`` as its architecture.
+        network: with ``networks.cnn`` as its architecture, or an autoencoder.
         facts: of the training, kept under ``"training"``.
         overwrite: replace a checkpoint that is there.
 
@@ -102,25 +131,29 @@ def save(folder: str | Path, model: Model, facts: dict[str, Any], *, overwrite: 
     """
     folder = Path(folder).resolve()
     check_free(folder, overwrite=overwrite)
-    if not isinstance(model.apply, cnn.CNNApply):
-        raise ValueError(f"{model.name}: only oipjax's own CNN can be saved, got {model.apply!r}")
-    config = model.apply.config
+    if isinstance(network, Autoencoder):
+        config, classes = network.config, ()
+    elif isinstance(network.apply, cnn.CNNApply):
+        config, classes = network.apply.config, network.classes
+    else:
+        raise ValueError(f"{network.name}: only oipjax's own networks can be saved, got {network.apply!r}")
+    kind = next(name for name, made_of in KINDS.items() if isinstance(config, made_of))
     described = {
         "schema": SCHEMA,
-        "name": model.name,
-        "architecture": {"type": "CNN", "config": asdict(config)},
-        "normalisation": {"mean": list(model.mean), "std": list(model.std)},
-        "classes": list(model.classes),
+        "name": network.name,
+        "architecture": {"type": kind, "config": asdict(config)},
+        "normalisation": {"mean": list(network.mean), "std": list(network.std)},
+        "classes": list(classes),
         "parameters": {
-            "sha256": fingerprint(model.params),
-            "count": sum(leaf.size for leaf in flatten(model.params).values()),
-            "shapes": {path: list(leaf.shape) for path, leaf in sorted(flatten(model.params).items())},
+            "sha256": fingerprint(network.params),
+            "count": sum(leaf.size for leaf in flatten(network.params).values()),
+            "shapes": {path: list(leaf.shape) for path, leaf in sorted(flatten(network.params).items())},
         },
         "training": facts,
     }
     new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old"))
     new.mkdir(parents=True)
-    _store(new / "params", jax.tree.map(np.asarray, model.params))
+    _store(new / "params", jax.tree.map(np.asarray, network.params))
     # Orbax notes here where it wrote to, a path of this machine; it reads the checkpoint without it.
     (new / "params" / "commit_success.txt").unlink(missing_ok=True)
     described["files"] = {
@@ -150,7 +183,8 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
         raise ValueError(f"{folder}: is the current folder; give the checkpoint a folder of its own")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; a checkpoint is a folder")
-    others = sorted(item.name for item in folder.iterdir() if item.name not in OURS) if folder.is_dir() else []
+    names = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
+    others = [name for name in names if name not in OURS and not name.startswith(f"{STATE}.")]
     if others:
         raise ValueError(f"{folder}: holds other things ({', '.join(others[:3])}); choose another place")
     if (folder / FILE).is_file() and not overwrite:

@@ -118,16 +118,7 @@ class CNN(nnx.Module):
         self.config = config
         inputs = config.input_shape[2]
         for i, filters in enumerate(config.filters, 1):
-            conv = nnx.Conv(
-                inputs,
-                filters,
-                (config.kernel, config.kernel),
-                padding=config.padding,
-                conv_general_dilated=_conv,  # pyright: ignore[reportArgumentType]
-                kernel_init=nnx.initializers.he_normal(),
-                rngs=rngs,
-            )
-            setattr(self, f"conv{i}", conv)
+            setattr(self, f"conv{i}", conv_of(inputs, filters, config.kernel, rngs, padding=config.padding))
             inputs = filters
         h, w, k = config.feature_shape
         inputs = h * w * k
@@ -170,6 +161,22 @@ class CNN(nnx.Module):
         return out
 
 
+def conv_of(
+    inputs: int, filters: int, kernel: int, rngs: nnx.Rngs, *, stride: int = 1, padding: str = "SAME"
+) -> nnx.Conv:
+    """A convolution that is computed by `ops.conv2d`, with weights as ReLU wants them (He et al. 2015)."""
+    return nnx.Conv(
+        inputs,
+        filters,
+        (kernel, kernel),
+        strides=stride,
+        padding=padding,
+        conv_general_dilated=_conv,  # pyright: ignore[reportArgumentType]
+        kernel_init=nnx.initializers.he_normal(),
+        rngs=rngs,
+    )
+
+
 def _conv(x, w, strides, padding, *, lhs_dilation, rhs_dilation, feature_group_count, **_):
     """`nnx.Conv`'s hook for the convolution itself."""
     if set(lhs_dilation) | set(rhs_dilation) != {1} or feature_group_count != 1:
@@ -185,12 +192,17 @@ class CNNApply:
 
     def __call__(self, params: Params, x: Array) -> Activations:
         """Activations of all layers for images ``[n, h, w, c]``."""
-        return nnx.merge(_graph(self.config), nnx.State(params))(x)
+        return nnx.merge(_abstract(self.config)[0], nnx.State(params))(x)
 
 
 @functools.cache
-def _graph(config: CNNConfig):
-    return nnx.split(nnx.eval_shape(lambda: CNN(config, rngs=nnx.Rngs(0))))[0]
+def _abstract(config: CNNConfig):
+    return nnx.split(nnx.eval_shape(lambda: CNN(config, rngs=nnx.Rngs(0))))
+
+
+def shapes(config: CNNConfig) -> Params:
+    """Shapes and dtypes of the parameters, as `jax.ShapeDtypeStruct`, in the structure of `init`."""
+    return nnx.to_pure_dict(_abstract(config)[1])
 
 
 def init(key: Array, config: CNNConfig) -> Params:
