@@ -1,0 +1,1 @@
+"""Figures that would make a study's own file too long."""
