@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from matplotlib.axes import Axes
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +18,7 @@ import oipjax
 from oipjax import data, training
 from oipjax.data import Dataset, Split
 from oipjax.networks import checkpoint
+from oipjax.plots import INK
 from oipjax.records import surroundings
 
 NETWORKS = Path("oipjax-out/seeds")
@@ -77,6 +79,17 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def words(axes: Axes, title: str, x: str, y: str = "") -> None:
+    """What stands around a panel of a figure: its title and the names of its axes, a faint grid, no box."""
+    axes.set_title(title, fontsize=10, color=INK, loc="left", fontweight="bold")
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, colors="#444444")
 
 
 def save(folder: Path, name: str, content: dict[str, Any], figure: Any = None) -> None:

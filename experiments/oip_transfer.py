@@ -24,7 +24,7 @@ from matplotlib.ticker import PercentFormatter
 from scipy import stats
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import save, show, words
 from oipjax import data
 from oipjax.atlas import FOUND
 from oipjax.matching import correlations, match
@@ -172,7 +172,7 @@ def plot(config: Config, networks: Sequence[Network], pairs: Sequence[dict[str, 
     axes = figure.add_subplot(left[0])
     for kind in (OTHER, DIGIT, PARTNER):
         axes.scatter(level, values[kind], s=9, color=COLOURS[kind], alpha=0.55, linewidth=0, label=kind)
-    _words(
+    words(
         axes,
         "Partners that agree on digits share their OIPs (colours as below)",
         "correlation of the partners' activations on digits",
@@ -183,7 +183,7 @@ def plot(config: Config, networks: Sequence[Network], pairs: Sequence[dict[str, 
     for kind, colour in COLOURS.items():
         middle = f"{kind}: median {100 * np.median(values[kind]):.0f} %"
         axes.ecdf(values[kind], color=colour, linewidth=1.8, label=middle)
-    _words(axes, "Over all pairs of maps", "share of the own OIP's score")
+    words(axes, "Over all pairs of maps", "share of the own OIP's score")
     axes.set_ylabel("maps with no more", fontsize=9)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -225,15 +225,6 @@ def pictures(
             if not column:
                 text = f"map {a}\nand {b}\nr {pair['correlation'][place]:.2f}"
                 axes.text(-0.25, 0.5, text, transform=axes.transAxes, ha="right", va="center", fontsize=8, color=INK)
-
-
-def _words(axes: Any, title: str, x: str) -> None:
-    axes.set_title(title, fontsize=10.5, color=INK, loc="left", fontweight="bold")
-    axes.set_xlabel(x, fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, colors="#444444")
 
 
 def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:

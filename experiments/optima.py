@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import save, show, words
 from oipjax.atlas import FOUND
 from oipjax.optima import Clusters, cluster, seen, similarity
 from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
@@ -179,13 +179,7 @@ def plot(config: Config, facts: list[dict[str, Any]], images: np.ndarray, groups
 
 
 def _words(axes: Axes, title: str, x: str, y: str, legend: Any) -> None:
-    axes.set_title(title, fontsize=10, color=INK, loc="left", fontweight="bold")
-    axes.set_xlabel(x, fontsize=9)
-    axes.set_ylabel(y, fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, colors="#444444")
+    words(axes, title, x, y)
     axes.legend(fontsize=8, loc=legend, edgecolor="none", framealpha=1)
 
 

@@ -202,6 +202,14 @@ class Study:
         """The image space that was chosen."""
         return checked_space(self.model, self.space)
 
+    @property
+    def starts_are_images(self) -> bool:
+        """Whether an image is a start of the space. In others, such as a decoder's, no road leads from images.
+
+        There the short ascents that were best are climbed again from their starts, not on from their images.
+        """
+        return isinstance(self.image_space, Standardised | Box)
+
     @cached_property
     def floor(self) -> float | None:
         """The floor of the layer's nonlinearity, None if it has none."""
@@ -300,9 +308,7 @@ class Study:
         rank = _rank(runs)
         best = [_best(np.flatnonzero(targets == number), rank, finish) for number in np.unique(targets)]
         place = np.concatenate(best)
-        # In other spaces an image is not where a run can start.
-        restart = isinstance(self.image_space, Standardised | Box)
-        z = np.stack([images[number] for number in place]) if restart else starts[place]
+        z = np.stack([images[number] for number in place]) if self.starts_are_images else starts[place]
         long = self._parts(f"{phase}-on", targets[place], z, self.steps, store, report)
         further, better = _collect(long, targets[place], self._images(1))
         for number, there in enumerate(place):
@@ -352,7 +358,7 @@ class Study:
         """Images found by exact search for every map, where there is one and tight bounds are asked for."""
 
         def starts_of(_: np.ndarray, __: "_Tried") -> tuple[np.ndarray, np.ndarray]:
-            if self.bounds != "tight":
+            if self.bounds != "tight" or not self.starts_are_images:
                 return np.zeros(0, int), np.zeros(0)
 
             def compute() -> dict[str, np.ndarray]:
@@ -373,7 +379,7 @@ class Study:
     def _exemplars(self, maps: np.ndarray, _: "_Tried") -> tuple[np.ndarray, np.ndarray]:
         """For each map the real images that it reacts to most."""
         space, waking = self.image_space, Waking.of(Map(self.layer), self.model)
-        if self.exemplars is None or not len(maps) or not self.search or waking is None:
+        if self.exemplars is None or not len(maps) or not self.search or waking is None or not self.starts_are_images:
             return np.zeros(0, int), np.zeros(0)
         images, tile = np.asarray(self.exemplars, np.float32), checked_tile(self.tile)
         given = (self.model.apply, waking, space, self.model.params)
@@ -385,7 +391,7 @@ class Study:
 
     def _relaxed(self, maps: np.ndarray, _: "_Tried") -> tuple[np.ndarray, np.ndarray]:
         """For each map the images that maximise the relaxation its bound comes from, where there is one."""
-        if not len(maps) or not self.search or self.bounds == "none":
+        if not len(maps) or not self.search or self.bounds == "none" or not self.starts_are_images:
             return np.zeros(0, int), np.zeros(0)
         images = relaxed_images(self.model, self.layer, self.image_space.domain, maps)
         if images is None:
@@ -394,8 +400,8 @@ class Study:
 
     def _best(self, maps: np.ndarray, tried: "_Tried") -> tuple[np.ndarray, np.ndarray]:
         """For each map the images that came nearest to waking it, to be climbed from again."""
-        if not len(maps) or not self.search or not isinstance(self.image_space, Standardised | Box):
-            return np.zeros(0, int), np.zeros(0)  # the images of other spaces are not where a run can start
+        if not len(maps) or not self.search or not self.starts_are_images:
+            return np.zeros(0, int), np.zeros(0)
         rank = _rank(tried.runs)
         chosen = [_best(np.flatnonzero(tried.owner == number), rank, self.search) for number in maps]
         place = np.concatenate(chosen) if chosen else np.zeros(0, int)

@@ -9,6 +9,7 @@ import jax
 import tyro
 
 import oipjax
+from oipjax.commands.activations import activations
 from oipjax.commands.atlas import atlas
 from oipjax.commands.bounds import bounds
 from oipjax.commands.layers import layers
@@ -18,6 +19,7 @@ from oipjax.commands.train import train
 COMMANDS: dict[str, Callable[..., None]] = {
     "atlas": atlas,
     "oip": oip,
+    "activations": activations,
     "bounds": bounds,
     "layers": layers,
     "train": train,

@@ -129,7 +129,7 @@ def test_parts_are_asked_for_once_and_used(tiny, whole):
 
     study = Study(KEY, tiny, "conv2", **OPTIONS)
     first = study.run(store)
-    assert computed == ["bounds", "survey-00000", "ascent-00000", "ascent-on-00000"]
+    assert computed == ["survey-00000", "ascent-00000", "ascent-on-00000", "bounds"]
     second = study.run(store)
     assert len(computed) == 4
     for name in ARRAYS:
@@ -199,7 +199,8 @@ def test_a_real_image_finds_what_random_starts_do_not(whole, tiny):
     """Map 1 is silent at first; with hardly any climbing only an image that excites it already can find it."""
     options = {"maps": (1,), "draws": 16, "keep": 1, "steps": 2, "wake": 0, "method": Classic()}
     lost = oipjax.atlas(KEY, tiny, "conv2", search=1, **options)
-    assert lost.status.tolist() == [UNRESOLVED] and lost.draws_seen.tolist() == [16 + 4 + 3]
+    assert lost.status.tolist() == [UNRESOLVED] and lost.draws_seen.tolist() == [16 + 4 + 1]
+    # From its best image it was climbed again once, which brought it no nearer.
     images = np.concatenate([whole.images[2:, 0], whole.images[1, :1]])
     found = oipjax.atlas(KEY, tiny, "conv2", search=1, exemplars=images, **options)
     assert found.status.tolist() == [FOUND] and found.found_by.tolist() == [BY_EXEMPLAR]

@@ -24,7 +24,8 @@ def test_it_says_what_it_is_for_and_runs(name, tmp_path):
     module = importlib.import_module(name)
     for word in ("Question:", "Expected:", "Cost:", f"python -m {name}"):
         assert word in module.__doc__
-    options = {"digits": data.sample_dataset()} if name.endswith("weight_decay") else {}
+    trains = name.endswith(("weight_decay", "training_trajectory"))
+    options = {"digits": data.sample_dataset()} if trains else {}
     with jax.numpy_dtype_promotion("standard"):
         assert module.main(module.SMOKE, results=tmp_path, **options)
     (written,) = tmp_path.glob("*.json")
@@ -37,3 +38,14 @@ def test_the_classic_rule_has_the_published_shape(tmp_path):
     with jax.numpy_dtype_promotion("standard"):
         rows = classic_curve.main(classic_curve.Config(draws=256, starts=1), results=tmp_path)["rows"]
     assert [row[-1] for row in rows if row[-1] is not None] == [True] * 5, rows
+
+
+def test_one_network_is_not_enough():
+    from experiments import oip_transfer, retrained_networks
+
+    with pytest.raises(ValueError, match=r"two or more networks to compare, got \(0,\)"):
+        retrained_networks.Config((0,), ())
+    with pytest.raises(ValueError, match=r"some of the seeds \(0, 1\), got \(2,\)"):
+        retrained_networks.Config((0, 1), (2,))
+    with pytest.raises(ValueError, match="two or more networks.*name a second"):
+        oip_transfer.Config(("mnist-cnn",))

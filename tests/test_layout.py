@@ -20,7 +20,7 @@ TOP = {
 }
 ORDER = (
     ("model", "ops", "keys", "tiles"),
-    ("objectives", "images", "transforms", "methods"),
+    ("objectives", "images", "decoder", "transforms", "methods"),
     ("survey", "climb", "activations", "textures"),
     ("ascent", "bounds"),
     ("atlas", "dream", "latent", "optima", "matching", "trust"),

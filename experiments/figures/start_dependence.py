@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from experiments.common import words
 from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
 
 SURVEYED, WOKEN, OPEN, PROVED = "a random start reacts", "found by waking only", "open", "proved dead"
@@ -46,7 +47,7 @@ def plot(
     axes[0].fill_between(cover["sizes"], *cover["score, quartiles over maps"], color=BLUE, alpha=0.2, linewidth=0)
     axes[0].set_xscale("log", base=4)
     axes[0].set_xticks(cover["sizes"], [f"{size:,}" for size in cover["sizes"]], rotation=35)
-    _words(axes[0], "What the best of n starts ends at", "starts n seen by the survey", "final score / map's best")
+    words(axes[0], "What the best of n starts ends at", "starts n seen by the survey", "final score / map's best")
     reacts = runs.begun > 0
     first = runs.begun / np.maximum(runs.ended.max(1, keepdims=True), 1e-9)
     for some, colour, label in ((reacts, BLUE, "map reacts to the start"), (~reacts, SILENT, "map silent at first")):
@@ -55,8 +56,8 @@ def plot(
         other = some & (share < 1)
         axes[2].plot(alike[other], share[other], ".", color=colour, markersize=2.5, alpha=0.35, rasterized=True)
     axes[1].legend(fontsize=8, loc="lower right", edgecolor="none", framealpha=0.9)
-    _words(axes[1], "Start and end", "start score / map's best final score", "final score / map's best")
-    _words(axes[2], "Pattern and score", "similarity to the map's best pattern", "final score / map's best")
+    words(axes[1], "Start and end", "start score / map's best final score", "final score / map's best")
+    words(axes[2], "Pattern and score", "similarity to the map's best pattern", "final score / map's best")
     _strip(figure, grid[3], runs)
     return figure
 
@@ -107,7 +108,7 @@ def _bars(axes: Axes, zeros: list[dict[str, Any]], source: float) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 20))
-    _words(axes, "Maps at zero at one random start each, no survey", "maps (%); line: sd of one round", "")
+    words(axes, "Maps at zero at one random start each, no survey", "maps (%); line: sd of one round", "")
     axes.legend(fontsize=7.5, loc="center right", frameon=False, borderaxespad=0)
 
 
@@ -121,7 +122,7 @@ def _coverage(axes: Axes, cover: dict[str, Any], possible: int) -> None:
     axes.set_xscale("log", base=4)
     axes.set_xticks(cover["sizes"], [f"{size:,}" for size in cover["sizes"]], rotation=35)
     axes.set_ylim(55, possible + 6)
-    _words(axes, "Maps that react to at least one of n starts", "starts n", "maps")
+    words(axes, "Maps that react to at least one of n starts", "starts n", "maps")
     axes.legend(fontsize=8, loc="lower right", edgecolor="none", framealpha=0.9)
 
 
@@ -149,13 +150,3 @@ def _strip(figure: Figure, place: Any, runs: Any) -> None:
                     axes.set_title(words, fontsize=9, color=INK, loc="left", fontweight="bold")
                 if not column and not half:
                     axes.set_ylabel(("start", "end")[row], fontsize=9)
-
-
-def _words(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=10, color=INK, loc="left", fontweight="bold")
-    axes.set_xlabel(x, fontsize=9)
-    axes.set_ylabel(y, fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, colors="#444444")

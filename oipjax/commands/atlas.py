@@ -12,9 +12,8 @@ import numpy as np
 import oipjax
 from oipjax import records
 from oipjax.atlas import Study
-from oipjax.commands.common import OUT, Formats, indices, key_of, recipes
+from oipjax.commands.common import AUTOENCODER, OUT, Formats, Spaces, indices, key_of, space_of
 from oipjax.console import progress
-from oipjax.images import space_for
 from oipjax.methods import METHODS
 
 
@@ -30,7 +29,8 @@ def atlas(
     finish: int = 1,
     keep_images: int | None = None,
     method: Literal["momentum", "classic"] = "momentum",
-    space: Literal["standardised", "box"] = "standardised",
+    space: Spaces = "standardised",
+    autoencoder: str = AUTOENCODER,
     recipe: tuple[str, ...] = (),
     wake: int = 4,
     search: int = 16,
@@ -65,7 +65,9 @@ def atlas(
         finish: how many of each map's short ascents are climbed on, the best first.
         keep_images: keep the images of so many of each map's patterns; scores and traces are kept of all.
         method: momentum (default), or classic: the reference rule, best with --steps 600.
-        space: standardised images (mean 0, std 1), or the box of valid pixels.
+        space: standardised images (mean 0, std 1), the box of valid pixels, or images that a decoder makes.
+        autoencoder: whose decoder, for --space decoder: a checkpoint folder, or one that ships with oipjax; its latent
+            vectors are kept to those like the codes of digits.
         recipe: mixtures of random fields to start from, as size:weight,... and ~blur, e.g. 3:0.2,7:0.2~1.
         wake: further starts for each map that stays silent.
         search: for maps neither found nor proved dead: as many starts from real digits, and four times as many random.
@@ -91,7 +93,7 @@ def atlas(
         model,
         layer,
         maps=indices(maps, model.layer(layer or model.default_layer).maps),
-        space=space_for(model, space, recipes(recipe)),
+        space=space_of(model, space, recipe, autoencoder),
         draws=draws,
         keep=keep,
         method=METHODS[method](),

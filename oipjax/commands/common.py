@@ -6,10 +6,16 @@ from typing import Literal
 import jax
 import numpy as np
 
-from oipjax.images import Fluctuation, Fluctuations
+from oipjax.decoder import Decoder, decoder_space
+from oipjax.images import Fluctuation, Fluctuations, Space, space_for
+from oipjax.model import Model
+from oipjax.tiles import OPTIONS
 
 OUT = Path("oipjax-out")
 Formats = Literal["png", "pdf", "svg"]
+Spaces = Literal["standardised", "box", "decoder"]
+AUTOENCODER = "mnist-autoencoder"
+"""The autoencoder that the package ships with."""
 
 
 def key_of(seed: int) -> jax.Array:
@@ -39,3 +45,27 @@ def indices(text: str, count: int) -> tuple[int, ...] | None:
 def recipes(texts: tuple[str, ...]) -> Fluctuations | None:
     """Fluctuations as ``--recipe`` writes them; None if nothing was given."""
     return Fluctuations(tuple(Fluctuation.parse(text) for text in texts)) if texts else None
+
+
+def space_of(model: Model, space: str, recipe: tuple[str, ...] = (), autoencoder: str = AUTOENCODER) -> Space:
+    """The image space of ``--space``, ``--recipe`` and ``--autoencoder``."""
+    if space != "decoder":
+        return space_for(model, space, recipes(recipe))
+    if recipe:
+        raise ValueError("--recipe mixes random fields, which --space decoder does not start from; leave it out")
+    return load_decoder(model, autoencoder)
+
+
+def load_decoder(model: Model, autoencoder: str = AUTOENCODER) -> Decoder:
+    """The image space of a trained autoencoder; its starts are like the codes of the digits that ship with oipjax."""
+    from oipjax import data
+    from oipjax.networks import checkpoint
+
+    network = checkpoint.load_autoencoder(autoencoder)
+    digits = data.sample().images
+    for taker, shape in ((model.name, model.input_shape), ("the sample of digits", digits.shape[1:])):
+        if network.config.input_shape != shape:
+            made = network.config.input_shape
+            raise ValueError(f"--autoencoder {autoencoder} makes images {made}, expected {shape} as {taker} has them")
+    codes = np.asarray(jax.jit(network.encode, compiler_options=OPTIONS)(network.params, digits))
+    return decoder_space(model, network.name, network.decode, {"decoder": network.params["decoder"]}, codes)

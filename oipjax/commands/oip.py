@@ -10,9 +10,8 @@ from rich.table import Table
 import oipjax
 from oipjax import records
 from oipjax.ascent import SILENT, STATUS, Ascent, ascend, check_plan
-from oipjax.commands.common import OUT, Formats, key_of, recipes
+from oipjax.commands.common import AUTOENCODER, OUT, Formats, Spaces, key_of, space_of
 from oipjax.console import progress
-from oipjax.images import space_for
 from oipjax.methods import METHODS
 from oipjax.objectives import Map
 from oipjax.survey import checked_index, survey
@@ -27,7 +26,8 @@ def oip(
     steps: int = 600,
     reports: int = 6,
     method: Literal["momentum", "classic"] = "classic",
-    space: Literal["standardised", "box"] = "standardised",
+    space: Spaces = "standardised",
+    autoencoder: str = AUTOENCODER,
     recipe: tuple[str, ...] = (),
     start: int | None = None,
     criterion: float = 2e-4,
@@ -53,7 +53,9 @@ def oip(
         steps: steps of the ascent.
         reports: recorded steps between the first and the last, doubling.
         method: classic: the reference rule; or momentum: finds more in fewer steps, try --steps 100.
-        space: standardised images (mean 0, std 1), or the box of valid pixels.
+        space: standardised images (mean 0, std 1), the box of valid pixels, or images that a decoder makes.
+        autoencoder: whose decoder, for --space decoder: a checkpoint folder, or one that ships with oipjax; its latent
+            vectors are kept to those like the codes of digits.
         recipe: mixtures of random fields to start from, as size:weight,... and ~blur, e.g. 3:0.2,7:0.2~1.
         start: number of the survey's start to use instead of the best one.
         criterion: relative change of the score per step below which the run counts as converged.
@@ -70,7 +72,7 @@ def oip(
     check_plan(steps, reports, criterion)
     if start is not None:
         checked_index([start])
-    chosen = space_for(model, space, recipes(recipe))
+    chosen = space_of(model, space, recipe, autoencoder)
     folder = out or OUT / f"{model.name}-{layer}-map{map}"
     options = {"draws": draws, "steps": steps, "reports": reports, "start": start, "criterion": criterion, "stop": stop}
     config = records.describe_run(
