@@ -229,7 +229,7 @@ def relative(row: dict[str, Any], real: dict[str, Any]) -> dict[str, Any]:
 
 def log_density(normal: Normal, z: np.ndarray) -> np.ndarray:
     """Of a normal at vectors, ``[n]``, in nats."""
-    return stats.multivariate_normal(normal.mean, normal.covariance).logpdf(z)
+    return stats.multivariate_normal(normal.mean, normal.covariance).logpdf(z)  # pyright: ignore[reportArgumentType]
 
 
 def entropy(chances: np.ndarray) -> float:

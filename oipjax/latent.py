@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax import Array
 from scipy import stats
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from oipjax import keys
 
@@ -170,7 +170,7 @@ def nearest(codes: np.ndarray, queries: np.ndarray, k: int = 1) -> tuple[np.ndar
     if not 1 <= k <= len(codes):
         raise ValueError(f"expected between 1 and {len(codes)} neighbours, as many as there are codes, got {k}")
     # A list of ranks keeps the second axis for k=1 as well.
-    distances, indices = cKDTree(codes).query(queries, k=list(range(1, k + 1)))
+    distances, indices = KDTree(codes).query(queries, k=list(range(1, k + 1)))
     return distances, indices
 
 

@@ -197,7 +197,7 @@ def _key(axes: Axes, where: str) -> None:
     for colour, name in ((INK, "held out, given back"), (SILENT, "boxes"), (FAINT, "normal, no correlations"),
                          (BLUE, "fitted normal, normals of classes"), (GREEN, "ellipses, ellipsoid")):  # fmt: skip
         axes.plot([], [], "o", color=colour, label=name)
-    axes.legend(fontsize=8, edgecolor="none", loc=where, framealpha=0.85)
+    axes.legend(fontsize=8, edgecolor="none", loc=where, framealpha=0.85)  # pyright: ignore[reportArgumentType]
 
 
 def _colour(name: str) -> str:
