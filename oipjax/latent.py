@@ -170,8 +170,8 @@ def nearest(codes: np.ndarray, queries: np.ndarray, k: int = 1) -> tuple[np.ndar
     if not 1 <= k <= len(codes):
         raise ValueError(f"expected between 1 and {len(codes)} neighbours, as many as there are codes, got {k}")
     # A list of ranks keeps the second axis for k=1 as well.
-    distances, indices = KDTree(codes).query(queries, k=list(range(1, k + 1)))
-    return distances, indices
+    distances, indices = KDTree(codes).query(queries, k=list(range(1, k + 1)))  # pyright: ignore[reportArgumentType]
+    return np.asarray(distances), np.asarray(indices)
 
 
 def interpolate(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
