@@ -16,7 +16,7 @@ from jax import Array
 
 from oipjax.images import Space
 from oipjax.methods import Method
-from oipjax.objectives import Objective, Waking
+from oipjax.objectives import Map, Objective, Waking
 
 STATUS = {
     0: "ran all its steps",
@@ -33,7 +33,8 @@ class Problem:
     """All that a compiled program depends on; equal problems share one.
 
     Attributes:
-        apply: of the `Model`.
+        apply: of the `Model`. If it has a method ``one_map(params, images, layer, map)``, which gives what it would
+            give itself of that one map, ``[..., 1]``, a `Map` is climbed by that.
         objective: what to climb.
         waking: when the target is silent, and how to wake it (if the method does); None if it cannot be silent.
         space: the image space.
@@ -138,13 +139,22 @@ def _choose(condition: Array, yes: Any, no: Any) -> Any:
 def _evaluate(problem: Problem, params, z: Array, target) -> tuple[Array, Array, Array]:
     def value(z):
         image = problem.space.render(z)
-        activations = {name: a[0] for name, a in problem.apply(params, image[None]).items()}
-        score = problem.objective(activations, image, target)
+        activations, place = _activations(problem, params, image, target)
+        score = problem.objective(activations, image, place)
         wake = problem.waking if problem.method.wakes else None
-        return (wake(activations, image, target) if wake else score), score
+        return (wake(activations, image, place) if wake else score), score
 
     (reaction, score), gradient = jax.value_and_grad(value, has_aux=True)(z)
     return score, reaction, gradient
+
+
+def _activations(problem: Problem, params, image: Array, target) -> tuple[Any, Any]:
+    """What the objective needs of one image, and where in it the target is."""
+    one_map = getattr(problem.apply, "one_map", None)
+    if one_map is None or not isinstance(problem.objective, Map):
+        return {name: a[0] for name, a in problem.apply(params, image[None]).items()}, target
+    layer = problem.objective.layer
+    return {name: a[0] for name, a in one_map(params, image[None], layer, target).items()}, jnp.zeros_like(target)
 
 
 def _finite(score, gradient):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
@@ -147,6 +147,10 @@ def test_each_platform_gets_its_own_program():
     gpu = program.lower(lowering_platforms=("cuda",)).as_text()
     assert "stablehlo.convolution" not in cpu and "select_and_scatter" not in cpu
     assert "stablehlo.convolution" in gpu and "select_and_scatter" in gpu
+    b = jnp.ones(4)
+    program = jax.jit(jax.grad(lambda *args: ops.conv_pool(*args).sum(), (0, 1, 2))).trace(x, w, b)
+    assert "stablehlo.convolution" not in program.lower(lowering_platforms=("cpu",)).as_text()
+    assert "stablehlo.convolution" in program.lower(lowering_platforms=("cuda",)).as_text()
     y = jnp.ones((1, 4, 4, 4))
     program = jax.jit(jax.grad(lambda y, w: ops.conv2d_transpose(y, w, (8, 8), (2, 2)).sum(), (0, 1))).trace(y, w)
     assert "stablehlo.convolution" not in program.lower(lowering_platforms=("cpu",)).as_text()
@@ -159,6 +163,8 @@ def test_each_platform_gets_its_own_program():
         (lambda: ops.conv2d(jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 2, 4))), "equal c"),
         (lambda: ops.conv2d(jnp.ones((8, 8, 3)), jnp.ones((3, 3, 3, 4))), "expects x"),
         (lambda: ops.conv2d(jnp.ones((1, 2, 8, 3)), jnp.ones((3, 3, 3, 4))), "does not fit"),
+        (lambda: ops.conv_pool(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 4)), jnp.ones(3)), "equal c and k"),
+        (lambda: ops.conv_pool(jnp.ones((1, 3, 8, 3)), jnp.ones((3, 3, 3, 4)), jnp.ones(4)), "does not fit"),
         (lambda: ops.max_pool(jnp.ones((8, 8, 3))), "expects x"),
         (lambda: ops.max_pool(jnp.ones((1, 1, 8, 3))), "does not fit"),
     ],
@@ -166,3 +172,93 @@ def test_each_platform_gets_its_own_program():
 def test_bad_shapes_are_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def pooled(x, w, b, padding):
+    return reference_pool(reference_conv(x, w, (1, 1), padding) + b.reshape(1, 1, 1, -1), (2, 2), (2, 2), "VALID")
+
+
+@settings(max_examples=12)
+@given(
+    st.integers(1, 2),
+    st.integers(5, 14),
+    st.integers(5, 14),
+    st.sampled_from(
+        [(3, 3, 1, 5), (2, 4, 2, 3), (5, 5, 1, 4), (1, 1, 3, 2), (3, 3, 4, 5), (3, 3, 16, 17), (3, 3, 20, 16)]
+    ),
+    st.sampled_from(["VALID", "SAME", ((0, 2), (1, 0))]),
+    st.integers(0, 99),
+)
+def test_a_convolution_and_its_pool_in_one_are_lax(n, h, w, kernel, padding, seed):
+    rng = np.random.default_rng(seed)
+    given = [rng.normal(size=size).astype(np.float32) for size in ((n, h, w, kernel[2]), kernel, kernel[3:])]
+    same_values_and_gradients(ops.conv_pool, pooled, given, padding)
+
+
+@settings(max_examples=8)
+@given(
+    st.integers(1, 2), st.integers(6, 13), st.integers(6, 13), st.sampled_from(["VALID", "SAME"]), st.integers(0, 99)
+)
+def test_minimal_filtering_is_lax(n, h, w, padding, seed):
+    rng = np.random.default_rng(seed)
+    given = [rng.normal(size=size).astype(np.float32) for size in ((n, h, w, 17), (3, 3, 17, 18))]
+    same_values_and_gradients(ops.conv2d, reference_conv, given, (1, 1), padding)
+
+
+def same_values_and_gradients(ours, theirs, arguments, *static):
+    """As far as rounding goes, which grows with the size of the kernel; each in one compiled program."""
+
+    def both(function):
+        def run(arguments, dy):
+            y, pull = jax.vjp(lambda *args: function(*args, *static), *arguments)
+            return y, *pull(dy)
+
+        return jax.jit(run)
+
+    shape = jax.eval_shape(lambda *args: theirs(*args, *static), *arguments).shape
+    dy = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    scale = np.sqrt(np.prod(arguments[1].shape[:3]))
+    for got, wanted in zip(both(ours)(arguments, dy), both(theirs)(arguments, dy), strict=True):
+        assert got.shape == wanted.shape
+        close(got / scale, wanted / scale)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 1, 4), (3, 3, 16, 16)])
+def test_steps_under_vmap_take_the_new_axis_for_images_and_weights_may_have_one_too(kernel):
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(3, 2, 9, 10, kernel[2])), rng.normal(size=(3, *kernel)) / np.sqrt(np.prod(kernel[:3]))
+    x, w, b = x.astype(np.float32), w.astype(np.float32), rng.normal(size=(3, kernel[3])).astype(np.float32)
+
+    def gradients(function, axes):
+        score = jax.vmap(jax.grad(lambda x, w, b: jnp.sum(jnp.sin(function(x, w, b))), (0, 1, 2)), axes)
+        return jax.jit(score)(x, *((w, b) if axes[1] == 0 else (w[0], b[0])))
+
+    for axes in ((0, None, None), (0, 0, 0)):
+        ours = gradients(lambda *args: ops.conv_pool(*args), axes)
+        for got, wanted in zip(ours, gradients(lambda *args: pooled(*args, "VALID"), axes), strict=True):
+            close(got, wanted)
+
+
+def test_a_pool_of_equal_values_gives_its_gradient_to_the_first():
+    x, w, b = jnp.ones((1, 8, 8, 1)), jnp.ones((3, 3, 1, 2)), jnp.zeros(2)
+    ours, theirs = (jax.grad(lambda x, f=f: f(x).sum())(x) for f in (
+        lambda x: ops.conv_pool(x, w, b), lambda x: pooled(x, w, b, "VALID")
+    ))  # fmt: skip
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("size", "kernel", "padding"), [((5, 6), (3, 3), "VALID"), ((7, 4), (2, 3), "SAME")])
+def test_one_map_is_that_of_all(size, kernel, padding):
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(4, *size, 3)).astype(np.float32), rng.normal(size=(*kernel, 3, 5)).astype(np.float32)
+    maps = np.array([4, 0, 2, 2])
+    all_maps = reference_conv(x, w, (1, 1), padding)
+    one = jax.vmap(lambda x, number: ops.conv2d_map(x[None], jnp.take(w, number, axis=3), padding)[0])(x, maps)
+    close(one, np.stack([all_maps[n, ..., number] for n, number in enumerate(maps)]))
+
+
+def test_a_step_is_kept_apart_and_what_comes_before_it_is_computed_once():
+    x, w, b = jnp.ones((2, 12, 12, 16)), jnp.ones((3, 3, 16, 16)), jnp.zeros(16)
+    program = jax.jit(jax.grad(lambda x: ops.conv_pool(jnp.sin(x), w, b).sum()))
+    text = program.lower(x).compile().as_text()
+    assert text.count(" sine(") == 1 and " call(" in text

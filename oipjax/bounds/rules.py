@@ -10,7 +10,8 @@ Beside it goes ``error``, how far the float32 value may be from the exact one: b
 widened by it.
 
 **What is covered.** The program in float32 at full precision: XLA's CPU backend as it is, other ones with
-``jax_default_matmul_precision="highest"``. TF32 or bfloat16 products and convolutions by transforms (Winograd, FFT)
+``jax_default_matmul_precision="highest"``. Convolutions that `oipjax.ops` computes by minimal filtering round more,
+which is counted (`_minimal_filtering`). TF32 or bfloat16 products and other transforms (Winograd of larger tiles, FFT)
 round more than this counts, and so do networks that compute in float16, bfloat16 or float64, which are refused.
 
 **Linear values.** Over images of mean 0 and a given norm, ``<w, x> + offset`` is at most ``offset + norm(x) norm(w -
@@ -40,6 +41,7 @@ from oipjax.bounds.values import (
     gamma,
     lift,
 )
+from oipjax.ops import winograd
 
 ONE_TO_ONE = (
     "reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "copy", "copy_p", "optimization_barrier",
@@ -379,12 +381,41 @@ def _product(equation, a, b):
     if isinstance(given, Known):
         magnitude = magnitude + given.error
     terms, size = _terms(equation, a, b), product(value.size, magnitude)
+    if image_first and _is_minimal(equation, weights.shape, size.shape):
+        terms, size = _minimal_filtering(equation, value.size, magnitude)
     slack = gamma(terms) * size + terms * TINY * (2 + jnp.max(value.size) + jnp.max(magnitude))
     if isinstance(given, Known):
         slack = slack + product(value.size, given.error)
     # A partial sum that overflows may end as anything; nothing but zeros sum to 0.
     slack = jnp.where(size > LARGEST, jnp.nan, jnp.where(size == 0, 0.0, slack))
     return _widened(low, high, product(value.error, magnitude), slack, linear)
+
+
+def _is_minimal(equation, kernel: tuple[int, ...], out: tuple[int, ...]) -> bool:
+    """Whether `oipjax.ops` computes such a convolution by `winograd`."""
+    if equation.name != "conv_general_dilated":
+        return False
+    params, numbers = equation.params, equation.params["dimension_numbers"]
+    plain = {*params["lhs_dilation"], *params["rhs_dilation"]} == {1}
+    plain &= params["feature_group_count"] == params["batch_group_count"] == 1
+    order = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+    return plain and order and winograd.fits(kernel, params["window_strides"], out[1:3])
+
+
+def _minimal_filtering(equation, size: Array, magnitude: Array) -> tuple[int, Array]:
+    """As terms and size of a product: ``gamma(terms) * size`` is what `winograd` loses at most.
+
+    ``A [sum_c (G w G') * (B x B')] A'`` rounds twice in each entry of ``B x B'``, four times in ``G w G'``, once for
+    each channel, and four times in the outer sums (Higham 2002, section 3.1). An entry of ``|B| |x| |B'|`` is at most 4
+    times the largest of the tile, and what ``|A|`` sums of ``|G| |w| |G'|`` at most ``v v' * |w|``, ``v = (2, 1, 2)``.
+    Tiles begin at even rows and columns, so that one reaches a pixel further than the kernel on either side.
+    """
+    channels = magnitude.shape[2]
+    edges = ((0, 0, 0), *((low + 1, high + 1, 0) for low, high in equation.params["padding"]), (0, 0, 0))
+    around = lax.pad(size, jnp.zeros((), size.dtype), edges)
+    largest = lax.reduce_window(around, 0.0, lax.max, (1, 5, 5, 1), (1, 1, 1, 1), "VALID")
+    v = jnp.array([2.0, 1.0, 2.0])
+    return channels + 10, 4 * largest @ jnp.einsum("u,v,uvck->ck", v, v, magnitude)
 
 
 def _terms(equation, a, b) -> int:

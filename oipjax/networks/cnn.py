@@ -147,18 +147,49 @@ class CNN(nnx.Module):
         out: Activations = {}
         for i, pool in enumerate(config.pools, 1):
             out[f"conv{i}_pre"] = getattr(self, f"conv{i}")(x)
-            out[f"conv{i}"] = x = activation(out[f"conv{i}_pre"])
+            out[f"conv{i}"] = activation(out[f"conv{i}_pre"])
             if pool > 1:
-                # A monotone activation and a maximum commute: pooled first, it works on a quarter of the values, and
-                # what it would do to the rest is dropped by XLA unless somebody asks for it.
-                out[f"pool{i}_pre"] = ops.max_pool(out[f"conv{i}_pre"], (pool, pool))
-                out[f"pool{i}"] = x = activation(out[f"pool{i}_pre"])
+                out[f"pool{i}_pre"] = self.pooled(i, x)
+                out[f"pool{i}"] = activation(out[f"pool{i}_pre"])
+            x = out[f"pool{i}" if pool > 1 else f"conv{i}"]
         x = x.reshape(x.shape[0], -1)
         for i, _ in enumerate(config.dense, 1):
             out[f"dense{i}_pre"] = getattr(self, f"dense{i}")(x)
             out[f"dense{i}"] = x = activation(out[f"dense{i}_pre"])
         out["logits"] = self.logits(x)
         return out
+
+    def pooled(self, i: int, x: Array) -> Array:
+        """What the pool behind convolution ``i`` gives, before the nonlinearity.
+
+        A monotone activation and a maximum commute: pooled first, it works on a quarter of the values, and what it
+        would do to the rest is dropped by XLA unless somebody asks for it.
+        """
+        conv, pool = getattr(self, f"conv{i}"), self.config.pools[i - 1]
+        if pool == 2:
+            return ops.conv_pool(x, conv.kernel[...], conv.bias[...], self.config.padding)
+        return ops.max_pool(conv(x), (pool, pool))
+
+    def one_map(self, x: Array, layer: str, number: Array) -> Activations:
+        """As `__call__`, but one map of a layer alone, before and after its nonlinearity, ``[..., 1]``.
+
+        Args:
+            x: images ``[n, h, w, c]``.
+            layer: a convolution's name, before or after its nonlinearity; of others all maps are computed.
+            number: the map, an integer scalar; it may differ from image to image under `jax.vmap`.
+        """
+        name, config = layer.removesuffix("_pre"), self.config
+        if not name.startswith("conv"):
+            return {each: jnp.take(a, number[None], axis=-1) for each, a in self(x).items() if each.startswith(name)}
+        last, activation = int(name.removeprefix("conv")), ACTIVATIONS[config.activation][0]
+        h, w = config.seen(last - 1)
+        x = x[:, :h, :w]
+        for i, pool in enumerate(config.pools[: last - 1], 1):
+            x = activation(self.pooled(i, x) if pool > 1 else getattr(self, f"conv{i}")(x))
+        conv = getattr(self, name)
+        kernel, bias = (jnp.take(a[...], number, axis=-1) for a in (conv.kernel, conv.bias))
+        pre = ops.conv2d_map(x, kernel, config.padding)[..., None] + bias
+        return {f"{name}_pre": pre, name: activation(pre)}
 
 
 def conv_of(
@@ -192,7 +223,14 @@ class CNNApply:
 
     def __call__(self, params: Params, x: Array) -> Activations:
         """Activations of all layers for images ``[n, h, w, c]``."""
-        return nnx.merge(_abstract(self.config)[0], nnx.State(params))(x)
+        return self._network(params)(x)
+
+    def one_map(self, params: Params, x: Array, layer: str, number: Array) -> Activations:
+        """See `CNN.one_map`."""
+        return self._network(params).one_map(x, layer, number)
+
+    def _network(self, params: Params) -> CNN:
+        return nnx.merge(_abstract(self.config)[0], nnx.State(params))
 
 
 @functools.cache

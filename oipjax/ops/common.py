@@ -1,0 +1,95 @@
+"""What convolutions and poolings share: padding, windows, and two ways to tell JAX and XLA what belongs together."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.custom_batching import custom_vmap
+from jax.experimental.xla_metadata import set_xla_metadata
+
+Padding = str | tuple[tuple[int, int], tuple[int, int]]
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+def pads_of(shape: tuple[int, ...], window, stride, padding: Padding) -> Pads:
+    """``((top, bottom), (left, right))`` for images of a shape; a ValueError if the window does not fit."""
+    named = isinstance(padding, str)
+    vertical, horizontal = lax.padtype_to_pads(shape[1:3], window, stride, padding.upper()) if named else padding
+    pads = (int(vertical[0]), int(vertical[1])), (int(horizontal[0]), int(horizontal[1]))
+    for size, size_of_window, (low, high) in zip(shape[1:3], window, pads, strict=True):
+        if size + low + high < size_of_window:
+            raise ValueError(f"a window of {tuple(window)} does not fit into an image of {shape[1:3]} padded by {pads}")
+    return pads
+
+
+def size_of(shape: tuple[int, ...], window, stride, pads: Pads) -> tuple[int, int]:
+    """Height and width of what a window makes of images of a shape."""
+    sizes = [(n + sum(p) - k) // s + 1 for n, p, k, s in zip(shape[1:3], pads, window, stride, strict=True)]
+    return sizes[0], sizes[1]
+
+
+def padded(x: Array, pads: Pads) -> Array:
+    """Images with a border of zeros; what is negative is cut off."""
+    if not any(map(any, pads)):
+        return x
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
+
+
+def uncovered(large: Array, shape: tuple[int, ...], pads: Pads) -> Array:
+    """Images of a shape out of such with a border, of which there may be more below and to the right, or less."""
+    edges = [(-low, low + size - part) for (low, _), size, part in zip(pads, shape[1:3], large.shape[1:3], strict=True)]
+    return padded(large, (edges[0], edges[1]))
+
+
+def offsets(window: tuple[int, int]) -> list[tuple[int, int]]:
+    """All places in a window, row by row."""
+    return [(i, j) for i in range(window[0]) for j in range(window[1])]
+
+
+def strided(x: Array, offset: tuple[int, int], stride: tuple[int, int], out: tuple[int, int]) -> Array:
+    """The pixels of ``x`` that window position ``offset`` sees, ``[n, *out, c]``."""
+    (i, j), (si, sj), (h, w) = offset, stride, out
+    limits = (x.shape[0], i + (h - 1) * si + 1, j + (w - 1) * sj + 1, x.shape[3])
+    return lax.slice(x, (0, i, j, 0), limits, (1, si, sj, 1))
+
+
+def spread(g: Array, offset: tuple[int, int], stride: tuple[int, int], shape: tuple[int, ...]) -> Array:
+    """Transpose of `strided`: ``g[n, i, j, c]`` put back onto zeros of ``shape``."""
+    edges = []
+    for o, s, out, size in zip(offset, stride, g.shape[1:3], shape[1:3], strict=True):
+        edges.append((o, size - o - (out - 1) * s - 1, s - 1))
+    return lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+
+
+def step(function: Callable[..., Any], *, of_each: bool = True) -> Callable[..., Any]:
+    """``function(shared, *images)`` as a step of its own; ``of_each``: what it gives has a row for each image.
+
+    XLA computes an elementwise step again for each of its readers rather than store what it gives. Where there are
+    sixteen of them, as in `winograd`, that costs more than all products. So what goes in is stored, and what comes out.
+    And under `jax.vmap` the new axis becomes part of the images' first one, which is what products of matrices want, as
+    long as what is shared has none and the images are not summed over.
+    """
+
+    def inside(*arguments):
+        with set_xla_metadata(inlineable="true"):  # the attribute is inherited by all calls within
+            return function(*arguments)
+
+    @custom_vmap
+    def call(*arguments):
+        with set_xla_metadata(inlineable="false"):
+            return jax.jit(inside)(*arguments)
+
+    @call.def_vmap
+    def _(size, batched, *arguments):
+        shared, *images = arguments
+        if not of_each or any(jax.tree.leaves(batched[0])) or not all(jax.tree.leaves(batched[1:])):
+            axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
+            out = jax.vmap(function, axes)(*arguments)
+        else:
+            flat = call(shared, *(image.reshape(-1, *image.shape[2:]) for image in images))
+            out = jax.tree.map(lambda leaf: leaf.reshape(size, -1, *leaf.shape[1:]), flat)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return call

@@ -1,0 +1,92 @@
+"""Max pooling; see `oipjax.ops`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from oipjax.ops.common import Padding, offsets, pads_of, size_of, spread, strided
+
+
+def max_pool(
+    x: Array, window: tuple[int, int] = (2, 2), stride: tuple[int, int] | None = None, padding: Padding = "VALID"
+) -> Array:
+    """Maximum over windows of ``x[n, h, w, c]``; the gradient goes to the first maximum of each window, as in ``lax``.
+
+    Args:
+        x: ``[n, h, w, c]``.
+        window: height and width of the window, in pixels.
+        stride: steps along h and w; the window's size unless given.
+        padding: ``"VALID"``, ``"SAME"`` or explicit pairs; the border is filled with minus infinity.
+
+    Returns:
+        ``[n, i, j, c]``.
+
+    Raises:
+        ValueError: ``x`` is not of rank 4, or the window is larger than the padded image.
+    """
+    if x.ndim != 4:
+        raise ValueError(f"max_pool expects x[n, h, w, c], got {x.shape}")
+    stride = window if stride is None else stride
+    pads = pads_of(x.shape, window, stride, padding)
+    if any(sum(p) for p in pads):
+        x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
+    return _max_pool(tuple(window), tuple(stride), x)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _max_pool(window, stride, x):
+    def cpu(x):
+        return functools.reduce(jnp.maximum, _slices(window, stride, x))
+
+    return lax.platform_dependent(x, cpu=cpu, default=functools.partial(pool_lax, window, stride))
+
+
+def pool_lax(window, stride, x):
+    """As XLA has it."""
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *stride, 1), "VALID")
+
+
+def _slices(window, stride, x):
+    out = size_of(x.shape, window, stride, ((0, 0), (0, 0)))
+    return [strided(x, offset, stride, out) for offset in offsets(window)]
+
+
+def _max_pool_forward(window, stride, x):
+    # The winner of each window is one byte; NaN wins nothing, like in lax, and its gradient goes to the first pixel.
+    slices = _slices(window, stride, x)
+    y = functools.reduce(jnp.maximum, slices)
+    winner = jnp.zeros(y.shape, jnp.uint8 if len(slices) < 256 else jnp.uint32)
+    for index in range(len(slices) - 1, -1, -1):
+        winner = jnp.where(slices[index] == y, jnp.array(index, winner.dtype), winner)
+    # Kept from XLA, which would rather find the winners again, in the backward pass, at the full resolution.
+    return y, (lax.optimization_barrier(winner), x)
+
+
+def _max_pool_backward(window, stride, residuals, dy):
+    winner, x = residuals
+
+    def cpu(dy, winner, x):
+        if window == stride:
+            return _unpool(window, dy, winner, x.shape)
+        parts = [jnp.where(winner == index, dy, 0) for index in range(len(offsets(window)))]
+        return sum(spread(g, offset, stride, x.shape) for g, offset in zip(parts, offsets(window), strict=True))
+
+    def other(dy, winner, x):
+        return jax.vjp(functools.partial(pool_lax, window, stride), x)[1](dy)[0]
+
+    return (lax.platform_dependent(dy, winner, x, cpu=cpu, default=other),)
+
+
+def _unpool(window, dy, winner, shape):
+    """``dy`` at the winners and 0 elsewhere, for windows that tile the image: one compare and select per pixel."""
+    n, h, w, c = dy.shape
+    index = jnp.arange(window[0] * window[1], dtype=winner.dtype).reshape(1, 1, window[0], 1, window[1], 1)
+    wide = jnp.where(winner[:, :, None, :, None, :] == index, dy[:, :, None, :, None, :], 0)
+    dx = wide.reshape(n, h * window[0], w * window[1], c)
+    rest = ((0, 0), (0, shape[1] - dx.shape[1]), (0, shape[2] - dx.shape[2]), (0, 0))
+    return jnp.pad(dx, rest)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
