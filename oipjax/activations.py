@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from oipjax.keys import check
-from oipjax.model import Model
+from oipjax.model import Model, some
 from oipjax.tiles import OPTIONS, Program, checked_tile, in_flight, padded, tiles
 
 STRENGTHS = tuple(10.0 ** np.arange(-5, 2.5, 0.5))
@@ -58,8 +58,7 @@ def activations(
 
 
 def _apply(apply, names, params, images):
-    out = apply(params, images)
-    return {name: out[name] for name in names}
+    return some(apply, params, images, names)
 
 
 _forward = jax.jit(_apply, static_argnums=(0, 1), compiler_options=OPTIONS)

@@ -6,7 +6,7 @@ A `Study` is the plan: what is asked, checked, and cut into parts that can be co
 
 import functools
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,10 +17,10 @@ from jax import Array
 
 from oipjax import keys
 from oipjax.ascent import SILENT, Ascent, ascend, check_plan, concatenate, continued, prepare
-from oipjax.bounds import LEVELS, band_images, bounds, harder, relaxed_images
-from oipjax.images import Box, Space, Standardised, checked_space
+from oipjax.bounds import LEVELS, Limits, band_images, bounds, harder, harder_limits, relaxed_images
+from oipjax.images import Box, Space, Sphere, Standardised, checked_space
 from oipjax.methods import Method, Momentum
-from oipjax.model import Model
+from oipjax.model import Model, some
 from oipjax.objectives import Map, Waking
 from oipjax.survey import Starts, Survey, best_of, check_numbers, survey
 from oipjax.tiles import OPTIONS, checked_tile, padded, tiles
@@ -224,16 +224,23 @@ class Study:
         """
         store = store or (lambda name, compute: compute())
         report = progress or (lambda phase, done, total: None)
-        with ThreadPoolExecutor(1) as aside:
-            # Programs are traced and compiled on one core; meanwhile the other one is put to use.
-            compiled = aside.submit(self._compile)
-            proving = aside.submit(self._bounds, report) if self.bounds == "cheap" else None
-            answer = self._survey(store, report)
-            compiled.result()
-            index = answer["start_index"]
-            owner = np.repeat(self.indices, self.keep)
-            runs, images = self._climb("ascent", owner, index.ravel(), self.finish, store, report)
-            proved = store("bounds", proving.result if proving else functools.partial(self._bounds, report))
+        aside = ThreadPoolExecutor(1)
+        try:
+            return self._run(store, report, aside)
+        finally:
+            aside.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, store: Store, report: Progress, aside: ThreadPoolExecutor) -> Atlas:
+        # Programs are traced and compiled on one core; meanwhile the other one is put to use.
+        compiled = aside.submit(self._compile)
+        proving = aside.submit(self._bounds, report) if self.bounds == "cheap" else None
+        answer = self._survey(store, report)
+        compiled.result()
+        foreseen = aside.submit(self._foresee, answer["reacted"], proving) if proving else None
+        index = answer["start_index"]
+        owner = np.repeat(self.indices, self.keep)
+        runs, images = self._climb("ascent", owner, index.ravel(), self.finish, store, report)
+        proved = store("bounds", proving.result if proving else functools.partial(self._bounds, report))
         tried = _Tried(owner, index.ravel(), runs, images, np.full(len(owner), "", "<U16"))
         near = (("band", BY_BAND, self._band(store), 1), ("wake", BY_RESTART, self._wake, self.wake))
         far = (
@@ -251,7 +258,8 @@ class Study:
                     tried = tried.more(road, targets, *self._climb(phase, targets, starts, finish, store, report))
             if roads is near and self.bounds != "none" and len(maps := self._open(tried, proved)):
                 # A harder proof costs less than the long search that it may save.
-                proved = store("proof", functools.partial(self._proof, maps, proved, report))
+                limits = foreseen.result() if foreseen else None
+                proved = store("proof", functools.partial(self._proof, maps, proved, limits, report))
         return self._assemble(answer, tried, proved)
 
     def _bounds(self, report: Progress) -> dict[str, np.ndarray]:
@@ -265,6 +273,13 @@ class Study:
         except ValueError as error:
             raise ValueError(f"{error}; without bounds (none) the search goes on") from None
         return {name: getattr(proved, name)[chosen] for name in names}
+
+    def _foresee(self, reacted: np.ndarray, proving: Future) -> Limits | None:
+        """What a harder proof will start from, made beside the ascent where it is quick and may be needed."""
+        open_maps = (reacted == 0) & ~proving.result()["dead"]
+        if self.floor is None or not open_maps.any() or not isinstance(self.image_space.domain, Sphere):
+            return None
+        return harder_limits(self.model, self.layer, self.image_space.domain)
 
     def _compile(self) -> None:
         """Compile what climbs, ahead of its first use."""
@@ -428,9 +443,11 @@ class Study:
         ]
         return np.concatenate(parts) if parts else np.zeros(0)
 
-    def _proof(self, maps: np.ndarray, proved: dict[str, np.ndarray], report: Progress) -> dict[str, np.ndarray]:
+    def _proof(
+        self, maps: np.ndarray, proved: dict[str, np.ndarray], limits: Limits | None, report: Progress
+    ) -> dict[str, np.ndarray]:
         """What is proved, once more has been tried for some maps."""
-        found = harder(self.model, self.layer, self.image_space.domain, maps, progress=report)
+        found = harder(self.model, self.layer, self.image_space.domain, maps, limits=limits, progress=report)
         out = {name: np.array(value) for name, value in proved.items()}
         place = np.searchsorted(self.indices, maps, sorter=(order := np.argsort(self.indices)))
         place = order[place]
@@ -526,7 +543,8 @@ Road = Callable[[np.ndarray, _Tried], tuple[np.ndarray, np.ndarray]]
 def _answers(apply, waking: Waking, space: Space, params, images):
     """``z`` of real images, and every map's reaction to what the space makes of them."""
     z = jax.vmap(space.project)(images)
-    return z, jax.vmap(waking.every_map)(apply(params, jax.vmap(space.render)(z)))
+    activations = some(apply, params, jax.vmap(space.render)(z), (waking.objective.layer, waking.pre))
+    return z, jax.vmap(waking.every_map)(activations)
 
 
 def _collect(parts: Iterator[Ascent], targets: np.ndarray, keep: int | None) -> tuple[Ascent, _Images]:

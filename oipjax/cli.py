@@ -1,5 +1,7 @@
 """The command line. Whatever is wrong with the input is one short message and exit code 2."""
 
+import gc
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -9,21 +11,8 @@ import jax
 import tyro
 
 import oipjax
-from oipjax.commands.activations import activations
-from oipjax.commands.atlas import atlas
-from oipjax.commands.bounds import bounds
-from oipjax.commands.layers import layers
-from oipjax.commands.oip import oip
-from oipjax.commands.train import train
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "atlas": atlas,
-    "oip": oip,
-    "activations": activations,
-    "bounds": bounds,
-    "layers": layers,
-    "train": train,
-}
+COMMANDS = ("atlas", "oip", "activations", "bounds", "layers", "train")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,10 +26,17 @@ def main(arguments: list[str] | None = None) -> int:
     description = (
         "Find the input patterns that trigger the maps of a trained CNN most.\n\nExample: oipjax atlas --maps 0,5,120"
     )
+    config = (tyro.conf.FlagCreatePairsOff,)
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="oipjax", description=description, args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
-        )
+        if arguments and arguments[0] in COMMANDS:
+            # One command is imported, not all of them.
+            name, *rest = arguments
+            tyro.cli(_command(name), prog=f"oipjax {name}", args=rest, config=config)
+        else:
+            commands = {name: _command(name) for name in COMMANDS}
+            tyro.extras.subcommand_cli_from_dict(
+                commands, prog="oipjax", description=description, args=arguments, config=config
+            )
     except ValueError as error:
         print(f"oipjax: {error}", file=sys.stderr)
         return 2
@@ -53,6 +49,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def run() -> int:
+    """`main`, for a process of its own."""
+    # Programs are traced with hundreds of thousands of objects that live until the end: looking for garbage among them
+    # takes a twentieth of the time, and once more at the end as long as a picture takes.
+    gc.set_threshold(100_000, 50, 50)
+    code = main()
+    gc.freeze()
+    return code
+
+
+def _command(name: str) -> Callable[..., None]:
+    return getattr(importlib.import_module(f"oipjax.commands.{name}"), name)
+
+
 def _use_compilation_cache() -> None:
     """Keep compiled programs between runs; small ones too, which JAX skips unless told otherwise."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -63,4 +73,4 @@ def _use_compilation_cache() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

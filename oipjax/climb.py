@@ -16,6 +16,7 @@ from jax import Array
 
 from oipjax.images import Space
 from oipjax.methods import Method
+from oipjax.model import one_map
 from oipjax.objectives import Map, Objective, Waking
 
 STATUS = {
@@ -33,8 +34,7 @@ class Problem:
     """All that a compiled program depends on; equal problems share one.
 
     Attributes:
-        apply: of the `Model`. If it has a method ``one_map(params, images, layer, map)``, which gives what it would
-            give itself of that one map, ``[..., 1]``, a `Map` is climbed by that.
+        apply: of the `Model`; a `Map` is climbed by its `model.one_map`, if it has that.
         objective: what to climb.
         waking: when the target is silent, and how to wake it (if the method does); None if it cannot be silent.
         space: the image space.
@@ -150,11 +150,11 @@ def _evaluate(problem: Problem, params, z: Array, target) -> tuple[Array, Array,
 
 def _activations(problem: Problem, params, image: Array, target) -> tuple[Any, Any]:
     """What the objective needs of one image, and where in it the target is."""
-    one_map = getattr(problem.apply, "one_map", None)
-    if one_map is None or not isinstance(problem.objective, Map):
-        return {name: a[0] for name, a in problem.apply(params, image[None]).items()}, target
-    layer = problem.objective.layer
-    return {name: a[0] for name, a in one_map(params, image[None], layer, target).items()}, jnp.zeros_like(target)
+    own = None
+    if isinstance(problem.objective, Map):
+        own = one_map(problem.apply, params, image[None], problem.objective.layer, target)
+    activations = problem.apply(params, image[None]) if own is None else own
+    return {name: a[0] for name, a in activations.items()}, target if own is None else jnp.zeros_like(target)
 
 
 def _finite(score, gradient):

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from oipjax.ops import plainly
+
 Params = Any
 Activations = dict[str, Array]
 
@@ -49,7 +51,8 @@ class Model:
         name: for people and for folder names.
         apply: pure function ``apply(params, x[n, h, w, c]) -> {layer: array[n, h, w, k] or [n, k]}``, float32, NHWC.
             Programs are cached per ``apply``, so give equal networks equal functions (a frozen dataclass with
-            ``__call__``, or one module-level function), not a fresh lambda each time.
+            ``__call__``, or one module-level function), not a fresh lambda each time. What it can do faster than that
+            it may say by methods, see `some` and `one_map`.
         params: the pytree that goes with it; always passed as an argument, never closed over.
         layers: names of the activations, in the network's order (jit sorts dictionary keys).
         input_shape: of one image, ``(h, w, c)``.
@@ -92,7 +95,8 @@ class Model:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each layer's activations for one image, in the network's order. Nothing is computed for it."""
         image = jax.ShapeDtypeStruct((1, *self.input_shape), np.float32)
-        out = jax.eval_shape(self.apply, self.params, image)
+        with plainly():
+            out = jax.eval_shape(self.apply, self.params, image)
         return {name: tuple(out[name].shape[1:]) for name in self.layers}
 
     def layer(self, name: str) -> LayerInfo:
@@ -112,6 +116,29 @@ class Model:
         named = [name for name in self.layers if name in self.nonlinearities and not name.startswith("pool")]
         maps = [name for name in named if len(self.shapes[name]) == 3]
         return maps[-1] if maps else self.layers[-1]
+
+
+def some(apply: Callable[..., Activations], params: Params, x: Array, names: tuple[str, ...]) -> Activations:
+    """The layers of these names, in their order.
+
+    An ``apply`` may have a method ``some(params, x, names)`` that gives no more than it is asked for. XLA drops what is
+    not used anyway, but only after it has been traced.
+    """
+    own = getattr(apply, "some", None)
+    out = apply(params, x) if own is None else own(params, x, names)
+    return {name: out[name] for name in names}
+
+
+def one_map(
+    apply: Callable[..., Activations], params: Params, x: Array, layer: str, number: Array
+) -> Activations | None:
+    """One map of a layer, before and after its nonlinearity, ``[n, h, w, 1]``; None if ``apply`` has no way to do that.
+
+    Such a way is its method ``one_map(params, x, layer, number)``: under `jax.vmap` each image may ask for a map of its
+    own, by a fraction of the products that all maps take.
+    """
+    own = getattr(apply, "one_map", None)
+    return None if own is None else own(params, x, layer, number)
 
 
 def normalise(pixels: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:

@@ -1,5 +1,6 @@
 """Arrays in, matplotlib figures out. Nothing is read, printed or saved here."""
 
+import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -78,6 +79,14 @@ def atlas_figure(atlas: Atlas, caption: str = "") -> Figure:
     axes.set_ylim(head + height + foot, 0)
     axes.set_aspect("auto")
     return figure
+
+
+def warm_up() -> None:
+    """Read fonts and what else a first picture takes; e.g. from another thread, while there is nothing to draw yet."""
+    figure = Figure()
+    figure.text(0.5, 0.5, "0", fontweight="bold")
+    figure.text(0.5, 0.5, "0")
+    figure.savefig(io.BytesIO(), format="png")
 
 
 def oip_figure(

@@ -300,7 +300,9 @@ def read_run(folder: Path) -> Ascent:
 def save_picture(file: Path, figure: Any) -> None:
     """Save a matplotlib figure atomically, in the format of the file's ending."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=file.suffix[1:], dpi=200)
+    kind = file.suffix[1:]
+    # Little is gained by compressing harder, and it would take as long as drawing all texts.
+    figure.savefig(buffer, format=kind, dpi=200, **({"pil_kwargs": {"compress_level": 1}} if kind == "png" else {}))
     write_file(file, buffer.getvalue())
 
 

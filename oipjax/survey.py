@@ -16,7 +16,7 @@ from jax import Array
 
 from oipjax import keys
 from oipjax.images import Space, checked_space, space_shapes
-from oipjax.model import Model
+from oipjax.model import Model, some
 from oipjax.objectives import Map, Waking, spatial_mean
 from oipjax.tiles import OPTIONS, Program, checked_tile, in_flight, padded, tiles
 
@@ -90,7 +90,7 @@ def survey(
     tile = checked_tile(tile)
     start, stream, last = Starts(space, tile), keys.stream(key, keys.SURVEY), first + draws
     like = jax.ShapeDtypeStruct((start.group, tile, *space_shapes(space)[0]), np.float32)
-    answer = Program(_answer, (model.apply, layer, waking, space), (model.params,), (like, np.int32(0)))
+    answer = Program(_answer, (model.apply, layer, facts.maps, waking, space), (model.params,), (like, np.int32(0)))
     reaction = np.full((facts.maps, keep), -np.inf, np.float32)
     index = np.zeros((facts.maps, keep), np.int64)
     reacted, floor = np.zeros(facts.maps, np.int64), -np.inf if waking is None else np.float32(waking.floor)
@@ -198,19 +198,20 @@ def _make_starts(space, stream, index, count):
     return jax.lax.fori_loop(0, count, make, jnp.zeros((*index.shape, *space_shapes(space)[0]), jnp.float32))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), compiler_options=OPTIONS)
-def _answer(apply, layer, waking: Waking | None, space, params, starts, count) -> Array:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4), compiler_options=OPTIONS)
+def _answer(apply, layer, maps, waking: Waking | None, space, params, starts, count) -> Array:
     """The reaction of every map to every start, ``[group, tile, k]``; minus infinity where it is not finite."""
 
     def reaction_of(z):
-        activations = apply(params, jax.vmap(space.render)(z))
+        activations = some(
+            apply, params, jax.vmap(space.render)(z), (layer,) if waking is None else (layer, waking.pre)
+        )
         if waking is None:
             reaction = jax.vmap(spatial_mean)(activations[layer])
         else:
-            reaction = jax.vmap(waking.every_map)({name: activations[name] for name in (layer, waking.pre)})
+            reaction = jax.vmap(waking.every_map)(activations)
         return jnp.where(jnp.isfinite(reaction), reaction, -jnp.inf)
 
     # Tile after tile in one program: its buffers are made once, not touched afresh by every tile.
-    shape = jax.eval_shape(reaction_of, starts[0]).shape
-    out = jnp.zeros((starts.shape[0], *shape), jnp.float32)
+    out = jnp.zeros((*starts.shape[:2], maps), jnp.float32)
     return jax.lax.fori_loop(0, count, lambda n, out: out.at[n].set(reaction_of(starts[n])), out)

@@ -1,6 +1,7 @@
 """The engine on problems with a known optimum, against the classic rule in numpy, and on its own promises."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from oipjax.ascent import COMPLETED, CONVERGED, NOT_FINITE, SILENT, Ascent, ascend, ascend_tiles, report_steps
 from oipjax.images import Box, space_for
 from oipjax.methods import Classic, Momentum
-from oipjax.model import Model
+from oipjax.model import Model, one_map, some
 from oipjax.objectives import Class, Direction, Map, Node
 from oipjax.survey import make_starts
 
@@ -162,6 +163,30 @@ def test_one_trace_serves_all_maps_starts_and_parameters(tiny):
         ascend(jax.random.key(seed), halved, Map("conv2"), np.array(maps), np.arange(len(maps)), **options)
     traced = [shape for shape in counting.traces if shape[0] == 1]
     assert len(traced) == first, traced
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A network that has no other way than to compute everything."""
+
+    network: Any
+
+    def __call__(self, params, x):
+        return self.network(params, x)
+
+
+@pytest.mark.parametrize("layer", ["conv1", "pool1", "conv2_pre", "conv2", "logits"])
+def test_a_map_alone_is_that_of_all_and_is_climbed_as_well(tiny, layer):
+    maps, plain = np.arange(tiny.layer(layer).maps), replace(tiny, apply=Plain(tiny.apply))
+    x = jax.random.normal(jax.random.key(0), (len(maps), *tiny.input_shape))
+    every = some(plain.apply, tiny.params, x, (layer,))
+    assert list(every) == [layer] and one_map(plain.apply, tiny.params, x, layer, jnp.array(0)) is None
+    np.testing.assert_allclose(some(tiny.apply, tiny.params, x, (layer,))[layer], every[layer], rtol=1e-5, atol=1e-6)
+    alone = jax.vmap(lambda x, number: one_map(tiny.apply, tiny.params, x[None], layer, number)[layer][0])(x, maps)
+    np.testing.assert_allclose(alone[..., 0], [every[layer][n, ..., n] for n in maps], rtol=1e-5, atol=1e-6)
+    runs = [ascend(jax.random.key(1), model, Map(layer), maps, maps, steps=5) for model in (tiny, plain)]
+    for name in ("scores", "trace", "images"):
+        np.testing.assert_allclose(getattr(runs[0], name), getattr(runs[1], name), rtol=1e-3, atol=1e-4)
 
 
 def test_silent_maps_are_woken_and_dead_ones_said_to_be_silent(tiny):

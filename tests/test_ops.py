@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from oipjax import ops
+from oipjax.ops import winograd
 
 
 def reference_conv(x, w, stride, padding):
@@ -262,3 +263,35 @@ def test_a_step_is_kept_apart_and_what_comes_before_it_is_computed_once():
     program = jax.jit(jax.grad(lambda x: ops.conv_pool(jnp.sin(x), w, b).sum()))
     text = program.lower(x).compile().as_text()
     assert text.count(" sine(") == 1 and " call(" in text
+
+
+def test_who_only_looks_takes_the_way_that_all_platforms_have():
+    x, w, b = jnp.ones((1, 12, 12, 16)), jnp.ones((3, 3, 16, 16)), jnp.zeros(16)
+
+    @jax.jit
+    def inner(x):
+        return ops.conv2d(x, w).sum()
+
+    def network(x):
+        return ops.conv_pool(x, w, b).sum() + inner(x)
+
+    with ops.plainly():
+        looked_at = str(jax.make_jaxpr(network)(x))
+    assert "platform_index" not in looked_at and looked_at.count("conv_general_dilated") == 2
+    # What was looked at leaves nothing behind in what runs.
+    assert "stablehlo.convolution" not in jax.jit(network).trace(x).lower(lowering_platforms=("cpu",)).as_text()
+
+
+def test_gradients_that_nobody_asks_for_are_not_traced(monkeypatch):
+    x, w, b = jnp.ones((1, 12, 12, 16)), jnp.ones((3, 3, 16, 16)), jnp.zeros(16)
+
+    def score(x, w):
+        return ops.conv_pool(x, w, b).sum() + ops.conv2d(x, w).sum()
+
+    def refuse(*_):
+        raise RuntimeError("traced")
+
+    monkeypatch.setattr(winograd, "kernel_gradient", refuse)
+    assert jax.grad(score)(x, w).shape == x.shape
+    with pytest.raises(RuntimeError, match="traced"):
+        jax.grad(score, 1)(x, w)

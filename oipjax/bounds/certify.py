@@ -105,7 +105,15 @@ def _unknown(model: Model, layer: str) -> Limits:
     return {stages[1].layer: (np.array(-np.inf), np.array(np.inf))} if len(stages) > 1 else {}
 
 
-def harder(model: Model, layer: str, domain: Domain, maps: np.ndarray, *, progress: Progress | None = None) -> Bounds:
+def harder(
+    model: Model,
+    layer: str,
+    domain: Domain,
+    maps: np.ndarray,
+    *,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> Bounds:
     """Bounds of a few maps that cheap ones do not settle.
 
     Args:
@@ -113,16 +121,22 @@ def harder(model: Model, layer: str, domain: Domain, maps: np.ndarray, *, progre
         layer: name of the layer.
         domain: the set of images.
         maps: int ``[n]``, indices of the maps.
+        limits: of `harder_limits`, if they are known already.
         progress: called with (phase, done, in all).
 
     Returns:
         the bounds of these maps, in their order.
     """
     domain = checked_domain(domain)
-    limits = hull_limits(model, layer, domain, splits=2, lower=False, progress=progress)
+    limits = harder_limits(model, layer, domain, progress=progress) if limits is None else limits
     found = assemble(model, layer, domain, limits, maps)
     names = ("score", "node", "dead", "method")
     return Bounds(layer, *(getattr(found, name)[maps] for name in names))
+
+
+def harder_limits(model: Model, layer: str, domain: Box | Sphere, *, progress: Progress | None = None) -> Limits:
+    """What `harder` starts from; it is the same for all maps."""
+    return hull_limits(model, layer, domain, splits=2, lower=False, progress=progress)
 
 
 def hull_limits(

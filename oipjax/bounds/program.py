@@ -16,6 +16,7 @@ import numpy as np
 from jax.extend import core
 
 from oipjax.model import Model
+from oipjax.ops import plainly
 
 CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2")
 COMPARISONS = {"ge": True, "gt": True, "le": False, "lt": False}
@@ -146,7 +147,7 @@ def _trace(apply, structure, kinds, input_shape, layers) -> Program:
         return [out[name] for name in layers]
 
     # As it runs: in float32, even where bounds are being computed in float64.
-    with jax.enable_x64(False):
+    with jax.enable_x64(False), plainly():
         return flatten(jax.make_jaxpr(ordered)(leaves, image))
 
 

@@ -399,7 +399,7 @@ def _is_minimal(equation, kernel: tuple[int, ...], out: tuple[int, ...]) -> bool
     plain = {*params["lhs_dilation"], *params["rhs_dilation"]} == {1}
     plain &= params["feature_group_count"] == params["batch_group_count"] == 1
     order = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
-    return plain and order and winograd.fits(kernel, params["window_strides"], out[1:3])
+    return plain and order and winograd.fits(kernel, params["window_strides"], (out[1], out[2]))
 
 
 def _minimal_filtering(equation, size: Array, magnitude: Array) -> tuple[int, Array]:

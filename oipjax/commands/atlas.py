@@ -107,8 +107,7 @@ def atlas(
         tile=tile,
     )
     folder = out or OUT / f"{model.name}-{study.layer}"
-    # Drawing takes long to import; meanwhile the cores compute.
-    threading.Thread(target=importlib.import_module, args=("oipjax.plots",), daemon=True).start()
+    threading.Thread(target=_prepare_to_draw, daemon=True).start()
     with progress() as report:
         record = records.make(folder, study, overwrite=overwrite, progress=report, process=(number, count))
     if number:
@@ -133,6 +132,11 @@ def exemplars(model: oipjax.Model) -> np.ndarray | None:
 
     images = data.sample().images
     return model.to_input(images) if images.shape[1:] == model.input_shape else None
+
+
+def _prepare_to_draw() -> None:
+    """Drawing takes long to import; meanwhile the cores compute."""
+    importlib.import_module("oipjax.plots").warm_up()
 
 
 def _save_atlas(record: records.Record, picture: Path) -> None:

@@ -1,15 +1,19 @@
 """What several commands share: where things go, and how texts on the command line become values."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import numpy as np
 
-from oipjax.decoder import Decoder, decoder_space
 from oipjax.images import Fluctuation, Fluctuations, Space, space_for
 from oipjax.model import Model
 from oipjax.tiles import OPTIONS
+
+if TYPE_CHECKING:
+    from oipjax.decoder import Decoder
 
 OUT = Path("oipjax-out")
 Formats = Literal["png", "pdf", "svg"]
@@ -59,6 +63,7 @@ def space_of(model: Model, space: str, recipe: tuple[str, ...] = (), autoencoder
 def load_decoder(model: Model, autoencoder: str = AUTOENCODER) -> Decoder:
     """The image space of a trained autoencoder; its starts are like the codes of the digits that ship with oipjax."""
     from oipjax import data
+    from oipjax.decoder import decoder_space
     from oipjax.networks import checkpoint
 
     network = checkpoint.load_autoencoder(autoencoder)

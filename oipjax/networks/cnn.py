@@ -5,8 +5,9 @@ The default is 28x28x1 -> conv 3x3 32 -> pool 2 -> conv 3x3 64 -> pool 2 -> conv
 """
 
 import functools
+import itertools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -114,50 +115,57 @@ class CNNConfig:
 class CNN(nnx.Module):
     """The network itself; see `CNNConfig`."""
 
-    def __init__(self, config: CNNConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: CNNConfig, *, rngs: nnx.Rngs, drawn: bool = True):
         self.config = config
         inputs = config.input_shape[2]
+        # Of a network whose weights are given only shapes are needed.
+        zeros = nnx.initializers.zeros
+        hidden, last = (nnx.initializers.he_normal(), nnx.initializers.lecun_normal()) if drawn else (zeros, zeros)
         for i, filters in enumerate(config.filters, 1):
-            setattr(self, f"conv{i}", conv_of(inputs, filters, config.kernel, rngs, padding=config.padding))
+            conv = conv_of(inputs, filters, config.kernel, rngs, padding=config.padding, init=hidden)
+            setattr(self, f"conv{i}", conv)
             inputs = filters
         h, w, k = config.feature_shape
         inputs = h * w * k
         for i, nodes in enumerate(config.dense, 1):
-            setattr(self, f"dense{i}", nnx.Linear(inputs, nodes, kernel_init=nnx.initializers.he_normal(), rngs=rngs))
+            setattr(self, f"dense{i}", nnx.Linear(inputs, nodes, kernel_init=hidden, rngs=rngs))
             inputs = nodes
-        self.logits = nnx.Linear(inputs, config.classes, rngs=rngs)
+        self.logits = nnx.Linear(inputs, config.classes, kernel_init=last, rngs=rngs)
 
     def __call__(self, x: Array) -> Activations:
-        """Activations of all layers, before and after the nonlinearity, for images ``[n, h, w, c]``.
+        """Activations of all layers, before and after the nonlinearity, for images ``[n, h, w, c]``."""
+        return self.some(x, self.config.layers)
 
-        Each layer is computed from that part of the image that it sees; XLA drops what nobody asks for.
-        """
-        out, layers, shown = {}, {}, None
-        for blocks, names in enumerate(self.config.groups):
-            h, w = self.config.seen(blocks)
-            if (h, w) != shown:
-                layers, shown = self.all_layers(x[:, :h, :w]), (h, w)
-            out |= {name: layers[name] for name in names}
+    def some(self, x: Array, names: tuple[str, ...]) -> Activations:
+        """As `__call__`, of these layers alone; each is computed from that part of the image that it sees."""
+        out, groups = {}, enumerate(self.config.groups)
+        for (h, w), same in itertools.groupby(groups, lambda group: self.config.seen(group[0])):
+            wanted = {name for _, group in same for name in group}.intersection(names)
+            out |= self._layers(x[:, :h, :w], wanted) if wanted else {}
         return out
 
-    def all_layers(self, x: Array) -> Activations:
-        """As `__call__`, of all pixels of an image that may be smaller than the network's."""
-        config = self.config
+    def _layers(self, x: Array, wanted: set[str]) -> Activations:
+        """Layers of an image that may be smaller than the network's, up to the last one that is wanted."""
+        config, out = self.config, {}
         activation = ACTIVATIONS[config.activation][0]
-        out: Activations = {}
+
+        def kept(name: str, pre: Array) -> Array:
+            out[f"{name}_pre"], out[name] = pre, activation(pre)
+            return out[name]
+
         for i, pool in enumerate(config.pools, 1):
-            out[f"conv{i}_pre"] = getattr(self, f"conv{i}")(x)
-            out[f"conv{i}"] = activation(out[f"conv{i}_pre"])
-            if pool > 1:
-                out[f"pool{i}_pre"] = self.pooled(i, x)
-                out[f"pool{i}"] = activation(out[f"pool{i}_pre"])
-            x = out[f"pool{i}" if pool > 1 else f"conv{i}"]
+            images = x
+            if pool == 1 or wanted & {f"conv{i}_pre", f"conv{i}"}:
+                x = kept(f"conv{i}", getattr(self, f"conv{i}")(images))
+            if pool > 1 and not wanted <= out.keys():
+                x = kept(f"pool{i}", self.pooled(i, images))
+            if wanted <= out.keys():
+                return {name: out[name] for name in wanted}
         x = x.reshape(x.shape[0], -1)
         for i, _ in enumerate(config.dense, 1):
-            out[f"dense{i}_pre"] = getattr(self, f"dense{i}")(x)
-            out[f"dense{i}"] = x = activation(out[f"dense{i}_pre"])
+            x = kept(f"dense{i}", getattr(self, f"dense{i}")(x))
         out["logits"] = self.logits(x)
-        return out
+        return {name: out[name] for name in wanted}
 
     def pooled(self, i: int, x: Array) -> Array:
         """What the pool behind convolution ``i`` gives, before the nonlinearity.
@@ -180,20 +188,29 @@ class CNN(nnx.Module):
         """
         name, config = layer.removesuffix("_pre"), self.config
         if not name.startswith("conv"):
-            return {each: jnp.take(a, number[None], axis=-1) for each, a in self(x).items() if each.startswith(name)}
-        last, activation = int(name.removeprefix("conv")), ACTIVATIONS[config.activation][0]
-        h, w = config.seen(last - 1)
+            both = self.some(x, tuple(each for each in config.layers if each in (name, f"{name}_pre")))
+            return {each: jnp.take(a, number[None], axis=-1) for each, a in both.items()}
+        i = int(name.removeprefix("conv"))
+        h, w = config.seen(i - 1)
         x = x[:, :h, :w]
-        for i, pool in enumerate(config.pools[: last - 1], 1):
-            x = activation(self.pooled(i, x) if pool > 1 else getattr(self, f"conv{i}")(x))
+        if i > 1:
+            before = f"pool{i - 1}" if config.pools[i - 2] > 1 else f"conv{i - 1}"
+            x = self._layers(x, {before})[before]
         conv = getattr(self, name)
         kernel, bias = (jnp.take(a[...], number, axis=-1) for a in (conv.kernel, conv.bias))
         pre = ops.conv2d_map(x, kernel, config.padding)[..., None] + bias
-        return {f"{name}_pre": pre, name: activation(pre)}
+        return {f"{name}_pre": pre, name: ACTIVATIONS[config.activation][0](pre)}
 
 
 def conv_of(
-    inputs: int, filters: int, kernel: int, rngs: nnx.Rngs, *, stride: int = 1, padding: str = "SAME"
+    inputs: int,
+    filters: int,
+    kernel: int,
+    rngs: nnx.Rngs,
+    *,
+    stride: int = 1,
+    padding: str = "SAME",
+    init: Any = nnx.initializers.he_normal(),
 ) -> nnx.Conv:
     """A convolution that is computed by `ops.conv2d`, with weights as ReLU wants them (He et al. 2015)."""
     return nnx.Conv(
@@ -203,7 +220,7 @@ def conv_of(
         strides=stride,
         padding=padding,
         conv_general_dilated=_conv,  # pyright: ignore[reportArgumentType]
-        kernel_init=nnx.initializers.he_normal(),
+        kernel_init=init,
         rngs=rngs,
     )
 
@@ -225,6 +242,10 @@ class CNNApply:
         """Activations of all layers for images ``[n, h, w, c]``."""
         return self._network(params)(x)
 
+    def some(self, params: Params, x: Array, names: tuple[str, ...]) -> Activations:
+        """See `CNN.some`."""
+        return self._network(params).some(x, names)
+
     def one_map(self, params: Params, x: Array, layer: str, number: Array) -> Activations:
         """See `CNN.one_map`."""
         return self._network(params).one_map(x, layer, number)
@@ -235,7 +256,7 @@ class CNNApply:
 
 @functools.cache
 def _abstract(config: CNNConfig):
-    return nnx.split(nnx.eval_shape(lambda: CNN(config, rngs=nnx.Rngs(0))))
+    return nnx.split(nnx.eval_shape(lambda: CNN(config, rngs=nnx.Rngs(0), drawn=False)))
 
 
 def shapes(config: CNNConfig) -> Params:

@@ -1,6 +1,8 @@
 """What convolutions and poolings share: padding, windows, and two ways to tell JAX and XLA what belongs together."""
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -61,6 +63,38 @@ def spread(g: Array, offset: tuple[int, int], stride: tuple[int, int], shape: tu
     for o, s, out, size in zip(offset, stride, g.shape[1:3], shape[1:3], strict=True):
         edges.append((o, size - o - (out - 1) * s - 1, s - 1))
     return lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+
+
+_PLAIN = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """Within it `choose` takes what all platforms have in common, for who only looks at a program: half the tracing."""
+    token = _PLAIN.set(True)
+    try:
+        # The mark is part of what JAX remembers traces by: one made here is not taken for one that is to run.
+        with set_xla_metadata(plain="true"):
+            yield
+    finally:
+        _PLAIN.reset(token)
+
+
+def choose(*arguments: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
+    """One of two ways to compute the same, by the platform that a program is lowered for."""
+    return default(*arguments) if _PLAIN.get() else lax.platform_dependent(*arguments, cpu=cpu, default=default)
+
+
+Asked = tuple[tuple[()] | None, ...]
+
+
+def asked(*primals: Any) -> tuple[tuple[Array, ...], Asked]:
+    """Values of what a ``custom_vjp`` with ``symbolic_zeros`` is given, and a mark where a gradient is asked for.
+
+    XLA drops gradients that nobody uses, but only after they have been traced, which takes longer. The marks are
+    pytrees without leaves, so that they may be residuals.
+    """
+    return tuple(p.value for p in primals), tuple(() if p.perturbed else None for p in primals)
 
 
 def step(function: Callable[..., Any], *, of_each: bool = True) -> Callable[..., Any]:

@@ -7,7 +7,19 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from oipjax.ops import winograd
-from oipjax.ops.common import Padding, offsets, padded, pads_of, size_of, spread, step, strided, uncovered
+from oipjax.ops.common import (
+    Padding,
+    asked,
+    choose,
+    offsets,
+    padded,
+    pads_of,
+    size_of,
+    spread,
+    step,
+    strided,
+    uncovered,
+)
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -87,19 +99,22 @@ def conv2d_map(x: Array, w: Array, padding: Padding = "VALID") -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _conv2d(stride, pads, x, w):
-    return lax.platform_dependent(
+    return choose(
         x, w, cpu=functools.partial(_conv_cpu, stride, pads), default=functools.partial(conv_lax, stride, pads)
     )
 
 
 def _conv2d_forward(stride, pads, x, w):
-    return _conv2d(stride, pads, x, w), (x, w)
+    (x, w), wanted = asked(x, w)
+    return _conv2d(stride, pads, x, w), (x, w, wanted)
 
 
 def _conv2d_backward(stride, pads, residuals, dy):
-    x, w = residuals
-    # Two choices, not one: the ascent needs dx alone, and XLA can only drop what stands on its own.
-    return _image_gradient(stride, pads, x.shape, dy, w), _kernel_gradient(stride, pads, w.shape, dy, x)
+    x, w, (images, kernel) = residuals
+    return (
+        None if images is None else _image_gradient(stride, pads, x.shape, dy, w),
+        None if kernel is None else _kernel_gradient(stride, pads, w.shape, dy, x),
+    )
 
 
 def _image_gradient(stride, pads, shape, dy, w):
@@ -113,7 +128,7 @@ def _image_gradient(stride, pads, shape, dy, w):
         x = jax.ShapeDtypeStruct(shape, dy.dtype)
         return jax.linear_transpose(lambda x: conv_lax(stride, pads, x, w), x)(dy)[0]
 
-    return lax.platform_dependent(dy, w, cpu=cpu, default=other)
+    return choose(dy, w, cpu=cpu, default=other)
 
 
 def _kernel_gradient(stride, pads, shape, dy, x):
@@ -130,10 +145,10 @@ def _kernel_gradient(stride, pads, shape, dy, x):
         w = jax.ShapeDtypeStruct(shape, x.dtype)
         return jax.linear_transpose(lambda w: conv_lax(stride, pads, x, w), w)(dy)[0]
 
-    return lax.platform_dependent(dy, x, cpu=cpu, default=other)
+    return choose(dy, x, cpu=cpu, default=other)
 
 
-_conv2d.defvjp(_conv2d_forward, _conv2d_backward)
+_conv2d.defvjp(_conv2d_forward, _conv2d_backward, symbolic_zeros=True)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -142,15 +157,19 @@ def _conv2d_transpose(stride, pads, size, y, w):
 
 
 def _conv2d_transpose_forward(stride, pads, size, y, w):
-    return _conv2d_transpose(stride, pads, size, y, w), (y, w)
+    (y, w), wanted = asked(y, w)
+    return _conv2d_transpose(stride, pads, size, y, w), (y, w, wanted)
 
 
 def _conv2d_transpose_backward(stride, pads, size, residuals, dx):
-    y, w = residuals
-    return _conv2d(stride, pads, dx, w), _kernel_gradient(stride, pads, w.shape, y, dx)
+    y, w, (images, kernel) = residuals
+    return (
+        None if images is None else _conv2d(stride, pads, dx, w),
+        None if kernel is None else _kernel_gradient(stride, pads, w.shape, y, dx),
+    )
 
 
-_conv2d_transpose.defvjp(_conv2d_transpose_forward, _conv2d_transpose_backward)
+_conv2d_transpose.defvjp(_conv2d_transpose_forward, _conv2d_transpose_backward, symbolic_zeros=True)
 
 
 def conv_lax(stride, pads, x, w):

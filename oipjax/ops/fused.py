@@ -4,10 +4,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from oipjax.ops import direct, winograd
-from oipjax.ops.common import Padding, padded, pads_of, size_of, step, uncovered
+from oipjax.ops.common import Padding, asked, choose, padded, pads_of, size_of, step, uncovered
 from oipjax.ops.convolution import conv2d, conv_lax
 from oipjax.ops.pooling import max_pool, pool_lax
 
@@ -50,25 +50,27 @@ def _conv_pool(way, pads, x, w, b):
     """``way`` is a module, `direct` or `winograd`; both have the same functions."""
 
     def cpu(x, w, b):
-        return step(lambda shared, x: _pooled(way, *shared, x)[0])((way.prepared(w), b), _seen(pads, x, w))
+        return step(lambda shared, x: _pooled(way, shared, x)[0])((way.prepared(w), b), _seen(pads, x, w))
 
-    return lax.platform_dependent(x, w, b, cpu=cpu, default=functools.partial(_lax, pads))
+    return choose(x, w, b, cpu=cpu, default=functools.partial(_lax, pads))
 
 
 def _forward(way, pads, x, w, b):
+    (x, w, b), wanted = asked(x, w, b)
+
     def cpu(x, w, b):
-        return step(lambda shared, x: _pooled(way, *shared, x))((way.prepared(w), b), _seen(pads, x, w))
+        return step(lambda shared, x: _pooled(way, shared, x))((way.prepared(w), b), _seen(pads, x, w))
 
     def other(x, w, b):
         y = _lax(pads, x, w, b)
         return y, jnp.zeros(y.shape, jnp.uint8)
 
-    y, winner = lax.platform_dependent(x, w, b, cpu=cpu, default=other)
-    return y, (winner, x, w, b)
+    y, winner = choose(x, w, b, cpu=cpu, default=other)
+    return y, (winner, x, w, b, wanted)
 
 
 def _backward(way, pads, residuals, dy):
-    winner, x, w, b = residuals
+    winner, x, w, b, (images, kernel, bias) = residuals
 
     def cpu_image(dy, winner, x, w, b):
         def gradient(shared, dy, winner):
@@ -86,15 +88,14 @@ def _backward(way, pads, residuals, dy):
         return lambda dy, winner, x, w, b: jax.vjp(functools.partial(_lax, pads), x, w, b)[1](dy)[which]
 
     given = (dy, winner, x, w, b)
-    # Three choices, not one: the ascent needs the first alone, and XLA can only drop what stands on its own.
     return (
-        lax.platform_dependent(*given, cpu=cpu_image, default=other(0)),
-        lax.platform_dependent(*given, cpu=cpu_kernel, default=other(1)),
-        dy.sum((0, 1, 2)),
+        None if images is None else choose(*given, cpu=cpu_image, default=other(0)),
+        None if kernel is None else choose(*given, cpu=cpu_kernel, default=other(1)),
+        None if bias is None else dy.sum((0, 1, 2)),
     )
 
 
-_conv_pool.defvjp(_forward, _backward)
+_conv_pool.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _lax(pads, x, w, b):
@@ -108,9 +109,10 @@ def _seen(pads, x, w):
     return padded(x, ((top, bottom - odd[0]), (left, right - odd[1])))
 
 
-def _pooled(way, shared, b, x):
+def _pooled(way, shared, x):
     """The pool's output, and which of the four it is: the first of equals; of NaN the first one."""
-    parts = way.quartet(shared, x)
+    kernel, b = shared
+    parts = way.quartet(kernel, x)
     y = functools.reduce(jnp.maximum, parts)
     winner = jnp.zeros(y.shape, jnp.uint8)
     for index in range(3, -1, -1):

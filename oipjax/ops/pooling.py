@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from oipjax.ops.common import Padding, offsets, pads_of, size_of, spread, strided
+from oipjax.ops.common import Padding, choose, offsets, pads_of, size_of, spread, strided
 
 
 def max_pool(
@@ -40,7 +40,7 @@ def _max_pool(window, stride, x):
     def cpu(x):
         return functools.reduce(jnp.maximum, _slices(window, stride, x))
 
-    return lax.platform_dependent(x, cpu=cpu, default=functools.partial(pool_lax, window, stride))
+    return choose(x, cpu=cpu, default=functools.partial(pool_lax, window, stride))
 
 
 def pool_lax(window, stride, x):
@@ -76,7 +76,7 @@ def _max_pool_backward(window, stride, residuals, dy):
     def other(dy, winner, x):
         return jax.vjp(functools.partial(pool_lax, window, stride), x)[1](dy)[0]
 
-    return (lax.platform_dependent(dy, winner, x, cpu=cpu, default=other),)
+    return (choose(dy, winner, x, cpu=cpu, default=other),)
 
 
 def _unpool(window, dy, winner, shape):
