@@ -66,10 +66,13 @@ def kernel_gradient(x: Array, dys: list[Array], shape: tuple[int, ...]) -> Array
     kh, kw, c, k = shape
     p, q = _side(kh), _side(kw)
     seen = _windows(x, (kh, kw))
-    patches = jnp.concatenate([seen(u, v) for u, v in offsets((p, q))], -1)
-    wide = lax.dot_general(patches, jnp.concatenate(dys, -1), (((0, 1, 2), (0, 1, 2)), ((), ())))
-    wide = wide.reshape(p, q, c, 4, k)
-    parts = [wide[i : i + kh, j : j + kw, :, 2 * i + j] for i, j in offsets(_PAIR)]
+    # One row for each pixel of a tile, so that nothing is turned round, and a product for each of the four outputs:
+    # they need not be put together first.
+    patches = jnp.stack([seen(u, v)[..., channel].reshape(-1) for u, v in offsets((p, q)) for channel in range(c)])
+    parts = []
+    for (i, j), dy in zip(offsets(_PAIR), dys, strict=True):
+        wide = (patches @ dy.reshape(-1, k)).reshape(p, q, c, k)
+        parts.append(wide[i : i + kh, j : j + kw])
     return functools.reduce(jnp.add, parts)
 
 
