@@ -14,8 +14,7 @@ Shapes: images ``x[n, h, w, c]``, kernels ``w[kh, kw, c, k]`` (HWIO), outputs ``
 """
 
 from oipjax.ops.common import plainly
-from oipjax.ops.convolution import conv2d, conv2d_map, conv2d_transpose
-from oipjax.ops.fused import conv_pool
+from oipjax.ops.convolution import conv2d, conv2d_map, conv2d_transpose, conv_pool
 from oipjax.ops.pooling import max_pool
 
 __all__ = ["conv2d", "conv2d_map", "conv2d_transpose", "conv_pool", "max_pool", "plainly"]

@@ -2,7 +2,7 @@
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -63,6 +63,25 @@ def spread(g: Array, offset: tuple[int, int], stride: tuple[int, int], shape: tu
     for o, s, out, size in zip(offset, stride, g.shape[1:3], shape[1:3], strict=True):
         edges.append((o, size - o - (out - 1) * s - 1, s - 1))
     return lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+
+
+def interleaved(parts: Sequence[Array]) -> Array:
+    """A quartet as images ``[n, 2 i, 2 j, k]``."""
+    n, i, j, k = parts[0].shape
+    return jnp.stack([jnp.stack(parts[:2], 3), jnp.stack(parts[2:], 3)], 2).reshape(n, 2 * i, 2 * j, k)
+
+
+def parted(y: Array) -> list[Array]:
+    """The quartet of images; a row or column of zeros is added to an odd number of them."""
+    y = padded(y, even(y.shape[1:3]))
+    pairs = y.reshape(y.shape[0], y.shape[1] // 2, 2, y.shape[2] // 2, 2, y.shape[3])
+    return [pairs[:, :, p, :, q] for p in (0, 1) for q in (0, 1)]
+
+
+def even(size: tuple[int, ...], pads: Pads = ((0, 0), (0, 0))) -> Pads:
+    """Pads that are larger by 1 where they would otherwise leave an odd size."""
+    (top, bottom), (left, right) = pads
+    return (top, bottom + (size[0] + top + bottom) % 2), (left, right + (size[1] + left + right) % 2)
 
 
 _PLAIN = contextvars.ContextVar("plain", default=False)

@@ -32,8 +32,13 @@ def prepared(w: Array, *, transposed: bool = False) -> Array:
     return jnp.stack(parts, 3)
 
 
+def cut(x: Array) -> Array:
+    """Images ``[n, 2 i + kh - 1, 2 j + kw - 1, c]`` as they are."""
+    return x
+
+
 def quartet(w: Array, x: Array) -> list[Array]:
-    """Outputs of images ``[n, 2 i + kh - 1, 2 j + kw - 1, c]``."""
+    """Outputs, each ``[n, i, j, k]``."""
     kh, kw, c, _ = w.shape
     seen = _windows(x, (kh, kw))
     out = []
@@ -45,6 +50,11 @@ def quartet(w: Array, x: Array) -> list[Array]:
         ]
         out.append(functools.reduce(jnp.add, terms))
     return out
+
+
+def sides(dys: list[Array]) -> list[Array]:
+    """The gradient of a quartet as it is."""
+    return dys
 
 
 def image_gradient(wide: Array, dys: list[Array]) -> Array:
@@ -61,7 +71,7 @@ def image_gradient(wide: Array, dys: list[Array]) -> Array:
     return total.transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * i + p - 2, 2 * j + q - 2, c)
 
 
-def kernel_gradient(x: Array, dys: list[Array], shape: tuple[int, ...]) -> Array:
+def kernel_gradient(x: Array, same: Array, dys: list[Array], shape: tuple[int, ...]) -> Array:
     """Of the kernel, of shape ``[kh, kw, c, k]``, from that of a quartet and the images."""
     kh, kw, c, k = shape
     p, q = _side(kh), _side(kw)

@@ -11,13 +11,11 @@ Letters: tiles ``i, j`` of an image; ``u[16, c, k]`` is a kernel transformed; a 
 ``[n, i, j, k]`` at (0, 0), (0, 1), (1, 0) and (1, 1) of each tile.
 """
 
-from collections.abc import Sequence
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from oipjax.ops.common import Pads, padded, step
+from oipjax.ops.common import interleaved, padded, step
 
 LEAST_CHANNELS, LEAST_SIZE = 16, 6
 """With fewer channels, or smaller outputs, the transforms cost more than they save."""
@@ -45,14 +43,28 @@ def prepared(w: Array, *, transposed: bool = False) -> Array:
     return jnp.swapaxes(u, 1, 2) if transposed else u
 
 
-def quartet(u: Array, x: Array) -> list[Array]:
-    """Outputs of images whose sides are even, at least 4, ``[n, 2 i + 2, 2 j + 2, c]``."""
-    return _sandwich(_A, list(_products(_tiles(x), u)))
+def cut(x: Array) -> Array:
+    """``B x B'`` of all tiles of images whose sides are even, ``[n, 2 i + 2, 2 j + 2, c]``: ``[16, n, i, j, c]``."""
+    n, h, w, c = x.shape
+    i, j = h // 2 - 1, w // 2 - 1
+    pairs = x.reshape(n, h // 2, 2, w // 2, 2, c)
+    parts = [pairs[:, p // 2 : p // 2 + i, p % 2, q // 2 : q // 2 + j, q % 2] for p in range(4) for q in range(4)]
+    return jnp.stack(_sandwich(_B, parts))
 
 
-def image_gradient(v: Array, dys: list[Array]) -> Array:
-    """Of the images, ``[n, 2 i + 2, 2 j + 2, c]``, from that of a quartet; ``v`` is the kernel, transposed."""
-    parts = _sandwich(_B.T, list(_products(_sides(dys), v)))
+def quartet(u: Array, tiles: Array) -> list[Array]:
+    """Outputs, each ``[n, i, j, k]``."""
+    return _sandwich(_A, list(_products(tiles, u)))
+
+
+def sides(dys: list[Array]) -> Array:
+    """``A' dy A``, ``[16, n, i, j, k]``."""
+    return jnp.stack(_sandwich(_A.T, dys))
+
+
+def image_gradient(v: Array, sides: Array) -> Array:
+    """Of the images, ``[n, 2 i + 2, 2 j + 2, c]``; ``v`` is the kernel, transposed."""
+    parts = _sandwich(_B.T, list(_products(sides, v)))
     # Tiles overlap by half: each pixel is in up to four of them.
     places = []
     for p in (0, 1):
@@ -66,9 +78,10 @@ def image_gradient(v: Array, dys: list[Array]) -> Array:
     return step(lambda _, *places: interleaved(places))((), *places)
 
 
-def kernel_gradient(x: Array, dys: list[Array], shape: tuple[int, ...]) -> Array:
-    """Of the kernel, of shape ``[3, 3, c, k]``, from that of a quartet and the images."""
-    tiles, dm = (a.reshape(16, -1, a.shape[-1]) for a in (_tiles(x), _sides(dys)))
+def kernel_gradient(x: Array, tiles: Array, sides: Array, shape: tuple[int, ...]) -> Array:
+    """Of the kernel, of shape ``[3, 3, c, k]``; of the images their tiles are enough."""
+    del x
+    tiles, dm = (a.reshape(16, -1, a.shape[-1]) for a in (tiles, sides))
     # Turned first: a product that sums over the rows of both its factors is half as fast.
     turned = step(lambda _, tiles: jnp.swapaxes(tiles, 1, 2))((), tiles)
     du = list(lax.dot_general(turned, dm, (((2,), (1,)), ((0,), (0,)))))
@@ -82,43 +95,10 @@ def kernel_gradient(x: Array, dys: list[Array], shape: tuple[int, ...]) -> Array
     return jnp.stack([columns[j][i] for i in range(3) for j in range(3)]).reshape(shape)
 
 
-def interleaved(parts: Sequence[Array]) -> Array:
-    """A quartet as images ``[n, 2 i, 2 j, k]``."""
-    n, i, j, k = parts[0].shape
-    return jnp.stack([jnp.stack(parts[:2], 3), jnp.stack(parts[2:], 3)], 2).reshape(n, 2 * i, 2 * j, k)
-
-
-def parted(y: Array) -> list[Array]:
-    """The quartet of images; a row or column of zeros is added to an odd number of them."""
-    y = padded(y, even(y.shape[1:3]))
-    pairs = y.reshape(y.shape[0], y.shape[1] // 2, 2, y.shape[2] // 2, 2, y.shape[3])
-    return [pairs[:, :, p, :, q] for p in (0, 1) for q in (0, 1)]
-
-
-def even(size: tuple[int, ...], pads: Pads = ((0, 0), (0, 0))) -> Pads:
-    """Pads that are larger by 1 where they would otherwise leave an odd size."""
-    (top, bottom), (left, right) = pads
-    return (top, bottom + (size[0] + top + bottom) % 2), (left, right + (size[1] + left + right) % 2)
-
-
 def _products(tiles: Array, u: Array) -> Array:
     """At each of the 16 places, tiles ``[16, n, i, j, c]`` times the kernel."""
     flat = lax.dot_general(tiles.reshape(16, -1, tiles.shape[-1]), u, (((2,), (1,)), ((0,), (0,))))
     return flat.reshape(*tiles.shape[:-1], u.shape[2])
-
-
-def _tiles(x: Array) -> Array:
-    """``B x B'`` of all tiles, ``[16, n, i, j, c]``."""
-    n, h, w, c = x.shape
-    i, j = h // 2 - 1, w // 2 - 1
-    pairs = x.reshape(n, h // 2, 2, w // 2, 2, c)
-    parts = [pairs[:, p // 2 : p // 2 + i, p % 2, q // 2 : q // 2 + j, q % 2] for p in range(4) for q in range(4)]
-    return jnp.stack(_sandwich(_B, parts))
-
-
-def _sides(dys: list[Array]) -> Array:
-    """``A' dy A``, ``[16, n, i, j, k]``."""
-    return jnp.stack(_sandwich(_A.T, dys))
 
 
 def _sandwich(matrix: np.ndarray, parts: list[Array]) -> list[Array]:

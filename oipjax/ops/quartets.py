@@ -1,0 +1,176 @@
+"""Convolutions whose outputs come as four arrays, one for each place in a square of 2x2, and what is made of them.
+
+Of such a *quartet* a pool is the maximum, and the whole output is made by putting it together. Two modules know how to
+compute one, each its own *way*: `direct` and `winograd`. Both have the same functions. Words: ``x`` are images with
+their border, ``i, j`` squares, ``cut`` is what becomes of the images on the way and serves the kernel's gradient too,
+``sides`` what becomes of the quartet's gradient and serves both gradients.
+"""
+
+import functools
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from oipjax.ops.common import Pads, asked, choose, even, interleaved, padded, parted, size_of, step, uncovered
+from oipjax.ops.patches import conv_lax
+from oipjax.ops.pooling import pool_lax
+
+PAIR = (2, 2)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def whole(way: ModuleType, pads: Pads, x: Array, w: Array) -> Array:
+    """A convolution of stride 1, ``[n, i, j, k]``, by the quartets of ``way``."""
+
+    def cpu(x, w):
+        size = size_of(x.shape, w.shape[:2], (1, 1), pads)
+        out = step(lambda kernel, x: interleaved(way.quartet(kernel, way.cut(x))))
+        return out(way.prepared(w), _large(pads, x, w))[:, : size[0], : size[1]]
+
+    return choose(x, w, cpu=cpu, default=functools.partial(conv_lax, (1, 1), pads))
+
+
+def _whole_forward(way, pads, x, w):
+    (x, w), wanted = asked(x, w)
+    if wanted[1] is None:
+        return whole(way, pads, x, w), (x, w, None, wanted)
+
+    def cpu(x, w):
+        def outputs(kernel, x):
+            cut = way.cut(x)
+            return interleaved(way.quartet(kernel, cut)), cut
+
+        size = size_of(x.shape, w.shape[:2], (1, 1), pads)
+        y, cut = step(outputs, of_each=False)(way.prepared(w), _large(pads, x, w))
+        return y[:, : size[0], : size[1]], cut
+
+    def other(x, w):
+        return conv_lax((1, 1), pads, x, w), _nothing(way, _large(pads, x, w))
+
+    y, cut = choose(x, w, cpu=cpu, default=other)
+    return y, (x, w, cut, wanted)
+
+
+def _whole_backward(way, pads, residuals, dy):
+    x, w, cut, wanted = residuals
+    by_way = functools.partial(_gradients, way, pads, lambda _, dy: parted(dy), wanted)
+    by_lax = functools.partial(_gradients_lax, functools.partial(conv_lax, (1, 1), pads), wanted)
+    return choose(
+        x, w, cut, dy,
+        cpu=lambda x, w, cut, dy: by_way(x, w, cut, dy), default=lambda x, w, cut, dy: by_lax(dy, x, w),
+    )  # fmt: skip
+
+
+whole.defvjp(_whole_forward, _whole_backward, symbolic_zeros=True)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def pooled(way: ModuleType, pads: Pads, x: Array, w: Array, b: Array) -> Array:
+    """A convolution of stride 1 plus a bias, and the maximum of each square of 2x2, ``[n, i, j, k]``."""
+
+    def cpu(x, w, b):
+        return step(lambda shared, x: _maxima(way, shared, way.cut(x))[0])((way.prepared(w), b), _seen(pads, x, w))
+
+    return choose(x, w, b, cpu=cpu, default=functools.partial(_pooled_lax, pads))
+
+
+def _pooled_forward(way, pads, x, w, b):
+    (x, w, b), wanted = asked(x, w, b)
+    keeps = wanted[1] is not None
+
+    def cpu(x, w, b):
+        def outputs(shared, x):
+            cut = way.cut(x)
+            return *_maxima(way, shared, cut), cut if keeps else None
+
+        return step(outputs, of_each=not keeps)((way.prepared(w), b), _seen(pads, x, w))
+
+    def other(x, w, b):
+        y = _pooled_lax(pads, x, w, b)
+        return y, jnp.zeros(y.shape, jnp.uint8), _nothing(way, _seen(pads, x, w)) if keeps else None
+
+    y, winner, cut = choose(x, w, b, cpu=cpu, default=other)
+    return y, (x, w, b, cut, winner, wanted)
+
+
+def _pooled_backward(way, pads, residuals, dy):
+    x, w, b, cut, winner, wanted = residuals
+    by_way = functools.partial(_gradients, way, pads, _masked, wanted[:2])
+    by_lax = functools.partial(_gradients_lax, functools.partial(_pooled_lax, pads), wanted[:2])
+    dx, dw = choose(
+        x, w, b, cut, winner, dy,
+        cpu=lambda x, w, b, cut, winner, dy: by_way(x, w, cut, dy, winner),
+        default=lambda x, w, b, cut, winner, dy: by_lax(dy, x, w, b),
+    )  # fmt: skip
+    return dx, dw, None if wanted[2] is None else dy.sum((0, 1, 2))
+
+
+pooled.defvjp(_pooled_forward, _pooled_backward, symbolic_zeros=True)
+
+
+def _gradients(way, pads, quartet_of, wanted, x, w, cut, dy, winner=None) -> tuple[Array | None, Array | None]:
+    """Of images and kernel, as far as they are wanted; ``quartet_of(winner, dy)`` is the gradient of the quartet."""
+    images, kernel = (mark is not None for mark in wanted)
+    seen = _large(pads, x, w) if winner is None else _seen(pads, x, w)
+
+    def image_gradient(turned, dy, winner):
+        return way.image_gradient(turned, way.sides(quartet_of(winner, dy)))
+
+    def both(turned, dy, winner, x, cut):
+        sides = way.sides(quartet_of(winner, dy))
+        large = way.image_gradient(turned, sides) if images else None
+        return large, way.kernel_gradient(x, cut, sides, w.shape)
+
+    turned = way.prepared(w, transposed=True) if images else ()
+    if kernel:
+        large, dw = step(both, of_each=False)(turned, dy, winner, seen, cut)
+    else:
+        large, dw = step(image_gradient)(turned, dy, winner), None
+    return None if large is None else uncovered(large, x.shape, pads), dw
+
+
+def _gradients_lax(function, wanted, dy, *given) -> tuple[Array | None, Array | None]:
+    gradients = jax.vjp(function, *given)[1](dy)
+    dx, dw = (None if mark is None else gradient for mark, gradient in zip(wanted, gradients, strict=False))
+    return dx, dw
+
+
+def _nothing(way, x) -> Any:
+    """In place of the cut, where nobody makes one."""
+    return jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), jax.eval_shape(way.cut, x))
+
+
+def _pooled_lax(pads, x, w, b):
+    return pool_lax(PAIR, PAIR, conv_lax((1, 1), pads, x, w) + b.reshape(1, 1, 1, -1))
+
+
+def _large(pads, x, w):
+    """The images with their border, and more of it where there would be an odd number of outputs."""
+    low = [size - kernel + 1 for size, kernel in zip(x.shape[1:3], w.shape, strict=False)]
+    return padded(x, even((low[0], low[1]), pads))
+
+
+def _seen(pads, x, w):
+    """The images with their border, without the row or column that only what the pool drops would see."""
+    (top, bottom), (left, right) = pads
+    odd = [n % 2 for n in size_of(x.shape, w.shape[:2], (1, 1), pads)]
+    return padded(x, ((top, bottom - odd[0]), (left, right - odd[1])))
+
+
+def _maxima(way, shared, cut):
+    """The pool's output, and which of the four it is: the first of equals; of NaN the first one."""
+    kernel, b = shared
+    parts = way.quartet(kernel, cut)
+    y = functools.reduce(jnp.maximum, parts)
+    winner = jnp.zeros(y.shape, jnp.uint8)
+    for index in range(3, -1, -1):
+        winner = jnp.where(parts[index] == y, jnp.array(index, jnp.uint8), winner)
+    return y + b.reshape(1, 1, 1, -1), winner
+
+
+def _masked(winner, dy):
+    """The gradients of the four: that of the pool at the winner, 0 at the others."""
+    return [jnp.where(winner == index, dy, 0) for index in range(4)]
