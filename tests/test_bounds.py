@@ -439,7 +439,7 @@ def test_what_is_proved_later_is_added_by_map_and_never_looser(tiny, monkeypatch
     study = oipjax.Study(jax.random.key(0), tiny, "conv2", maps=(5, 0, 1))
     known = {"score": np.full(3, 2.0), "node": np.full(3, 2.0), "dead": np.array([False, True, False])}
     known["method"] = np.full(3, "first")
-    out = study._proof(np.array([1, 5]), known, lambda *_: None)
+    out = study._proof(np.array([1, 5]), known, None, lambda *_: None)
     assert out["score"].tolist() == [2.0, 2.0, 0.5] and out["node"].tolist() == [0.25, 2.0, 2.0]
     assert out["dead"].tolist() == [True, True, False] and out["method"].tolist() == ["first", "first", "late"]
     assert known["score"].tolist() == [2.0, 2.0, 2.0], "what was given stays as it is"
