@@ -16,15 +16,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 import oipjax
-from experiments.common import save, show, words
+from experiments.common import command, save, show, words
 from oipjax import data
 from oipjax.atlas import FOUND
 from oipjax.commands.common import space_of
-from oipjax.images import standardise
+from oipjax.images import Space, standardise
 from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
 
 RESULTS = Path(__file__).parent / "results"
@@ -58,12 +57,12 @@ class Config:
 SMOKE = Config(maps=(3, 60, 120), draws=64, keep=2, steps=4, shown=3)
 
 
-def find(config: Config, model: oipjax.Model, space: str) -> oipjax.Atlas:
+def find(config: Config, model: oipjax.Model, name: str, space: Space) -> oipjax.Atlas:
     """One space's atlas; silent maps are not searched for long, nor proved dead."""
     return oipjax.atlas(
         jax.random.key(config.seed), model, config.layer, maps=config.maps, draws=config.draws, keep=config.keep,
-        steps=config.steps, search=0, bounds="none", space=space_of(model, space, autoencoder=config.autoencoder),
-        progress=lambda phase, done, total: print(f"{space}: {phase} {done}/{total}      ", end="\r", flush=True),
+        steps=config.steps, search=0, bounds="none", space=space,
+        progress=lambda phase, done, total: print(f"{name}: {phase} {done}/{total}      ", end="\r", flush=True),
     )  # fmt: skip
 
 
@@ -97,7 +96,9 @@ def quartiles(values: Any) -> list[float]:
 
 def measure(config: Config, model: oipjax.Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Facts, and the pictures of each source ``[k, h, w, c]`` for the maps found in all spaces."""
-    atlases = {space: find(config, model, space) for space in SPACES}
+    # All spaces before the first search: what is wrong with one is said at once.
+    spaces = {name: space_of(model, name, autoencoder=config.autoencoder) for name in SPACES}
+    atlases = {name: find(config, model, name, space) for name, space in spaces.items()}
     print()
     digits = model.to_input(data.sample().images)
     scores, _ = answers(model, config.layer, digits)
@@ -214,4 +215,4 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    tyro.cli(lambda: main(), description=__doc__)
+    command(main, Config, __doc__)

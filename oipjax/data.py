@@ -35,6 +35,7 @@ class Dataset(NamedTuple):
         train, test: the two splits.
         classes: names of the labels; none if the images have no labels (then all labels are 0).
         skipped: files that could not be read, with the reason.
+        names: of the files of the train and of the test images, or ``image 7`` where there are none; empty for MNIST.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Dataset(NamedTuple):
     test: Split
     classes: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ Nothing here knows of images. To see what vectors mean, give them to `oipjax.aut
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -57,6 +57,11 @@ class Normal:
     def radii(self, codes: np.ndarray) -> np.ndarray:
         """Mahalanobis distances ``[n]`` of codes from the mean."""
         return np.linalg.norm(self.to_axes(codes), axis=1)
+
+    def log_density(self, codes: np.ndarray) -> np.ndarray:
+        """Of the normal at codes, ``[n]``, in nats."""
+        volume = np.log(2 * np.pi * self.variances).sum()
+        return -0.5 * (np.square(self.radii(codes)) + volume)
 
     def inside(self, codes: np.ndarray, confidence: float) -> np.ndarray:
         """Which codes lie in the ellipsoid of a confidence, ``bool [n]``."""
@@ -207,6 +212,49 @@ def attribute(codes: np.ndarray, has: np.ndarray) -> np.ndarray:
     return codes[has].mean(0) - codes[~has].mean(0)
 
 
+def read_out(codes: np.ndarray, has: np.ndarray, direction: np.ndarray) -> float:
+    """How well a direction tells codes with an attribute from others, 0 to 1; 0.5 is chance.
+
+    The chance that, of two codes, the one that has it (``bool [n]``) lies further along the direction ``[d]``: the area
+    under the ROC curve, the statistic of H. B. Mann and D. R. Whitney, 1947.
+    """
+    has = np.asarray(has, bool)
+    along = np.asarray(codes, np.float64) @ direction
+    if has.all() or not has.any():
+        raise ValueError(f"expected codes with and without the attribute, got {has.sum()} of {has.size} with it")
+    above = stats.mannwhitneyu(along[has], along[~has]).statistic
+    return float(above / (has.sum() * (~has).sum()))
+
+
+def embed(codes: np.ndarray, method: Literal["pca", "tsne"] = "pca", seed: int = 0) -> np.ndarray:
+    """Codes as points of a plane, ``[n, 2]``.
+
+    Args:
+        codes: three or more.
+        method: ``pca``, along the first two principal axes, in units of the codes; or ``tsne``, which keeps neighbours
+            together and nothing else (L. van der Maaten and G. Hinton, 2008), by scikit-learn: sizes of clusters and
+            gaps between them mean little there.
+        seed: of t-SNE.
+
+    Raises:
+        ValueError: scikit-learn is needed and not there.
+    """
+    codes = _checked(codes, 3)
+    if codes.shape[1] < 2:
+        raise ValueError(f"expected two or more components to make a plane of, got {codes.shape[1]}")
+    if method == "pca":
+        centred = codes - codes.mean(0)
+        return centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
+    if method != "tsne":
+        raise ValueError(f"unknown method {method!r}; there are pca and tsne")
+    try:
+        from sklearn.manifold import TSNE  # pyright: ignore[reportMissingImports]  (an extra)
+    except ImportError:
+        raise ValueError("t-SNE needs scikit-learn: pip install 'oipjax[projections]'; pca needs nothing") from None
+    made = TSNE(perplexity=min(30, (len(codes) - 1) / 3), init="pca", random_state=seed)
+    return np.asarray(made.fit_transform(codes))
+
+
 def draw_box(key: Array, count: int, dimensions: int, half: float) -> np.ndarray:
     """Vectors ``[count, d]`` with independent components, uniform in [-half, half]; the key is consumed."""
     keys.check(key)
@@ -258,15 +306,32 @@ def precision_recall(real: np.ndarray, made: np.ndarray, k: int = 3) -> tuple[fl
         made: features ``[m, f]``.
         k: neighbours; more than ``k`` points are needed on both sides.
     """
-    if min(len(real), len(made)) <= k:
-        raise ValueError(f"expected more than {k} points on both sides, got {len(real)} and {len(made)}")
-    return _covered(real, made, k), _covered(made, real, k)
+    return float(_balls(real, made, k).any(1).mean()), float(_balls(made, real, k).any(1).mean())
 
 
-def _covered(centres: np.ndarray, points: np.ndarray, k: int) -> float:
-    """Share of the points in some ball about a centre out to the centre's ``k``-th neighbour."""
-    reach = np.sqrt(np.sort(_squares(centres, centres), axis=1)[:, k])
-    return float((np.sqrt(_squares(points, centres)) <= reach).any(1).mean())
+def density_coverage(real: np.ndarray, made: np.ndarray, k: int = 5) -> tuple[float, float]:
+    """The same questions as `precision_recall` asks, less open to outliers: one lonely real point has a large ball.
+
+    M. F. Naeem and others, "Reliable fidelity and diversity metrics for generative models", ICML 2020,
+    arXiv:2002.09797: density is the mean number of real points' balls that something made lies in, over ``k``; about 1
+    for more of the same, above where it keeps to dense places. Coverage is the share of real points with something made
+    in their ball.
+
+    Args:
+        real: features ``[n, f]``.
+        made: features ``[m, f]``.
+        k: a ball reaches to the ``k``-th neighbour; more than ``k`` points are needed on both sides.
+    """
+    within = _balls(real, made, k)
+    return float(within.sum(1).mean() / k), float(within.any(0).mean())
+
+
+def _balls(centres: np.ndarray, points: np.ndarray, k: int) -> np.ndarray:
+    """Which of the points lie in a centre's ball, out to its ``k``-th neighbour, ``bool [points, centres]``."""
+    if min(len(centres), len(points)) <= k:
+        raise ValueError(f"expected more than {k} points on both sides, got {len(centres)} and {len(points)}")
+    reach = np.partition(_squares(centres, centres), k, axis=1)[:, k]
+    return _squares(points, centres) <= reach
 
 
 def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:

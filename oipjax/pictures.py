@@ -5,6 +5,7 @@ sub-folders are of as many classes. Which ones are held out for the test depends
 its own, so that different trainings can be compared.
 """
 
+import csv
 import io
 import math
 import zipfile
@@ -99,7 +100,7 @@ def load(
         progress: called with (phase, done, in all).
 
     Returns:
-        The data set; ``skipped`` names the files that could not be read.
+        The data set; ``skipped`` names the files that could not be read, ``names`` the others.
 
     Raises:
         ValueError: there are no images, they are of different sizes, or the options do not fit them.
@@ -115,8 +116,57 @@ def load(
     held_out = min(max(1, round(test * len(images))), len(images) - 1)
     order = np.asarray(jax.random.permutation(keys.stream(jax.random.key(seed), keys.SPLIT), len(images)))
     # In random order, since a training holds out the last ones, which else were all of one class.
-    rest, tested = (Split(images[part], labels[part]) for part in (order[held_out:], order[:held_out]))
-    return Dataset(place.stem, rest, tested, pictures.classes, tuple(skipped))
+    parts = order[held_out:], order[:held_out]
+    rest, tested = (Split(images[part], labels[part]) for part in parts)
+    of_rest, of_tested = (tuple(str(pictures.names[number]) for number in kept[part]) for part in parts)
+    return Dataset(place.stem, rest, tested, pictures.classes, tuple(skipped), (of_rest, of_tested))
+
+
+class Attributes(NamedTuple):
+    """What is known of images, beside their class.
+
+    Attributes:
+        names: of the attributes, ``a`` of them.
+        has: ``bool [n, a]``.
+        known: for which of the images anything is known, ``bool [n]``.
+    """
+
+    names: tuple[str, ...]
+    has: np.ndarray
+    known: np.ndarray
+
+
+def attributes(file: str | Path, names: Sequence[str]) -> Attributes:
+    """Read a table of attributes, as CelebA has one.
+
+    Args:
+        file: a .csv: a line of names; then for each image the name of its file, and numbers, above 0 where it has the
+            attribute.
+        names: of the images' files, as `Dataset.names` has them; folders do not matter.
+
+    Raises:
+        ValueError: there is no such table, it is none, or it knows none of the images.
+    """
+    place = Path(file)
+    if not place.is_file():
+        raise ValueError(f"{place}: no such file (a .csv of attributes was expected)")
+    head, *lines = _opened(place, lambda: list(csv.reader(place.read_text().splitlines()))) or [[]]
+    table = {}
+    for number, line in enumerate(lines, 2):
+        try:
+            table[PurePosixPath(line[0]).name] = [float(value) > 0 for value in line[1:]]
+        except (IndexError, ValueError):
+            raise ValueError(f"{place}, line {number}: expected a file's name and numbers, got {line[:4]}") from None
+        if len(line) != len(head) or len(head) < 2:
+            raise ValueError(f"{place}, line {number}: {len(line)} columns, but {len(head)} in the first line")
+    rows = [table.get(PurePosixPath(name).name) for name in names]
+    known = np.array([row is not None for row in rows], bool)
+    if not known.any():
+        raise ValueError(
+            f"{place}: none of the {len(rows)} images is in this table; names are to be those of the files"
+        )
+    has = np.array([row if row is not None else [False] * (len(head) - 1) for row in rows], bool)
+    return Attributes(tuple(head[1:]), has, known)
 
 
 def _find(place: Path) -> _Pictures:

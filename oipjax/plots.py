@@ -161,7 +161,7 @@ def history_figure(history: Sequence[Any], best_epoch: int, title: str) -> Figur
     else:
         panels = [("train_mse", "mse", "mean squared error of pixels")]
     figure = Figure(figsize=(9.0 if len(panels) == 2 else 6.0, 3.6), facecolor="white", layout="constrained")
-    figure.suptitle(title, fontsize=11, color=INK)
+    figure.suptitle(title, fontsize=min(11, 128 * figure.get_figwidth() / len(title)), color=INK)  # in one line
     number = [epoch.epoch for epoch in history]
     drawn = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (train_name, name, label) in zip(drawn, panels, strict=True):
@@ -186,27 +186,33 @@ def history_figure(history: Sequence[Any], best_epoch: int, title: str) -> Figur
     return figure
 
 
-def reconstruction_figure(images: np.ndarray, reconstructions: np.ndarray, title: str, note: str = "") -> Figure:
-    """Images above what an autoencoder gives back of them, in double rows.
+def reconstruction_figure(
+    images: np.ndarray, reconstructions: np.ndarray, title: str, note: str = "", seen: np.ndarray | None = None
+) -> Figure:
+    """Images above what an autoencoder gives back of them, in double rows; or in triple ones, if it saw others.
 
     Args:
         images: ``[n, h, w, c]``, pixels in [0, 1].
         reconstructions: ``[n, h, w, c]``.
         title: of the figure.
         note: one line below the title.
+        seen: ``[n, h, w, c]``, what the autoencoder saw instead of the images.
     """
-    columns = min(len(images), 12)
+    batches = [("image", images), ("given back", reconstructions)]
+    if seen is not None:
+        batches.insert(1, ("seen", np.clip(seen, 0, 1)))
+    columns, lines = min(len(images), 12), len(batches)
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(0.72 * columns + 0.9, 1.56 * rows + 0.75), facecolor="white")
-    height = 1.56 * rows + 0.75
+    height = 0.78 * lines * rows + 0.75
+    figure = Figure(figsize=(0.72 * columns + 0.9, height), facecolor="white")
     figure.text(0.02, 1 - 0.25 / height, title, fontsize=11, fontweight="bold", color=INK, va="center")
     figure.text(0.02, 1 - 0.5 / height, note, fontsize=8, color=FAINT, va="center")
     outer = figure.add_gridspec(
         rows, 1, left=0.8 / (0.72 * columns + 0.9), right=0.99, top=1 - 0.68 / height, bottom=0.06 / height, hspace=0.1
     )
     for row in range(rows):
-        grid = outer[row].subgridspec(2, columns, wspace=0.06, hspace=0.06)
-        for line, (name, batch) in enumerate((("image", images), ("given back", reconstructions))):
+        grid = outer[row].subgridspec(lines, columns, wspace=0.06, hspace=0.06)
+        for line, (name, batch) in enumerate(batches):
             for column, image in enumerate(batch[row * columns : (row + 1) * columns]):
                 axes = figure.add_subplot(grid[line, column])
                 axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")

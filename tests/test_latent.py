@@ -1,5 +1,7 @@
 """Latent vectors: known answers, and the same by plain loops."""
 
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -55,6 +57,8 @@ def test_radii_follow_chi_for_a_normal_and_not_otherwise(codes):
     plain = [np.sqrt((z - codes.mean(0)) @ inverse @ (z - codes.mean(0))) for z in codes[:20]]
     np.testing.assert_allclose(normal.radii(codes[:20]), plain)
     assert latent.chi_distance(codes, normal) < 0.03
+    density = stats.multivariate_normal(normal.mean, normal.covariance).logpdf(codes[:20])
+    np.testing.assert_allclose(normal.log_density(codes[:20]), density)
     assert normal.inside(codes, 0.99).mean() == pytest.approx(0.99, abs=0.005)
     box = latent.draw_box(KEY, 4000, 3, 2.0)
     assert latent.chi_distance(box, latent.fit(box)) > 0.05
@@ -142,6 +146,57 @@ def test_precision_and_recall(codes):
     assert latent.precision_recall(real, made + 100) == (0, 0)
     precision, recall = latent.precision_recall(real, codes.mean(0) + 0.1 * (made - codes.mean(0)))
     assert precision > 0.85 and recall < 0.2
+
+
+def test_density_and_coverage_are_what_loops_find(codes):
+    real, made, k = codes[:50], codes[50:120] + 0.5, 5
+    reach = [np.sort(np.linalg.norm(real - c, axis=1))[k] for c in real]
+    within = np.array([[np.linalg.norm(p - c) <= r for c, r in zip(real, reach, strict=True)] for p in made])
+    expected = within.sum() / (k * len(made)), within.any(0).mean()
+    assert latent.density_coverage(real, made) == pytest.approx(expected)
+    assert latent.density_coverage(real, real + 1000) == (0, 0)
+
+
+def test_a_lonely_real_point_deceives_precision_and_not_density(codes):
+    real = np.concatenate([codes[:300], [[100.0, 0, 0]]])
+    junk = np.repeat([[40.0, 0, 0]], 300, 0)
+    assert latent.precision_recall(real, junk)[0] == 1
+    density, coverage = latent.density_coverage(real, junk)
+    assert density == pytest.approx(0.2) and coverage == pytest.approx(1 / 301)
+
+
+def test_a_read_out_counts_pairs_in_order(codes):
+    along, has = codes[:60] @ MEAN, np.arange(60) % 3 == 0
+    pairs = [a > b for a in along[has] for b in along[~has]]
+    assert latent.read_out(codes[:60], has, MEAN) == pytest.approx(np.mean(pairs))
+    assert latent.read_out(codes, codes[:, 1] > 0, np.array([0, 1.0, 0])) == 1
+    with pytest.raises(ValueError, match="got 4000 of 4000"):
+        latent.read_out(codes, codes[:, 0] < np.inf, MEAN)
+
+
+def test_the_plane_of_the_first_two_axes(codes):
+    flat = latent.embed(codes)
+    np.testing.assert_allclose(np.abs(flat / latent.fit(codes, 0).to_axes(codes)[:, :2]).std(0), 0, atol=1e-9)
+    assert latent.embed(codes[:3]).shape == (3, 2)
+    with pytest.raises(ValueError, match="two or more components to make a plane of, got 1"):
+        latent.embed(codes[:, :1])
+    with pytest.raises(ValueError, match="unknown method 'umap'; there are pca and tsne"):
+        latent.embed(codes, "umap")  # pyright: ignore[reportArgumentType]
+
+
+def test_tsne_keeps_what_belongs_together(codes):
+    pytest.importorskip("sklearn", reason="scikit-learn is an extra: pip install 'oipjax[projections]'")
+    two = np.concatenate([codes[:40], codes[40:80] + 100])
+    flat = latent.embed(two, "tsne", seed=1)
+    neighbour = latent.nearest(flat, flat, 2)[1][:, 1]
+    assert flat.shape == (80, 2) and ((neighbour < 40) == (np.arange(80) < 40)).all()
+    np.testing.assert_array_equal(flat, latent.embed(two, "tsne", seed=1))
+
+
+def test_tsne_without_the_library_says_what_to_install(codes, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    with pytest.raises(ValueError, match=r"needs scikit-learn: pip install 'oipjax\[projections\]'"):
+        latent.embed(codes, "tsne")
 
 
 def test_errors(codes):

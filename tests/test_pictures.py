@@ -54,6 +54,34 @@ def test_a_zip_is_the_same(folder, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_images_keep_their_names(folder):
+    (folder / "img" / "cat" / "05.png").write_bytes(b"x")
+    read = pictures.load(folder, test=0.3)
+    for split, names in zip((read.train, read.test), read.names, strict=True):
+        assert [int(Path(name).stem) for name in names] == (split.images[:, 0, 0, 0] // 20).tolist()
+    assert "img/cat/05.png" not in sum(read.names, ())
+
+
+def test_attributes_of_images(tmp_path):
+    table = tmp_path / "a.csv"
+    table.write_text(",smiling,old\n01.png,-1,1\nx/02.png,1,0\n")
+    read = pictures.attributes(table, ["img/02.png", "img/07.png", "01.png"])
+    assert read.names == ("smiling", "old") and read.known.tolist() == [True, False, True]
+    assert read.has.tolist() == [[True, False], [False, False], [False, True]]
+    for content, words in (
+        (None, "no such file"),
+        ("", "none of the 1 images"),
+        (",a\n02.png,1\n", "none of the 1 images is in this table"),
+        (",a\n01.png,yes\n", r"line 2: expected a file's name and numbers, got \['01.png', 'yes'\]"),
+        (",a\n01.png,1,1\n", "line 2: 3 columns, but 2 in the first line"),
+    ):
+        table.unlink(missing_ok=True)
+        if content is not None:
+            table.write_text(content)
+        with pytest.raises(ValueError, match=words):
+            pictures.attributes(table, ["01.png"])
+
+
 def test_one_folder_is_no_class(tmp_path):
     place = tmp_path / "celeba" / "img_align_celeba"
     place.mkdir(parents=True)

@@ -108,8 +108,15 @@ def test_training_figures():
     assert len(both.axes) == 2 and len(one.axes) == 1 and one.axes[0].get_ylabel() == "mean squared error of pixels"
     images = np.random.default_rng(0).uniform(size=(15, 8, 8, 3))
     pictures = plots.reconstruction_figure(images, images[::-1], "t", "n")
-    assert sum(len(axes.images) for axes in pictures.axes) == 30
-    for figure in (both, one, pictures, plots.reconstruction_figure(images[:1, ..., :1], images[:1, ..., :1], "t")):
+    triple = plots.reconstruction_figure(images, images[::-1], "t", "n", 3 * images)
+    assert [sum(len(axes.images) for axes in figure.axes) for figure in (pictures, triple)] == [30, 45]
+    for figure in (
+        both,
+        one,
+        pictures,
+        triple,
+        plots.reconstruction_figure(images[:1, ..., :1], images[:1, ..., :1], "t"),
+    ):
         check_text(figure)
     history = [Epoch(i, 1 / i, 1 - 0.1 / i, 1 - 0.2 / i, 2 / i, 1e-3) for i in range(1, 6)]
     for figure in (
