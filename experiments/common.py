@@ -1,28 +1,51 @@
 """What experiments share: networks by their seed, machine facts, a table on the terminal, JSON and figure on disk."""
 
+import hashlib
+import inspect
 import json
 import os
 import platform
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
+import numpy as np
+import tyro
 from matplotlib.axes import Axes
 from rich.console import Console
 from rich.table import Table
 
 import oipjax
-from oipjax import data, training
+from oipjax import autoencoding, data, quality, training
 from oipjax.data import Dataset, Split
 from oipjax.networks import checkpoint
+from oipjax.networks.autoencoder import Autoencoder, AutoencoderConfig
 from oipjax.plots import INK
 from oipjax.records import surroundings
+from oipjax.training_config import TrainConfig
+
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 NETWORKS = Path("oipjax-out/seeds")
 """Where networks that experiments have trained are kept, so that each is trained once."""
+
+AUTOENCODERS = Path("oipjax-out/autoencoders")
+"""Likewise autoencoders."""
+AUTOENCODING = replace(autoencoding.PRESETS["mnist"], epochs=6)
+"""How studies train many autoencoders: the preset with fewer epochs."""
+
+
+def sized(train: TrainConfig, **network: Any) -> TrainConfig:
+    """The same training of a network that differs in some of its sizes."""
+    return replace(train, network=replace(train.network, **network))
+
+
+SMALL = sized(replace(AUTOENCODING, epochs=1, validation=66), filters=(4,), strides=(4,))
+"""The training of a tiny autoencoder with the sample of digits, for trying experiments out."""
 
 
 def machine() -> dict[str, Any]:
@@ -58,6 +81,79 @@ def network(
         )  # fmt: skip
         checkpoint.save(place, trained.model, {"config": asdict(plan), "test_accuracy": trained.test_accuracy})
     return oipjax.load(place)
+
+
+def autoencoder(config: TrainConfig, images: Dataset, folder: Path = AUTOENCODERS) -> Autoencoder:
+    """An autoencoder, trained once and then read from ``folder``; the whole configuration and the images name it.
+
+    An interrupted training goes on after the last epoch that was finished.
+
+    Args:
+        config: how to train.
+        images: what with.
+        folder: of the autoencoders that were trained.
+    """
+    if not isinstance(config.network, AutoencoderConfig):
+        raise ValueError(f"expected the training of an autoencoder, got {config.network}")
+    key = jax.random.key(config.seed)
+    plan = training.plan(key, config, images)
+    facts = {part: plan[part] for part in ("config", "key", "data")}  # not the versions: an update is no new training
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    name = f"{images.name}-latent{config.network.latent}-{digest}"
+    place = folder / name
+    if not (place / checkpoint.FILE).exists():
+        what = "" if config.corrupt is None else f", {config.corrupt}"
+        print(f"{name}{what}: {config.epochs} epochs with {len(images.train.images):,} images")
+        trained = autoencoding.train(
+            key, config, images, name=name, state=place / checkpoint.STATE,
+            progress=lambda epoch: print(f"  epoch {epoch.epoch}, held out {epoch.validation_mse:.5f}", flush=True),
+        )  # fmt: skip
+        results = {"history": [list(epoch) for epoch in trained.history], "test_mse": trained.test_mse}
+        checkpoint.save(place, trained.autoencoder, facts | results)
+    return checkpoint.load_autoencoder(place)
+
+
+def images_of(source: str, folder: Path | None = None) -> Dataset:
+    """MNIST or Fashion-MNIST, from the folder or that of ``OIPJAX_DATA``, or downloaded."""
+    return data.load({"mnist": data.MNIST, "fashion": data.FASHION}[source], folder=folder)
+
+
+def scores(images: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Means over images ``[n, h, w, c]`` of the squared error, the PSNR in dB and the SSIM."""
+    measures = {"mse": quality.mse, "psnr": quality.psnr, "ssim": quality.ssim}
+    return {name: float(measure(images, truth).mean()) for name, measure in measures.items()}
+
+
+def command(main: Callable[..., Any], config: type, doc: str | None) -> None:
+    """An experiment as a program: input that cannot be used is told in one line, with exit code 2.
+
+    Its options are the fields of its configuration, ``--results`` (a folder to write to) and, if it takes digits and
+    has no option of that name, ``--data`` (a folder with them, instead of ``OIPJAX_DATA``).
+    """
+    known = inspect.signature(main).parameters
+    loads = "digits" in known and "data" not in {field.name for field in fields(config)}
+
+    def run(config: Any, results: Path, folder: Path | None = None) -> None:
+        source = getattr(config, "source", "mnist")
+        given = {"digits": images_of(source, folder)} if folder is not None else {}
+        main(config, results=results, **given)
+
+    run.__doc__ = f"{doc}\n\nArgs:\n    results: folder to write to.\n    folder: with the files of MNIST."
+    run.__annotations__ |= {
+        "config": Annotated[config, tyro.conf.arg(name="")],
+        "folder": Annotated[Path | None, tyro.conf.arg(name="data")],
+    }
+    parameters = [
+        inspect.Parameter("config", KEYWORD, default=config(), annotation=run.__annotations__["config"]),
+        inspect.Parameter("results", KEYWORD, default=known["results"].default, annotation=Path),
+        inspect.Parameter("folder", KEYWORD, default=None, annotation=run.__annotations__["folder"]),
+    ]
+    run.__signature__ = inspect.Signature(parameters if loads else parameters[:2])  # pyright: ignore
+    try:
+        tyro.cli(run, description=doc)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
 
 
 def unseen() -> Split:

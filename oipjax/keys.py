@@ -19,6 +19,9 @@ TRAIN = 3
 """Initial weights (0) and the order of images in epoch ``e`` (``1 + e``), whose number 2 is for noise on its images."""
 SPLIT = 4
 """Which of one's own images are held out for the test."""
+NOISE = 5
+"""What is done to image ``i`` before an autoencoder sees it: ``fold_in(fold_in(stream(root, NOISE), part), i)``; part 0
+is for images held out of a training, 1 for test images."""
 
 
 def stream(root: Array, name: int) -> Array:
@@ -26,7 +29,7 @@ def stream(root: Array, name: int) -> Array:
 
     Args:
         root: a typed key, ``jax.random.key(seed)``, scalar.
-        name: one of `SURVEY`, `RUN`, `WAKE`, `TRAIN`, `SPLIT`.
+        name: one of `SURVEY`, `RUN`, `WAKE`, `TRAIN`, `SPLIT`, `NOISE`.
 
     Raises:
         ValueError: ``root`` is an old-style ``uint32[2]`` key, or not a single key.

@@ -8,7 +8,6 @@ measured, not fitted. `fit` trains any network whose loss is one of `TASKS`; `tr
 import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ from oipjax.model import Model, Params, fingerprint, normalise
 from oipjax.networks import cnn
 from oipjax.provenance import surroundings
 from oipjax.state import StateFile
-from oipjax.training_config import TASKS, Epoch, TrainConfig, optimizer, schedule
+from oipjax.training_config import TASKS, Epoch, TrainConfig, described, optimizer, schedule
 
 EVALUATION_BATCH = 500
 
@@ -146,11 +145,8 @@ def normalisation(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, .
 
 def plan(key: Array, config: TrainConfig, data: Dataset) -> dict[str, Any]:
     """All that decides the bits of a training, as plain JSON."""
-    described = asdict(config)
-    if config.corrupt is not None:
-        described["corrupt"] = repr(config.corrupt)
     return {
-        "config": described,
+        "config": described(config),
         "key": {"implementation": str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(key)).tolist()},
         "data": {"name": data.name, "sha256": fingerprint({"images": data.train.images, "labels": data.train.labels})},
         **surroundings(),

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -121,6 +121,11 @@ class TrainConfig:
             raise ValueError(
                 f"cross-entropy is for classifiers, mse and bce for autoencoders, got {self.loss!r} for {self.network}"
             )
+
+
+def described(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as plain JSON, to be kept with what was trained."""
+    return asdict(replace(config, corrupt=None)) | {"corrupt": None if config.corrupt is None else repr(config.corrupt)}
 
 
 def schedule(config: TrainConfig, steps: int) -> optax.Schedule:

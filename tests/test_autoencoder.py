@@ -1,7 +1,7 @@
 """Autoencoders: shapes, training, codes and images, checkpoints, and what goes wrong."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import oipjax
-from oipjax import autoencoding, data
+from oipjax import autoencoding, corruptions, data, keys
+from oipjax.corruptions import Noise
 from oipjax.networks import autoencoder, checkpoint
 from oipjax.networks.autoencoder import Autoencoder, AutoencoderConfig
 from oipjax.training_config import TrainConfig
@@ -96,7 +97,7 @@ def test_it_learns(bars, loss, rate, share):
     assert trained.history[-1].loss < trained.history[0].loss
     held = [epoch.validation_mse for epoch in trained.history]
     assert trained.best_epoch == int(np.argmin(held)) + 1
-    back = autoencoding.decode(trained.autoencoder, autoencoding.encode(trained.autoencoder, bars.test.images))
+    back = autoencoding.reconstruct(trained.autoencoder, bars.test.images)
     assert np.mean((back - bars.test.images / 255) ** 2) == pytest.approx(trained.test_mse, rel=1e-4)
     mse, _ = autoencoding.evaluate(trained.autoencoder, trained.autoencoder.params, bars.train.images[240:])
     assert mse == pytest.approx(min(held), rel=1e-4)
@@ -120,14 +121,6 @@ def test_an_interrupted_training_goes_on_and_ends_in_the_same_bits(bars, tmp_pat
     assert jax.tree.all(equal)
 
 
-@dataclass(frozen=True)
-class Noise:
-    sigma: float
-
-    def __call__(self, key, pixels):
-        return pixels + self.sigma * jax.random.normal(key, pixels.shape)
-
-
 def test_what_it_sees_may_be_corrupted_and_what_it_gives_may_not(bars):
     clean, noisy = (autoencoding.train(KEY, replace(CONFIG, epochs=8, corrupt=c), bars) for c in (None, Noise(0.5)))
     assert clean.history[-1].train_mse < noisy.history[-1].train_mse
@@ -137,6 +130,13 @@ def test_what_it_sees_may_be_corrupted_and_what_it_gives_may_not(bars):
         back = autoencoding.decode(trained.autoencoder, autoencoding.encode(trained.autoencoder, np.asarray(damaged)))
         means.append(np.mean((back - bars.test.images / 255) ** 2))
     assert means[1] < means[0]
+    auto = noisy.autoencoder
+    key = jax.random.fold_in(keys.stream(KEY, keys.NOISE), 1)
+    back = autoencoding.reconstruct(auto, corruptions.corrupted(Noise(0.5), key, bars.test.images))
+    assert np.mean((back - bars.test.images / 255) ** 2) == pytest.approx(noisy.test_mse, rel=1e-4)
+    assert autoencoding.evaluate(auto, auto.params, bars.test.images)[0] < 0.9 * noisy.test_mse
+    with pytest.raises(ValueError, match="expected a key to corrupt images with"):
+        autoencoding.evaluate(auto, auto.params, bars.test.images, Noise(0.5))
 
 
 def test_batches_do_not_matter(fresh):

@@ -158,7 +158,7 @@ def test_train_an_autoencoder_on_own_images_and_look_into_it(call, images):
     folder = Path("oipjax-out/train/images-autoencoder")
     assert {p.name for p in folder.iterdir()} == {"checkpoint.json", "params", "curves.png", "reconstructions.png"}
     facts = checkpoint.read_facts(folder)
-    assert facts["architecture"]["config"]["input_shape"] == [8, 8, 3] and facts["training"]["config"]["loss"] == "bce"
+    assert facts["architecture"]["config"]["input_shape"] == [8, 8, 3] and facts["training"]["config"]["loss"] == "mse"
     assert checkpoint.load_autoencoder(folder).config.latent == 3
     code, out, _ = call("atlas", "--checkpoint", folder, *SMALL)
     assert code == 0 and "of 4 maps of conv2" in out
@@ -199,11 +199,33 @@ def test_an_interrupted_training_goes_on(call, monkeypatch, overwrite):
         if not overwrite:
             code, _, err = call(*AUTOENCODER, *options, "--out", "broken", "--loss", "mse")
             assert code == 2 and 'config.loss: "bce" there, "mse" asked for' in err
+            code, _, err = call(*AUTOENCODER, *options, "--out", "broken", "--corrupt", "noise:0.5")
+            assert code == 2 and 'config.corrupt: null there, "Noise(sigma=0.5, clip=True)" asked for' in err
         code, _, err = call(*AUTOENCODER, *options, "--out", "broken")
     assert code == 0 and "goes on after epoch 2" in err and not Path("broken/training.npz").exists()
     for name in ("parameters", "training"):
         one, other = (checkpoint.read_facts(Path(folder))[name] for folder in ("straight", "broken"))
         assert one == other
+
+
+def test_an_autoencoder_that_undoes_what_is_done_to_images(call, images, monkeypatch):
+    from oipjax.commands import train as command
+
+    def interrupt(epoch):
+        raise KeyboardInterrupt
+
+    options = ["--dataset", images, "--size", 16, 16, "--epochs", 1, "--out", "colours"]
+    with jax.numpy_dtype_promotion("standard"):
+        with monkeypatch.context() as patch:
+            patch.setattr(command, "_line", interrupt)
+            assert call(*AUTOENCODER, *options, "--corrupt", "grey", "noise:0.1")[0] == 130
+        code, _, err = call(*AUTOENCODER, *options, "--corrupt", "grey")
+        assert code == 2 and "holds another run" in err and '"Grey()" asked for' in err
+        code, out, _ = call(*AUTOENCODER, *options, "--corrupt", "grey", "noise:0.1")
+    assert code == 0 and "on 6 corrupted test images" in out
+    facts = checkpoint.read_facts(Path("colours"))["training"]
+    assert facts["config"]["corrupt"] == "Chain(parts=(Grey(), Noise(sigma=0.1, clip=True)))"
+    assert Path("colours/reconstructions.png").exists()
 
 
 def test_version_and_help(call):
@@ -289,7 +311,14 @@ def test_checkpoints_that_cannot_be_used(call, tiny, tiny_folder):
         (["--data", "sample", "--validation", "790"], "fewer than a batch"),
         (["--data", "sample", "--learning-rate", "0"], "learning_rate must be positive"),
         (["--data", "sample", "--latent", "3"], "--latent: not for this --network"),
+        (["--data", "sample", "--corrupt", "grey"], "--corrupt: not for this --network"),
         (["--data", "sample", "--network", "autoencoder", "--pools", "2"], "--pools: not for this --network"),
+        (
+            ["--data", "sample", "--network", "autoencoder", "--corrupt", "rain:2"],
+            "cannot read the corruption 'rain:2'",
+        ),
+        (["--data", "sample", "--network", "autoencoder", "--corrupt", "noise:0"], "must be above 0, got 0"),
+        (["--data", "sample", "--network", "autoencoder", "--corrupt", "grey"], "only images of 3 channels"),
         (["--data", "sample", "--network", "autoencoder", "--strides", "2"], "one stride per convolution"),
         (["--data", "sample", "--network", "autoencoder", "--latent", "0"], "at least 1"),
         (["--data", "sample", "--size", "8", "8"], "are for one's own images"),

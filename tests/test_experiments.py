@@ -9,6 +9,7 @@ import pytest
 
 import experiments
 import experiments.benchmarks
+from experiments.common import command
 from oipjax import data
 
 NAMES = [
@@ -19,13 +20,18 @@ NAMES = [
 ]
 
 
+TRAIN = ("weight_decay", "training_trajectory", "compression", "denoising", "recolouring")
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_it_says_what_it_is_for_and_runs(name, tmp_path):
+def test_it_says_what_it_is_for_and_runs(name, tmp_path, monkeypatch):
     module = importlib.import_module(name)
     for word in ("Question:", "Expected:", "Cost:", f"python -m {name}"):
         assert word in module.__doc__
-    trains = name.endswith(("weight_decay", "training_trajectory"))
-    options = {"digits": data.sample_dataset()} if trains else {}
+    options = {}
+    if name.endswith(TRAIN):
+        options = {"digits": data.sample_dataset()}
+        monkeypatch.chdir(tmp_path)  # where autoencoders are kept
     with jax.numpy_dtype_promotion("standard"):
         assert module.main(module.SMOKE, results=tmp_path, **options)
     (written,) = tmp_path.glob("*.json")
@@ -49,3 +55,30 @@ def test_one_network_is_not_enough():
         retrained_networks.Config((0, 1), (2,))
     with pytest.raises(ValueError, match="two or more networks.*name a second"):
         oip_transfer.Config(("mnist-cnn",))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_options_explain_themselves(name, capsys, monkeypatch):
+    module = importlib.import_module(name)
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        command(module.main, module.Config, module.__doc__)
+    told = capsys.readouterr().out
+    assert "--results" in told and "Question:" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("retrained_networks", ["--seeds", "0"], "expected the seeds of two or more networks to compare, got (0,)"),
+        ("weight_decay", ["--data", "nowhere"], "nowhere: no such folder"),
+        ("class_patterns", ["--checkpoint", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_one_line(name, options, words, tmp_path, capsys, monkeypatch):
+    module = importlib.import_module(f"experiments.{name}")
+    monkeypatch.setattr("sys.argv", [name, *options, "--results", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        command(module.main, module.Config, module.__doc__)
+    told = capsys.readouterr().err
+    assert words in told and told.count("\n") == 1

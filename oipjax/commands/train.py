@@ -1,7 +1,7 @@
 """``oipjax train``."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,7 @@ def train(
     strides: tuple[int, ...] | None = None,
     latent: int | None = None,
     activation: Literal["relu", "leaky_relu", "elu", "tanh"] | None = None,
+    corrupt: tuple[str, ...] = (),
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -71,7 +72,7 @@ def train(
         schedule: of the learning rate; cosine.
         momentum: of sgd and rmsprop; 0.9.
         l2: times the sum of squares of all kernels is added to the loss; of a CNN 3e-4, of an autoencoder 0.
-        loss: of an autoencoder: binary cross-entropy (the default) or mean squared error of pixels.
+        loss: of an autoencoder: binary cross-entropy, or mean squared error of pixels, as for faces.
         validation: training images held out to choose the best epoch; by default a twelfth of them.
         filters: maps of each convolution; of a CNN 32 64 128, of the autoencoder for MNIST 32 64 64 64.
         kernel: side of the kernels; 3.
@@ -80,11 +81,14 @@ def train(
         strides: of an autoencoder: of each convolution of its encoder; for MNIST 2 2 1 1.
         latent: of an autoencoder: how many numbers describe an image; 16, of faces 256.
         activation: after every hidden layer; of a CNN relu, of an autoencoder leaky_relu.
+        corrupt: of an autoencoder: what is done to images before it sees them, which it is trained to undo; noise:SIGMA
+            (Gaussian, cut to the range of pixels, 0 to 1), dropped:SHARE (of the pixels), grey; several in this order.
         seed: of the initial weights and the order of images.
         overwrite: replace the checkpoint, or the unfinished training, in that folder.
     """
-    from oipjax import autoencoding, training
+    from oipjax import autoencoding, corruptions, training
     from oipjax.networks import checkpoint
+    from oipjax.training_config import described
 
     own = dataset not in ("mnist", "fashion")
     named = Path(dataset).stem if own else dataset
@@ -92,13 +96,14 @@ def train(
     out = out if out is not None else OUT / "train" / name
     is_cnn = network == "cnn"
     _refuse(not is_cnn, pools=pools, dense=dense)
-    _refuse(is_cnn, preset=preset, loss=loss, strides=strides, latent=latent)
+    _refuse(is_cnn, preset=preset, loss=loss, strides=strides, latent=latent, corrupt=corrupt or None)
     if not own and (crop, size, channels, test) != (None, None, "auto", 0.1):
         raise ValueError("--crop, --size, --channels and --test are for one's own images: --dataset FOLDER")
     chosen = preset if preset is not None else "faces" if own else dataset
     base = training.TrainConfig() if is_cnn else autoencoding.PRESETS[chosen]
     if own and not is_cnn and size is None:
         size = base.network.input_shape[:2]
+    corruption = corruptions.parse(corrupt)
     checkpoint.check_free(out, overwrite=overwrite)
     begin, key = time.perf_counter(), key_of(seed)
     with progress() as report:
@@ -109,6 +114,7 @@ def train(
         held_out = len(source.train.images) // 12 if validation is None else validation
         changes = _given(epochs=epochs, batch=batch, optimizer=optimizer, learning_rate=learning_rate, loss=loss)
         changes |= _given(schedule=schedule, momentum=momentum, l2=l2, validation=held_out, seed=seed)
+        changes |= {"corrupt": corruption}
         config = replace(base, network=replace(base.network, **parts), **changes)
 
         told: list[int] = []
@@ -128,7 +134,7 @@ def train(
     facts = {
         "command": "oipjax train",
         "data": source.name,
-        "config": asdict(config),
+        "config": described(config),
         "history": [epoch._asdict() for epoch in trained.history],
         "best_epoch": trained.best_epoch,
         "test_images": len(source.test.images),
@@ -136,7 +142,7 @@ def train(
         **records.surroundings(),
     }
     checkpoint.save(out, trained.model if is_cnn else trained.autoencoder, facts, overwrite=overwrite)
-    said = _pictures(out, name, source, trained)
+    said = _pictures(out, name, source, trained, corruption)
     print(f"{said}, epoch {trained.best_epoch} kept, in {time.perf_counter() - begin:.0f} s: {out}")
 
 
@@ -187,17 +193,19 @@ def _results(trained: Any) -> dict[str, Any]:
     return {"test_accuracy": trained.test_accuracy, "confusion": trained.confusion.tolist()}
 
 
-def _pictures(out: Path, name: str, source: Any, trained: Any) -> str:
+def _pictures(out: Path, name: str, source: Any, trained: Any, corruption: Any) -> str:
     """Write them, and say in a few words how good the network is."""
-    from oipjax import autoencoding, plots
+    from oipjax import autoencoding, corruptions, keys, plots
 
-    tested = f"{len(source.test.images):,} test images"
+    tested = f"{len(source.test.images):,} {'' if corruption is None else 'corrupted '}test images"
     if hasattr(trained, "test_mse"):
         said = f"mean squared error {trained.test_mse:.5f} on {tested}"
-        shown = source.test.images[:PICTURES]
-        back = autoencoding.decode(trained.autoencoder, autoencoding.encode(trained.autoencoder, shown))
+        shown, seen = source.test.images[:PICTURES], None
+        if corruption is not None:
+            seen = corruptions.corrupted(corruption, keys.stream(key_of(0), keys.NOISE), shown)
+        back = autoencoding.reconstruct(trained.autoencoder, shown if seen is None else seen)
         note = f"the first of {tested}; each as {trained.autoencoder.config.latent} numbers; {said}"
-        figure = plots.reconstruction_figure(shown / 255, back, f"{name}: test images given back", note)
+        figure = plots.reconstruction_figure(shown / 255, back, f"{name}: test images given back", note, seen)
         figure.savefig(out / "reconstructions.png", dpi=150)
     else:
         said = f"{100 * trained.test_accuracy:.2f} % of {tested}"
