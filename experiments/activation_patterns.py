@@ -17,12 +17,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import command, save, show
 from oipjax import activations as acts
 from oipjax import data
 from oipjax.activation_plots import exemplars_figure, maps_figure
@@ -311,4 +310,4 @@ def text(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command(main, Config, __doc__)

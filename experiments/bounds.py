@@ -17,12 +17,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import command, save, show
 from oipjax.bounds import Bounds, assemble, band_images, best_images, hull_limits, tighten
 from oipjax.bounds.intervals import Limits
 from oipjax.plots import BLUE, FAINT, INK, SILENT
@@ -187,4 +186,4 @@ def figure(rows: list[dict[str, Any]], curves: dict[str, Any], name: str) -> Fig
 
 
 if __name__ == "__main__":
-    tyro.cli(lambda: main(), description=__doc__)
+    command(main, Config, __doc__)

@@ -19,11 +19,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 import oipjax
-from experiments.common import network, save, show
+from experiments.common import command, network, save, show
 from oipjax import Class, Direction, Map, TotalVariation, data
 from oipjax.objectives import Objective
 from oipjax.optima import similarity
@@ -281,4 +280,4 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command(main, Config, __doc__)

@@ -15,11 +15,10 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import command, save, show
 from oipjax.survey import make_starts
 
 RESULTS = Path(__file__).parent / "results"
@@ -94,4 +93,4 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    tyro.cli(lambda: main(), description=__doc__)
+    command(main, Config, __doc__)

@@ -19,12 +19,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import command, save, show
 from oipjax.activations import activations, map_means
 from oipjax.atlas import FOUND, Atlas
 from oipjax.networks import cnn
@@ -324,4 +323,4 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command(main, Config, __doc__)

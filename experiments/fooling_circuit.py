@@ -21,11 +21,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import command, save, show
 from experiments.trust import real_digits, scores_of, words
 from oipjax import keys
 from oipjax.activations import activations, exemplars, map_means, separation
@@ -293,4 +292,4 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    tyro.cli(lambda: main(), description=__doc__)
+    command(main, Config, __doc__)

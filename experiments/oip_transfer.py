@@ -18,13 +18,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from scipy import stats
 
 import oipjax
-from experiments.common import save, show, words
+from experiments.common import command, save, show, words
 from oipjax import data
 from oipjax.atlas import FOUND
 from oipjax.matching import correlations, match
@@ -254,15 +253,5 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
     return content
 
 
-def command(networks: tuple[str, ...] = Config().networks, results: Path = RESULTS) -> None:
-    """Run with the networks given.
-
-    Args:
-        networks: checkpoint folders, or names of those that ship with oipjax.
-        results: where to write.
-    """
-    main(Config(networks), results)
-
-
 if __name__ == "__main__":
-    tyro.cli(command, description=__doc__)
+    command(main, Config, __doc__)

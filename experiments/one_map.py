@@ -16,14 +16,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 import oipjax
 from experiments import classic_curve
 from experiments.classic_curve import PUBLISHED, reacting_starts
-from experiments.common import save, show
+from experiments.common import command, save, show
 from oipjax.ascent import Ascent
 from oipjax.commands.oip import oip
 from oipjax.images import Fluctuation, Fluctuations
@@ -162,4 +161,4 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command(main, Config, __doc__)

@@ -16,13 +16,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import oipjax
-from experiments.common import save, show, words
+from experiments.common import command, save, show, words
 from oipjax.atlas import FOUND
 from oipjax.optima import Clusters, cluster, seen, similarity
 from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
@@ -196,4 +195,4 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    tyro.cli(lambda: main(), description=__doc__)
+    command(main, Config, __doc__)

@@ -18,11 +18,10 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 import oipjax
-from experiments.common import NETWORKS, network, save, show, unseen
+from experiments.common import NETWORKS, command, network, save, show, unseen
 from oipjax import data, training
 from oipjax.atlas import FOUND
 from oipjax.data import Dataset, Split
@@ -293,4 +292,4 @@ def plain(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    tyro.cli(lambda: main(), description=__doc__)
+    command(main, Config, __doc__)

@@ -18,11 +18,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from scipy.stats import hypergeom, spearmanr
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import command, save, show
 from experiments.figures.start_dependence import OPEN, PROVED, SURVEYED, WOKEN, plot
 from oipjax import Classic, Fluctuation, Fluctuations, Map, data, keys
 from oipjax.atlas import BY_SURVEY, DEAD, FOUND
@@ -340,4 +339,4 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    command(main, Config, __doc__)

@@ -11,18 +11,17 @@ Command: OIPJAX_DATA=folder python -m experiments.training_trajectory (or --data
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import command, save, show
 from oipjax import data, keys, training
 from oipjax.atlas import FOUND
 from oipjax.data import Dataset
@@ -242,14 +241,5 @@ def main(config: Config = Config(), digits: Dataset | None = None, results: Path
     return content
 
 
-def command(folder: Annotated[Path | None, tyro.conf.arg(name="data")] = None) -> None:
-    """Run with MNIST.
-
-    Args:
-        folder: with its files; that of the environment variable unless given.
-    """
-    main(digits=data.load(folder=folder))
-
-
 if __name__ == "__main__":
-    tyro.cli(command, description=__doc__)
+    command(main, Config, __doc__)

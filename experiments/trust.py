@@ -20,12 +20,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import command, save, show
 from oipjax import data, keys
 from oipjax.activations import activations, exemplars, map_means
 from oipjax.atlas import FOUND
@@ -245,4 +244,4 @@ def _short(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    tyro.cli(lambda: main(), description=__doc__)
+    command(main, Config, __doc__)

@@ -15,10 +15,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 import oipjax
-from experiments.common import NETWORKS, network, save, show
+from experiments.common import NETWORKS, command, network, save, show
 from oipjax import data, training
 from oipjax.atlas import BY_SURVEY, BY_WAKING, DEAD, FOUND, UNRESOLVED
 from oipjax.data import Dataset
@@ -92,4 +91,4 @@ def main(config: Config = Config(), digits: Dataset | None = None, results: Path
 
 
 if __name__ == "__main__":
-    tyro.cli(lambda: main(), description=__doc__)
+    command(main, Config, __doc__)

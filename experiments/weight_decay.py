@@ -13,10 +13,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import command, save, show
 from oipjax import data, training
 from oipjax.data import Dataset
 
@@ -69,4 +68,4 @@ def main(config: Config = Config(), digits: Dataset | None = None, results: Path
 
 
 if __name__ == "__main__":
-    tyro.cli(lambda: main(), description=__doc__)
+    command(main, Config, __doc__)

@@ -13,10 +13,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import command, save, show
 from oipjax.bounds import best_images
 
 RESULTS = Path(__file__).parent / "results"
@@ -59,4 +58,4 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
 
 
 if __name__ == "__main__":
-    tyro.cli(lambda: main(), description=__doc__)
+    command(main, Config, __doc__)

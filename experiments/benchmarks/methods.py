@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import command, save, show
 from oipjax import Classic, Momentum
 
 RESULTS = Path(__file__).parent / "results"
@@ -205,4 +204,4 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
 
 
 if __name__ == "__main__":
-    tyro.cli(lambda: main(), description=__doc__)
+    command(main, Config, __doc__)

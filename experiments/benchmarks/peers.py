@@ -37,11 +37,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import command, save, show
 
 RESULTS = Path(__file__).parent / "results"
 SCRIPTS = Path(__file__).parent / "peer"
@@ -607,4 +606,4 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
+    command(main, Config, __doc__)

@@ -17,11 +17,10 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import command, save, show
 from oipjax.plots import BLUE, INK
 
 RESULTS = Path(__file__).parent / "results"
@@ -118,4 +117,4 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
 
 
 if __name__ == "__main__":
-    tyro.cli(lambda: main(), description=__doc__)
+    command(main, Config, __doc__)

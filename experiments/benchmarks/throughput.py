@@ -21,11 +21,10 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 import oipjax
-from experiments.common import save, show
+from experiments.common import command, save, show
 from oipjax import data, ops, training
 from oipjax.plots import BLUE, FAINT, INK
 from oipjax.tiles import default_tile
@@ -266,4 +265,4 @@ def figure(rows: list[dict[str, Any]], parts: list[dict[str, Any]]) -> Figure:
 
 
 if __name__ == "__main__":
-    tyro.cli(lambda: main(), description=__doc__)
+    command(main, Config, __doc__)

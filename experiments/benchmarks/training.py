@@ -22,7 +22,6 @@ in which both reached it.
 
 import contextlib
 import shutil
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,14 +30,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 import oipjax
 from experiments.benchmarks import peers
 from experiments.benchmarks.peers import Contender, Process
-from experiments.common import save, show
+from experiments.common import command, save, show
 from oipjax import data, training
 from oipjax.data import Dataset
 from oipjax.networks import cnn
@@ -331,16 +329,6 @@ def figure(rows: list[dict[str, Any]], config: Config) -> Figure:
     return drawn
 
 
-def command(config: Config = Config()) -> None:
-    """As `main`; if there are no data it says so, and the exit code is 2."""
-    jax.config.update("jax_enable_compilation_cache", False)  # what compiling takes is measured
-    try:
-        digits = read(config)
-    except ValueError as error:
-        print(f"no data to train with: {error}", file=sys.stderr)
-        sys.exit(2)
-    main(config, digits)
-
-
 if __name__ == "__main__":
-    tyro.cli(command, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
+    jax.config.update("jax_enable_compilation_cache", False)  # what compiling takes is measured
+    command(main, Config, __doc__)
