@@ -4,7 +4,7 @@ Question: how near do the colours come that an autoencoder gives to grey images,
 mean colour of each grey level, and the best linear map? The digits' hue is that of their class, at one luma for all,
 so that a grey pixel tells nothing of its colour: the digit must be recognised. Other images: one's own, with --data.
 Expected: for digits the three rivals without recognition find no hue at all, the linear map that of most digits, the
-autoencoder that of 97 % or more. What it is not sure of it paints paler. In photographs of one kind the lookup already
+autoencoder that of 97 % or so. What it is not sure of it paints paler. In photographs of one kind the lookup already
 halves the error of grey, and the autoencoder gains less than 2 dB over it once the known luma is kept.
 Cost: it trains one autoencoder, 6 minutes of two cores, once (kept in oipjax-out); then 2 minutes.
 Command: OIPJAX_DATA=folder python -m experiments.recolouring (others: --data ZIP --name faces --size 64 64)
