@@ -3,8 +3,8 @@
 Question: how well are images given back from an autoencoder's code of 2 to 64 numbers, stored in full or in few bits,
 beside as many principal components, a smaller picture enlarged again, and JPEG, for each bit that is spent?
 Expected: with as many numbers, from 16 to 64, the autoencoder's squared error is a third of that of principal
-components. 6 bits for each number cost less than 0.3 dB, 4 bits about 1 dB. At 100 bits an image the autoencoder leads by
-4 dB; JPEG needs five times the bits for the same PSNR, but can go on where the autoencoder cannot.
+components. 6 bits for each number cost less than 0.3 dB, 4 bits about 1 dB. At 100 bits an image the autoencoder leads
+by 4 dB; JPEG needs five times the bits for the same PSNR, but can go on where the autoencoder cannot.
 Cost: it trains six autoencoders, 5 minutes of two cores each, once (kept in oipjax-out); then 5 minutes.
 Command: OIPJAX_DATA=folder python -m experiments.compression (clothes: --source fashion)
 """

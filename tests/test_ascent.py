@@ -12,7 +12,8 @@ from oipjax.ascent import COMPLETED, CONVERGED, NOT_FINITE, SILENT, Ascent, asce
 from oipjax.images import Box, space_for
 from oipjax.methods import Classic, Momentum
 from oipjax.model import Model, one_map, some
-from oipjax.objectives import Class, Direction, Map, Node
+from oipjax.networks import cnn
+from oipjax.objectives import Class, Direction, Map, Node, TotalVariation
 from oipjax.survey import make_starts
 
 KEY = jax.random.key(11)
@@ -126,6 +127,19 @@ def test_images_give_their_scores_again(tiny):
     np.testing.assert_allclose(again, out.scores, rtol=1e-5)
     starts = np.asarray(tiny.apply(tiny.params, make_starts(KEY, space, np.array([5, 6, 7])))["conv2"])
     np.testing.assert_allclose(starts.mean((1, 2))[np.arange(3), [2, 3, 4]], out.start_scores, rtol=1e-5)
+
+
+def test_a_wide_network_is_climbed_by_nodes_and_sums_too():
+    """With so many channels a convolution is computed by minimal filtering; every run sends its own gradient back."""
+    config = cnn.CNNConfig((14, 14, 1), (16, 16), 3, (1, 1), (), 3)
+    model = cnn.model(cnn.init(jax.random.key(1), config), config)
+    nodes, maps = np.array([[3, 3, 1], [4, 5, 6]]), np.array([1, 6])
+    for objective, targets in ((Node("conv2_pre"), nodes), (2 * Map("conv2") + 0.1 * TotalVariation(), (maps,))):
+        out = ascend(KEY, model, objective, targets, np.array([3, 4]), steps=5, tile=2)
+        assert (out.scores > out.start_scores).all()
+    out = ascend(KEY, model, Node("conv2_pre"), nodes, np.array([3, 4]), steps=5, tile=2)
+    again = model.apply(model.params, out.images)["conv2_pre"]
+    np.testing.assert_allclose(out.scores, [again[n, i, j, k] for n, (i, j, k) in enumerate(nodes)], rtol=1e-5)
 
 
 def test_each_run_has_the_bits_it_has_alone(tiny):

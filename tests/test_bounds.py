@@ -68,6 +68,7 @@ KINDS = {
     "average": _average,
     "residual": lambda x: x + jax.nn.relu(x - 0.1) * 0.5,
     "padded": lambda x: jnp.pad(jax.nn.relu(x), ((0, 0), (1, 1), (0, 0), (0, 0)), constant_values=0.25),
+    "stacked": lambda x: jnp.tile(jnp.stack([abs(x), -x], 2), (1, 1, 1, 2, 1)).reshape(len(x), 8, -1, 3)[:, ::3],
     "channels": lambda x: jnp.concatenate([jax.nn.relu(x), -jax.nn.relu(-x)], 1)[:, ::2],
     "where": lambda x: jnp.where(x > 0.2, x, 0.1 * x),
     "normalised": _normalised,

@@ -166,6 +166,10 @@ def test_each_platform_gets_its_own_program():
         (lambda: ops.conv2d(jnp.ones((1, 2, 8, 3)), jnp.ones((3, 3, 3, 4))), "does not fit"),
         (lambda: ops.conv_pool(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 4)), jnp.ones(3)), "equal c and k"),
         (lambda: ops.conv_pool(jnp.ones((1, 3, 8, 3)), jnp.ones((3, 3, 3, 4)), jnp.ones(4)), "does not fit"),
+        (lambda: ops.conv2d(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 4)), (0, 1)), "stride of 1 pixel or more"),
+        (lambda: ops.conv2d(jnp.ones((1, 8, 8, 3), int), jnp.ones((3, 3, 3, 4), int)), "one floating dtype, got int32"),
+        (lambda: ops.conv2d(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 4), jnp.float16)), "got float16, float32"),
+        (lambda: ops.conv2d_map(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 4))), "conv2d_map expects"),
         (lambda: ops.max_pool(jnp.ones((8, 8, 3))), "expects x"),
         (lambda: ops.max_pool(jnp.ones((1, 1, 8, 3))), "does not fit"),
     ],
@@ -238,6 +242,61 @@ def test_steps_under_vmap_take_the_new_axis_for_images_and_weights_may_have_one_
         ours = gradients(lambda *args: ops.conv_pool(*args), axes)
         for got, wanted in zip(ours, gradients(lambda *args: pooled(*args, "VALID"), axes), strict=True):
             close(got, wanted)
+
+
+def test_an_image_under_vmap_has_a_gradient_of_its_own():
+    """What comes from behind differs from image to image, as in an ascent of nodes."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(3, 9, 10, 17)), rng.normal(size=(3, 3, 17, 18)) / 12
+    x, w = x.astype(np.float32), w.astype(np.float32)
+
+    def gradients(conv):
+        return jax.jit(jax.vmap(jax.grad(lambda x: jnp.sum(jnp.sin(conv(x[None], w))))))(x)
+
+    close(gradients(ops.conv2d), gradients(lambda x, w: reference_conv(x, w, (1, 1), "VALID")))
+    assert jax.vmap(lambda image: ops.conv2d(image[None], w)[0])(jnp.zeros((0, 9, 10, 17))).shape == (0, 7, 8, 18)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 1, 4), (3, 3, 16, 16), (2, 2, 9, 4)])
+def test_any_part_of_the_gradient_may_be_asked_for_and_it_has_one_itself(kernel):
+    rng = np.random.default_rng(0)
+    arguments = [rng.normal(size=size).astype(np.float32) for size in ((2, 8, 9, kernel[2]), kernel, kernel[3:])]
+
+    def score(function):
+        return lambda *arguments: jnp.sum(jnp.sin(function(*arguments) / np.sqrt(np.prod(kernel[:3]))))
+
+    def ours(*arguments):
+        return score(ops.conv_pool)(*arguments)
+
+    theirs = score(lambda *arguments: pooled(*arguments, "VALID"))
+    for part in range(3):
+        close(jax.grad(ours, part)(*arguments), jax.grad(theirs, part)(*arguments))
+    bent = [jax.grad(lambda *args, f=f: jnp.sum(jax.grad(f)(*args) ** 2), (0, 1))(*arguments) for f in (ours, theirs)]
+    for got, wanted in zip(*bent, strict=True):
+        close(got, wanted)
+
+
+@pytest.mark.parametrize("padding", [((2, -1), (0, 1)), ((1, -1), (0, 0)), ((-1, 0), (0, -1))])
+@pytest.mark.parametrize("kernel", [(3, 3, 1, 4), (3, 3, 16, 16), (2, 2, 9, 4)])
+def test_what_is_padded_by_less_than_nothing_is_cut_off(padding, kernel):
+    rng = np.random.default_rng(0)
+    arguments = [rng.normal(size=size).astype(np.float32) for size in ((1, 9, 9, kernel[2]), kernel)]
+    same_values_and_gradients(ops.conv2d, reference_conv, arguments, (1, 1), padding)
+    x = arguments[0]
+    wanted = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), ((0, 0), *padding, (0, 0)))
+    np.testing.assert_array_equal(ops.max_pool(x, padding=padding), wanted)
+
+
+def test_short_numbers_are_summed_plainly():
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(1, 8, 8, 64)), rng.normal(size=(3, 3, 64, 16))
+    exact = reference_conv(jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32), (1, 1), "VALID")
+    x, w = jnp.asarray(x, jnp.bfloat16), jnp.asarray(w, jnp.bfloat16)
+    lost, lax_loses = (
+        jnp.abs(conv(x, w).astype(jnp.float32) - exact).max()
+        for conv in (ops.conv2d, lambda x, w: reference_conv(x, w, (1, 1), "VALID"))
+    )
+    assert lost <= 1.5 * lax_loses
 
 
 def test_a_pool_of_equal_values_gives_its_gradient_to_the_first():

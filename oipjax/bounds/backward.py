@@ -13,14 +13,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from oipjax.bounds.evaluation import exactly, read
+from oipjax.bounds.products import PRODUCTS
 from oipjax.bounds.program import Equation, Program
-from oipjax.bounds.rules import MOVES, PRODUCTS, exactly, read
+from oipjax.bounds.rules import MOVES
 from oipjax.bounds.values import Choice, Interval, exact
 
 ROUNDING = 1e-9
 """Of all `magnitudes`: far more than float64 loses."""
 AFFINE = (
-    *MOVES, *PRODUCTS, "concatenate", "pad", "add", "add_any", "sub", "neg", "mul", "div", "reduce_sum",
+    *MOVES, *PRODUCTS, "concatenate", "stack", "pad", "add", "add_any", "sub", "neg", "mul", "div", "reduce_sum",
     "reduce_window_sum", "cumsum",
 )  # fmt: skip
 """Primitives that are affine in each value that depends on the image, as long as the others do not."""
@@ -63,7 +65,7 @@ def pull(program: Program, values: Mapping[int, Any], start: int, specs: Array, 
 
     Args:
         program: the network.
-        values: of all its variables, from `rules.evaluate`.
+        values: of all its variables, from `evaluation.evaluate`.
         start: number of the variable.
         specs: ``[m, *shape]``, the functions ``sum(spec * variable)``.
         lines: how to go on below what is not linear; by default that is where it ends.

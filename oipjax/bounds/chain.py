@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from oipjax.bounds.evaluation import exactly, read
 from oipjax.bounds.intervals import parameters
 from oipjax.bounds.program import Constant, Equation, Program, is_crop, trace, wholes
-from oipjax.bounds.rules import exactly, read
 from oipjax.model import Model
 
 

@@ -17,9 +17,9 @@ import numpy as np
 import optax
 
 from oipjax.bounds.backward import ROUNDING, magnitudes, pull
+from oipjax.bounds.evaluation import evaluate
 from oipjax.bounds.intervals import Limits, checked_domain, images_of, intervals, numbered, opened, parameters
 from oipjax.bounds.program import Equation, Program, trace
-from oipjax.bounds.rules import evaluate
 from oipjax.bounds.values import Interval
 from oipjax.images import Box, Domain, Sphere
 from oipjax.model import Model

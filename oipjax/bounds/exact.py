@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from oipjax.bounds.backward import pull
+from oipjax.bounds.evaluation import evaluate
 from oipjax.bounds.intervals import box_ends, checked_domain, images_of, parameters
 from oipjax.bounds.program import Program, trace
-from oipjax.bounds.rules import evaluate
 from oipjax.images import Box, Domain, Sphere
 from oipjax.model import Model
 from oipjax.objectives import Node

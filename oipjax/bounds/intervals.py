@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from oipjax.bounds.evaluation import evaluate, read
 from oipjax.bounds.program import Program, restricted, trace, wholes
-from oipjax.bounds.rules import evaluate, read, settled
-from oipjax.bounds.values import Interval, Linear, lift
+from oipjax.bounds.values import Interval, Linear, lift, settled
 from oipjax.images import Box, Domain, Sphere
 from oipjax.model import Model
 

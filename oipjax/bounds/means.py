@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from oipjax.bounds.backward import ROUNDING, magnitudes, pull
+from oipjax.bounds.evaluation import evaluate
 from oipjax.bounds.intervals import Ends, Limits, checked_domain, images_of, numbered, parameters
 from oipjax.bounds.program import Program, restricted, trace
-from oipjax.bounds.rules import evaluate
 from oipjax.bounds.values import TINY, gamma
 from oipjax.images import Box, Domain, Sphere
 from oipjax.model import Model

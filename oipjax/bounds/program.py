@@ -72,6 +72,23 @@ class Equation(NamedTuple):
         return numbers[0]
 
 
+def in_float64(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a primitive, with float64 for any other floating type."""
+    types = ("new_dtype", "preferred_element_type", "dtype")
+
+    def wanted(name, value):
+        floating = name in types and value is not None and jnp.issubdtype(value, jnp.floating)
+        return np.dtype(np.float64) if floating else value
+
+    return {name: wanted(name, value) for name, value in params.items()}
+
+
+def bind(equation: Equation, *values: Any) -> Any:
+    """The output of one step, in float64."""
+    out = equation.primitive.bind(*values, **in_float64(equation.params))
+    return out[0] if equation.primitive.multiple_results else out
+
+
 class Piecewise(NamedTuple):
     """An elementwise function of one variable that looks at which side of one threshold its argument lies.
 

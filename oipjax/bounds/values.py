@@ -115,3 +115,39 @@ def exact(value: Any) -> Any:
 def gamma(count: float) -> float:
     """The relative error of a float32 sum of ``count`` products, in any order."""
     return count * ROUNDOFF / (1 - count * ROUNDOFF)
+
+
+def settled(value):
+    """An interval that float32's range is taken care of: overflow, numbers that are flushed to 0, NaN."""
+    if not isinstance(value, Interval):
+        return value
+    low = jnp.where(jnp.abs(value.low) < TINY, jnp.where(value.low < 0, -TINY, 0.0), value.low)
+    high = jnp.where(jnp.abs(value.high) < TINY, jnp.where(value.high > 0, TINY, 0.0), value.high)
+    low, high = jnp.where(low < -LARGEST, -jnp.inf, low), jnp.where(high > LARGEST, jnp.inf, high)
+    lost = jnp.isnan(low) | jnp.isnan(high) | (jnp.isinf(low) & jnp.isinf(high) & (low < high))
+    low, high = jnp.where(lost, jnp.nan, low), jnp.where(lost, jnp.nan, high)
+    # Computed and exact value lie in the same interval, so they differ by its width at most.
+    error = jnp.nan_to_num(jnp.fmin(value.error + 4 * TINY, high - low), nan=jnp.inf)
+    return value._replace(low=low, high=high, error=error)
+
+
+def widened(low, high, error, slack, linear: Linear | None = None) -> Interval:
+    """An interval, cut to what linearity allows, and made larger by the rounding of the steps that made it."""
+    if linear is not None:
+        ends = linear.ends
+        low, high = jnp.maximum(low, ends[0] - error), jnp.minimum(high, ends[1] + error)
+    return Interval(low - slack, high + slack, error + slack, linear)
+
+
+def rounded_once(low, high, error, linear: Linear | None = None, unit: float = ROUNDOFF) -> Interval:
+    """As `widened` by one rounding, which is monotone: each end by its own, and 0 stays 0."""
+    if linear is not None:
+        ends = linear.ends
+        low, high = jnp.maximum(low, ends[0] - error), jnp.minimum(high, ends[1] + error)
+    slack = unit * larger(low, high)
+    return Interval(low - unit * jnp.abs(low), high + unit * jnp.abs(high), error + slack, linear)
+
+
+def larger(low, high) -> Array:
+    """The greatest magnitude between two ends."""
+    return jnp.maximum(jnp.abs(low), jnp.abs(high))

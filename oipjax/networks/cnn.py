@@ -158,7 +158,8 @@ class CNN(nnx.Module):
             if pool == 1 or wanted & {f"conv{i}_pre", f"conv{i}"}:
                 x = kept(f"conv{i}", getattr(self, f"conv{i}")(images))
             if pool > 1 and not wanted <= out.keys():
-                x = kept(f"pool{i}", self.pooled(i, images))
+                whole = out.get(f"conv{i}_pre")
+                x = kept(f"pool{i}", self.pooled(i, images) if whole is None else ops.max_pool(whole, (pool, pool)))
             if wanted <= out.keys():
                 return {name: out[name] for name in wanted}
         x = x.reshape(x.shape[0], -1)
@@ -170,8 +171,7 @@ class CNN(nnx.Module):
     def pooled(self, i: int, x: Array) -> Array:
         """What the pool behind convolution ``i`` gives, before the nonlinearity.
 
-        A monotone activation and a maximum commute: pooled first, it works on a quarter of the values, and what it
-        would do to the rest is dropped by XLA unless somebody asks for it.
+        A monotone activation and a maximum commute: pooled first, it works on a quarter of the values.
         """
         conv, pool = getattr(self, f"conv{i}"), self.config.pools[i - 1]
         if pool == 2:

@@ -25,13 +25,27 @@ def conv2d(x: Array, w: Array, stride: tuple[int, int] = (1, 1), padding: Paddin
         ``[n, i, j, k]``, of the dtype of ``x``.
 
     Raises:
-        ValueError: ranks or channel counts of ``x`` and ``w`` do not fit, or the kernel is larger than the image.
+        ValueError: ranks, channels or dtypes of ``x`` and ``w`` do not fit, or the kernel is larger than the image.
     """
     if x.ndim != 4 or w.ndim != 4 or x.shape[3] != w.shape[2]:
         raise ValueError(f"conv2d expects x[n, h, w, c] and w[kh, kw, c, k] with equal c, got {x.shape} and {w.shape}")
+    _same_dtype("conv2d", x, w)
     pads = pads_of(x.shape, w.shape[:2], stride, padding)
     stride, size = (stride[0], stride[1]), size_of(x.shape, w.shape[:2], stride, pads)
-    return whole(winograd, pads, x, w) if winograd.fits(w.shape, stride, size) else conv(stride, pads, x, w)
+    if _precise(x) and winograd.fits(w.shape, stride, size):
+        return whole(winograd, pads, x, w)
+    return conv(stride, pads, x, w)
+
+
+def _same_dtype(name: str, *arrays: Array) -> None:
+    dtypes = {array.dtype for array in arrays}
+    if len(dtypes) > 1 or not jnp.issubdtype(arrays[0].dtype, jnp.floating):
+        raise ValueError(f"{name} expects numbers of one floating dtype, got {', '.join(sorted(map(str, dtypes)))}")
+
+
+def _precise(x: Array) -> bool:
+    """Whether there are bits enough for sums that cancel; of short numbers nobody would count what they lose."""
+    return jnp.finfo(x.dtype).bits >= 32
 
 
 def conv2d_transpose(
@@ -56,6 +70,7 @@ def conv2d_transpose(
         raise ValueError(
             f"conv2d_transpose expects y[n, i, j, k] and w[kh, kw, c, k] with equal k, got {y.shape} and {w.shape}"
         )
+    _same_dtype("conv2d_transpose", y, w)
     pads = pads_of((y.shape[0], *size), w.shape[:2], stride, padding)
     small = size_of((0, *size), w.shape[:2], stride, pads)
     if small != y.shape[1:3]:
@@ -76,7 +91,13 @@ def conv2d_map(x: Array, w: Array, padding: Padding = "VALID") -> Array:
 
     Returns:
         ``[n, i, j]``.
+
+    Raises:
+        ValueError: as `conv2d`.
     """
+    if x.ndim != 4 or w.ndim != 3 or x.shape[3] != w.shape[2]:
+        raise ValueError(f"conv2d_map expects x[n, h, w, c] and w[kh, kw, c] with equal c, got {x.shape} and {w.shape}")
+    _same_dtype("conv2d_map", x, w)
     kh, kw, c = w.shape
     pads = pads_of(x.shape, (kh, kw), (1, 1), padding)
     # Every pixel with every place of the kernel, then a sum of shifted pictures: no patches are made.
@@ -109,9 +130,10 @@ def conv_pool(x: Array, w: Array, b: Array, padding: Padding = "VALID") -> Array
             "conv_pool expects x[n, h, w, c], w[kh, kw, c, k] and b[k] with equal c and k, "
             f"got {x.shape}, {w.shape} and {b.shape}"
         )
+    _same_dtype("conv_pool", x, w, b)
     pads = pads_of(x.shape, w.shape[:2], (1, 1), padding)
     size = size_of(x.shape, w.shape[:2], (1, 1), pads)
     for way in (direct, winograd):
-        if min(size) >= 2 and way.fits(w.shape, (1, 1), size):
+        if _precise(x) and min(size) >= 2 and way.fits(w.shape, (1, 1), size):
             return pooled(way, pads, x, w, b)
     return max_pool(conv2d(x, w, padding=pads) + b.reshape(1, 1, 1, -1))

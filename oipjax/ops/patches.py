@@ -3,9 +3,10 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
-from oipjax.ops.common import asked, choose, offsets, padded, size_of, spread, strided
+from oipjax.ops.common import asked, choose, offsets, padded, size_of, spread, strided, uncovered
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -101,8 +102,8 @@ def _conv_patches_transposed(stride, pads, shape, dy, w):
     n, h, width, c = shape
     bordered = (n, h + sum(pads[0]), width + sum(pads[1]), c)
     columns = lax.dot_general(dy, w.reshape(-1, w.shape[3]), (((3,), (1,)), ((), ())))
-    dx = sum(
+    parts = [
         spread(lax.slice_in_dim(columns, p * c, (p + 1) * c, axis=3), offset, stride, bordered)
         for p, offset in enumerate(offsets(w.shape[:2]))
-    )
-    return lax.slice(dx, (0, pads[0][0], pads[1][0], 0), (n, pads[0][0] + h, pads[1][0] + width, c))
+    ]
+    return uncovered(functools.reduce(jnp.add, parts), shape, pads)

@@ -30,7 +30,7 @@ def max_pool(
         raise ValueError(f"max_pool expects x[n, h, w, c], got {x.shape}")
     stride = window if stride is None else stride
     pads = pads_of(x.shape, window, stride, padding)
-    if any(sum(p) for p in pads):
+    if any(map(any, pads)):
         x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
     return _max_pool(tuple(window), tuple(stride), x)
 
@@ -54,7 +54,7 @@ def _slices(window, stride, x):
 
 
 def _max_pool_forward(window, stride, x):
-    # The winner of each window is one byte; NaN wins nothing, like in lax, and its gradient goes to the first pixel.
+    # The winner of each window is one byte. NaN wins nothing: its gradient goes to the first pixel, in lax to the last.
     slices = _slices(window, stride, x)
     y = functools.reduce(jnp.maximum, slices)
     winner = jnp.zeros(y.shape, jnp.uint8 if len(slices) < 256 else jnp.uint32)

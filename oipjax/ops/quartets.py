@@ -14,7 +14,20 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from oipjax.ops.common import Pads, asked, choose, even, interleaved, padded, parted, size_of, step, uncovered
+from oipjax.ops import winograd
+from oipjax.ops.common import (
+    Pads,
+    asked,
+    choose,
+    even,
+    interleaved,
+    padded,
+    parted,
+    size_of,
+    step,
+    uncovered,
+    unproved,
+)  # fmt: skip
 from oipjax.ops.patches import conv_lax
 from oipjax.ops.pooling import pool_lax
 
@@ -57,7 +70,7 @@ def _whole_forward(way, pads, x, w):
 def _whole_backward(way, pads, residuals, dy):
     x, w, cut, wanted = residuals
     by_way = functools.partial(_gradients, way, pads, lambda _, dy: parted(dy), wanted)
-    by_lax = functools.partial(_gradients_lax, functools.partial(conv_lax, (1, 1), pads), wanted)
+    by_lax = functools.partial(_gradients_lax, way, functools.partial(conv_lax, (1, 1), pads), wanted)
     return choose(
         x, w, cut, dy,
         cpu=lambda x, w, cut, dy: by_way(x, w, cut, dy), default=lambda x, w, cut, dy: by_lax(dy, x, w),
@@ -99,7 +112,7 @@ def _pooled_forward(way, pads, x, w, b):
 def _pooled_backward(way, pads, residuals, dy):
     x, w, b, cut, winner, wanted = residuals
     by_way = functools.partial(_gradients, way, pads, _masked, wanted[:2])
-    by_lax = functools.partial(_gradients_lax, functools.partial(_pooled_lax, pads), wanted[:2])
+    by_lax = functools.partial(_gradients_lax, way, functools.partial(_pooled_lax, pads), wanted[:2])
     dx, dw = choose(
         x, w, b, cut, winner, dy,
         cpu=lambda x, w, b, cut, winner, dy: by_way(x, w, cut, dy, winner),
@@ -114,6 +127,8 @@ pooled.defvjp(_pooled_forward, _pooled_backward, symbolic_zeros=True)
 def _gradients(way, pads, quartet_of, wanted, x, w, cut, dy, winner=None) -> tuple[Array | None, Array | None]:
     """Of images and kernel, as far as they are wanted; ``quartet_of(winner, dy)`` is the gradient of the quartet."""
     images, kernel = (mark is not None for mark in wanted)
+    if not images and not kernel:
+        return None, None
     seen = _large(pads, x, w) if winner is None else _seen(pads, x, w)
 
     def image_gradient(turned, dy, winner):
@@ -132,10 +147,11 @@ def _gradients(way, pads, quartet_of, wanted, x, w, cut, dy, winner=None) -> tup
     return None if large is None else uncovered(large, x.shape, pads), dw
 
 
-def _gradients_lax(function, wanted, dy, *given) -> tuple[Array | None, Array | None]:
+def _gradients_lax(way, function, wanted, dy, *given) -> tuple[Array | None, Array | None]:
     gradients = jax.vjp(function, *given)[1](dy)
     dx, dw = (None if mark is None else gradient for mark, gradient in zip(wanted, gradients, strict=False))
-    return dx, dw
+    # Images, and their gradients, are bounded as the convolutions that they are.
+    return dx, unproved(dw) if dw is not None and way is winograd else dw
 
 
 def _nothing(way, x) -> Any:
