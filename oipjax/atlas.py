@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
 
 from oipjax import keys
-from oipjax.ascent import SILENT, Ascent, ascend, check_plan, concatenate, continued, prepare
+from oipjax.ascent import SILENT, Ascent, ascend, check_plan, continued, prepare
 from oipjax.bounds import LEVELS, Limits, band_images, bounds, harder, harder_limits, relaxed_images
 from oipjax.images import Box, Space, Sphere, Standardised, checked_space
 from oipjax.methods import Method, Momentum
@@ -24,6 +24,7 @@ from oipjax.model import Model, some
 from oipjax.objectives import Map, Waking
 from oipjax.survey import Starts, Survey, best_of, check_numbers, survey
 from oipjax.tiles import OPTIONS, checked_tile, padded, tiles
+from oipjax.tried import Images, Tried, best_first, collect, rank_of
 
 UNRESOLVED, FOUND, DEAD = 0, 1, 2
 MAP_STATUS = {
@@ -46,6 +47,8 @@ Progress = Callable[[str, int, int], None]
 """Called with (phase, done, in all) as work goes on."""
 Store = Callable[[str, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
 """``store(name, compute)``: the part of that name, computed unless it is there."""
+Road = Callable[[np.ndarray, Tried], tuple[np.ndarray, np.ndarray]]
+"""From the maps that are silent, and all that was tried, to the targets and starts of further ascents."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +244,7 @@ class Study:
         owner = np.repeat(self.indices, self.keep)
         runs, images = self._climb("ascent", owner, index.ravel(), self.finish, store, report)
         proved = store("bounds", proving.result if proving else functools.partial(self._bounds, report))
-        tried = _Tried(owner, index.ravel(), runs, images, np.full(len(owner), "", "<U16"))
+        tried = Tried(owner, index.ravel(), runs, images, np.full(len(owner), "", "<U16"))
         near = (("band", BY_BAND, self._band(store), 1), ("wake", BY_RESTART, self._wake, self.wake))
         far = (
             ("exemplar", BY_EXEMPLAR, self._exemplars, self.search),
@@ -314,18 +317,18 @@ class Study:
 
     def _climb(
         self, phase: str, targets: np.ndarray, starts: np.ndarray, finish: int, store: Store, report: Progress
-    ) -> tuple[Ascent, "_Images"]:
+    ) -> tuple[Ascent, Images]:
         """All ascents of a phase: short ones first, then the ``finish`` best of each map on from where they are."""
         if not self.screen:
-            return _collect(self._parts(phase, targets, starts, self.steps, store, report), targets, self._images(1))
+            return collect(self._parts(phase, targets, starts, self.steps, store, report), targets, self._images(1))
         short = self._parts(phase, targets, starts, self.screen, store, report)
-        runs, images = _collect(short, targets, self._images(finish))
-        rank = _rank(runs)
-        best = [_best(np.flatnonzero(targets == number), rank, finish) for number in np.unique(targets)]
+        runs, images = collect(short, targets, self._images(finish))
+        rank = rank_of(runs)
+        best = [best_first(np.flatnonzero(targets == number), rank, finish) for number in np.unique(targets)]
         place = np.concatenate(best)
         z = np.stack([images[number] for number in place]) if self.starts_are_images else starts[place]
         long = self._parts(f"{phase}-on", targets[place], z, self.steps, store, report)
-        further, better = _collect(long, targets[place], self._images(1))
+        further, better = collect(long, targets[place], self._images(1))
         for number, there in enumerate(place):
             if number in better and further.reactions[number] > runs.reactions[there]:
                 images[there] = better[number]
@@ -362,17 +365,17 @@ class Study:
             report(phase, min(first + size, len(targets)), len(targets))
             yield part
 
-    def _open(self, tried: "_Tried", proved: dict[str, np.ndarray]) -> np.ndarray:
+    def _open(self, tried: Tried, proved: dict[str, np.ndarray]) -> np.ndarray:
         """Indices of the maps that are neither proved dead nor lifted above the floor by one of their runs."""
         if self.floor is None:
             return np.zeros(0, int)
         lifted = tried.owner[(tried.runs.scores > self.floor) & (tried.runs.status != SILENT)]
         return np.setdiff1d(np.array(self.indices)[~proved["dead"]], lifted)
 
-    def _band(self, store: Store) -> "Road":
+    def _band(self, store: Store) -> Road:
         """Images found by exact search for every map, where there is one and tight bounds are asked for."""
 
-        def starts_of(_: np.ndarray, __: "_Tried") -> tuple[np.ndarray, np.ndarray]:
+        def starts_of(_: np.ndarray, __: Tried) -> tuple[np.ndarray, np.ndarray]:
             if self.bounds != "tight" or not self.starts_are_images:
                 return np.zeros(0, int), np.zeros(0)
 
@@ -385,13 +388,13 @@ class Study:
 
         return starts_of
 
-    def _wake(self, maps: np.ndarray, _: "_Tried") -> tuple[np.ndarray, np.ndarray]:
+    def _wake(self, maps: np.ndarray, _: Tried) -> tuple[np.ndarray, np.ndarray]:
         return np.repeat(maps, self.wake), self._random_starts(maps, 0, self.wake)
 
-    def _many(self, maps: np.ndarray, _: "_Tried") -> tuple[np.ndarray, np.ndarray]:
+    def _many(self, maps: np.ndarray, _: Tried) -> tuple[np.ndarray, np.ndarray]:
         return np.repeat(maps, 4 * self.search), self._random_starts(maps, self.wake, 4 * self.search)
 
-    def _exemplars(self, maps: np.ndarray, _: "_Tried") -> tuple[np.ndarray, np.ndarray]:
+    def _exemplars(self, maps: np.ndarray, _: Tried) -> tuple[np.ndarray, np.ndarray]:
         """For each map the real images that it reacts to most."""
         space, waking = self.image_space, Waking.of(Map(self.layer), self.model)
         if self.exemplars is None or not len(maps) or not self.search or waking is None or not self.starts_are_images:
@@ -404,7 +407,7 @@ class Study:
         best = np.argsort(-np.nan_to_num(reactions[:, maps], nan=-np.inf), axis=0, kind="stable")[:count].T
         return np.repeat(maps, count), z[best.ravel()]
 
-    def _relaxed(self, maps: np.ndarray, _: "_Tried") -> tuple[np.ndarray, np.ndarray]:
+    def _relaxed(self, maps: np.ndarray, _: Tried) -> tuple[np.ndarray, np.ndarray]:
         """For each map the images that maximise the relaxation its bound comes from, where there is one."""
         if not len(maps) or not self.search or self.bounds == "none" or not self.starts_are_images:
             return np.zeros(0, int), np.zeros(0)
@@ -413,18 +416,18 @@ class Study:
             return np.zeros(0, int), np.zeros(0)
         return np.repeat(maps, images.shape[1]), images.reshape(-1, *images.shape[2:])
 
-    def _best(self, maps: np.ndarray, tried: "_Tried") -> tuple[np.ndarray, np.ndarray]:
+    def _best(self, maps: np.ndarray, tried: Tried) -> tuple[np.ndarray, np.ndarray]:
         """For each map the images that came nearest to waking it, to be climbed from again."""
         if not len(maps) or not self.search or not self.starts_are_images:
             return np.zeros(0, int), np.zeros(0)
-        rank = _rank(tried.runs)
-        chosen = [_best(np.flatnonzero(tried.owner == number), rank, self.search) for number in maps]
+        rank = rank_of(tried.runs)
+        chosen = [best_first(np.flatnonzero(tried.owner == number), rank, self.search) for number in maps]
         place = np.concatenate(chosen) if chosen else np.zeros(0, int)
         return tried.owner[place], np.stack([tried.images[number] for number in place])
 
-    def _nearer(self, maps: np.ndarray, tried: "_Tried") -> tuple[np.ndarray, np.ndarray]:
+    def _nearer(self, maps: np.ndarray, tried: Tried) -> tuple[np.ndarray, np.ndarray]:
         """As `_best`, for those maps that the last climb from their best images brought nearer to waking."""
-        rank, new = _rank(tried.runs), np.arange(len(tried.owner)) >= tried.last
+        rank, new = rank_of(tried.runs), np.arange(len(tried.owner)) >= tried.last
         before, after = (
             np.array([rank[those & (tried.owner == number)].max(initial=-np.inf) for number in maps])
             for those in (~new, new)
@@ -465,11 +468,11 @@ class Study:
         wrong = (found & proved["dead"]) | (scores > proved["score"]) | (silent & (reactions > proved["node"]))
         return np.array(self.indices)[wrong]
 
-    def _assemble(self, answer: dict[str, np.ndarray], tried: "_Tried", proved: dict[str, np.ndarray]) -> Atlas:
+    def _assemble(self, answer: dict[str, np.ndarray], tried: Tried, proved: dict[str, np.ndarray]) -> Atlas:
         """The best ``keep`` runs of each map, from the survey's starts and the further ones."""
         keep, runs, owner = self.keep, tried.runs, tried.owner
-        rank = _rank(runs)
-        chosen = np.stack([_best(np.flatnonzero(owner == number), rank, keep) for number in self.indices])
+        rank = rank_of(runs)
+        chosen = np.stack([best_first(np.flatnonzero(owner == number), rank, keep) for number in self.indices])
         first = chosen[:, 0]
         floor = -np.inf if self.floor is None else self.floor
         found = np.isfinite(runs.scores[first]) & (runs.scores[first] > floor)
@@ -508,70 +511,12 @@ class Study:
         )
 
 
-class _Tried(NamedTuple):
-    """All runs so far: whose they are, the survey's numbers of their starts (or -1), and by which road they came.
-
-    ``last`` is the number of the first run of the last climb.
-    """
-
-    owner: np.ndarray
-    origin: np.ndarray
-    runs: Ascent
-    images: "_Images"
-    road: np.ndarray
-    last: int = 0
-
-    def more(self, road: str, owner: np.ndarray, runs: Ascent, images: "_Images") -> "_Tried":
-        count = len(self.owner)
-        return _Tried(
-            np.concatenate([self.owner, owner]),
-            np.concatenate([self.origin, np.full(len(owner), -1)]),
-            concatenate([self.runs, runs], count + len(owner)),
-            self.images | {count + number: image for number, image in images.items()},
-            np.concatenate([self.road, np.full(len(owner), road, "<U16")]),
-            count,
-        )
-
-
-_Images = dict[int, np.ndarray]
-"""Number of a run -> its best image. Not all need be kept: there may be a hundred thousand runs."""
-Road = Callable[[np.ndarray, _Tried], tuple[np.ndarray, np.ndarray]]
-"""From the maps that are silent, and all that was tried, to the targets and starts of further ascents."""
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=OPTIONS)
 def _answers(apply, waking: Waking, space: Space, params, images):
     """``z`` of real images, and every map's reaction to what the space makes of them."""
     z = jax.vmap(space.project)(images)
     activations = some(apply, params, jax.vmap(space.render)(z), (waking.objective.layer, waking.pre))
     return z, jax.vmap(waking.every_map)(activations)
-
-
-def _collect(parts: Iterator[Ascent], targets: np.ndarray, keep: int | None) -> tuple[Ascent, _Images]:
-    """All runs of a phase without their images, and the images of the ``keep`` best of each map in each part."""
-    images, place = {}, 0
-
-    def bare() -> Iterator[Ascent]:
-        nonlocal place
-        for part in parts:
-            owner, rank = targets[place : place + len(part.scores)], _rank(part)
-            for number in np.unique(owner):
-                for best in _best(np.flatnonzero(owner == number), rank, keep):
-                    images[place + int(best)] = part.images[best].copy()
-            place += len(part.scores)
-            yield part._replace(images=part.images[:, :0])
-
-    return concatenate(bare(), len(targets)), images
-
-
-def _rank(runs: Ascent) -> np.ndarray:
-    """What runs are ranked by: their reactions, those that are not finite last."""
-    return np.where(np.isfinite(runs.reactions), runs.reactions, -np.inf)
-
-
-def _best(candidates: np.ndarray, rank: np.ndarray, keep: int | None) -> np.ndarray:
-    """The ``keep`` candidates of highest rank (all: None), the best first; of equals the earlier."""
-    return candidates[np.argsort(-rank[candidates], kind="stable")[:keep]]
 
 
 def atlas(key: Array, model: Model, layer: str = "", *, progress: Progress | None = None, **options: Any) -> Atlas:

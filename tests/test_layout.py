@@ -23,6 +23,7 @@ ORDER = (
     ("objectives", "images", "decoder", "transforms", "methods"),
     ("survey", "climb", "activations", "textures"),
     ("ascent", "bounds"),
+    ("tried",),
     ("atlas", "dream", "latent", "fragments", "optima", "matching", "trust"),
     ("parts", "provenance"),
     ("state",),
