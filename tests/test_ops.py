@@ -30,6 +30,7 @@ def close(a, b):
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=2e-5, atol=2e-5)
 
 
+@settings(max_examples=15)
 @given(
     st.integers(1, 3),
     st.integers(4, 9),
@@ -54,6 +55,7 @@ def test_conv2d_is_lax(n, h, w, c, k, kh, kw, stride, padding, seed):
         close(got, wanted)
 
 
+@settings(max_examples=15)
 @given(
     st.integers(1, 3),
     st.integers(4, 9),
@@ -94,6 +96,7 @@ def test_what_cannot_be_enlarged_is_named():
         ops.conv2d_transpose(y, kernel.transpose(0, 1, 3, 2), (8, 8), (2, 2))
 
 
+@settings(max_examples=15)
 @given(
     st.integers(1, 3),
     st.integers(4, 9),

@@ -3,8 +3,8 @@
 Question: the same network from the same weights, trained on MNIST by Adam (1e-3, batches of 64, no weight decay) on the
 same cores: how long does an epoch take in oipjax, in a plain torch loop and in tf.keras, and how long does it take to
 classify 99 % of the test images rightly?
-Expected: an epoch of oipjax takes no longer than one of the fastest peer (measured: longer, see experiments/README.md),
-and as many epochs are needed, since all compute the same; only the order of the images differs.
+Expected: an epoch of oipjax takes two thirds of the time of the fastest peer's (we wanted half, see
+experiments/README.md), and as many epochs are needed, since all compute the same; only the order of the images differs.
 Cost: about half an hour of two cores, more where the environments of ``peers.py`` are yet to be made.
 Command: OIPJAX_DATA=folder python -m experiments.benchmarks.training
 
@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 import oipjax
 from experiments.benchmarks import peers
@@ -319,7 +319,8 @@ def figure(rows: list[dict[str, Any]], config: Config) -> Figure:
             style = {"color": COLOURS[row["contender"]], "marker": "o", "markersize": 3, "linewidth": 1, "label": label}
             right.plot(np.cumsum(seconds), 1 - shares, **style)
     right.axhline(1 - config.target, color=INK, linewidth=0.8, linestyle="--")
-    right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    right.yaxis.set_major_locator(MultipleLocator(0.005))
+    right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1, symbol=" %"))
     right.set_xlim(left=0)
     right.set_ylim(bottom=0)
     right.set(xlabel="seconds of training", ylabel="test images classified wrongly")
