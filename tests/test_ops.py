@@ -26,6 +26,9 @@ explicit = st.tuples(st.tuples(st.integers(0, 2), st.integers(0, 2)), st.tuples(
 paddings = st.one_of(st.sampled_from(["VALID", "SAME"]), explicit)
 
 
+on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="what is looked at is compiled for a CPU")
+
+
 def close(a, b):
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=2e-5, atol=2e-5)
 
@@ -150,9 +153,10 @@ def test_each_platform_gets_its_own_program():
     cpu = program.lower(lowering_platforms=("cpu",)).as_text()
     gpu = program.lower(lowering_platforms=("cuda",)).as_text()
     assert "stablehlo.convolution" not in cpu and "select_and_scatter" not in cpu
-    assert "stablehlo.convolution" in gpu and "select_and_scatter" in gpu
-    b = jnp.ones(4)
-    program = jax.jit(jax.grad(lambda *args: ops.conv_pool(*args).sum(), (0, 1, 2))).trace(x, w, b)
+    assert "stablehlo.convolution" in gpu and "select_and_scatter" not in gpu
+    wide, b = jnp.ones((1, 8, 8, 16)), jnp.ones(16)
+    program = jax.jit(jax.grad(lambda *args: ops.conv_pool(*args).sum(), (0, 1, 2)))
+    program = program.trace(wide, jnp.ones((3, 3, 16, 16)), b)
     assert "stablehlo.convolution" not in program.lower(lowering_platforms=("cpu",)).as_text()
     assert "stablehlo.convolution" in program.lower(lowering_platforms=("cuda",)).as_text()
     y = jnp.ones((1, 4, 4, 4))
@@ -320,6 +324,7 @@ def test_one_map_is_that_of_all(size, kernel, padding):
     close(one, np.stack([all_maps[n, ..., number] for n, number in enumerate(maps)]))
 
 
+@on_cpu
 def test_a_step_is_kept_apart_and_what_comes_before_it_is_computed_once():
     x, w, b = jnp.ones((2, 12, 12, 16)), jnp.ones((3, 3, 16, 16)), jnp.zeros(16)
     program = jax.jit(jax.grad(lambda x: ops.conv_pool(jnp.sin(x), w, b).sum()))
@@ -344,6 +349,7 @@ def test_who_only_looks_takes_the_way_that_all_platforms_have():
     assert "stablehlo.convolution" not in jax.jit(network).trace(x).lower(lowering_platforms=("cpu",)).as_text()
 
 
+@on_cpu
 def test_gradients_that_nobody_asks_for_are_not_traced(monkeypatch):
     x, w, b = jnp.ones((1, 12, 12, 16)), jnp.ones((3, 3, 16, 16)), jnp.zeros(16)
 
@@ -357,3 +363,23 @@ def test_gradients_that_nobody_asks_for_are_not_traced(monkeypatch):
     assert jax.grad(score)(x, w).shape == x.shape
     with pytest.raises(RuntimeError, match="traced"):
         jax.grad(score, 1)(x, w)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 2, 5), (3, 3, 16, 17)])
+@pytest.mark.parametrize("size", [(11, 10), (8, 13)])
+def test_what_other_platforms_compute_is_the_same(monkeypatch, kernel, size):
+    for module in (ops.patches, ops.pooling, ops.quartets):
+        monkeypatch.setattr(module, "choose", lambda *arguments, cpu, default, seen=None: default(*arguments))
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.normal(size=shape).astype(np.float32) for shape in ((2, *size, kernel[2]), kernel, kernel[3:]))
+    for ours, theirs in (
+        (ops.conv_pool, pooled),
+        (lambda x, w, b, p: ops.max_pool(ops.conv2d(x, w, padding=p) + b.reshape(1, 1, 1, -1)), pooled),
+    ):
+        for padding in ("VALID", "SAME"):
+            y, pull = jax.vjp(lambda *given: ours(*given, padding), x, w, b)  # noqa: B023
+            reference, pull_reference = jax.vjp(lambda *given: theirs(*given, padding), x, w, b)  # noqa: B023
+            close(y, reference)
+            dy = rng.normal(size=y.shape).astype(np.float32)
+            for mine, other in zip(pull(dy), pull_reference(dy), strict=True):
+                close(mine, other)

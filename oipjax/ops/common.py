@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +11,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 from jax.experimental.xla_metadata import set_xla_metadata
-from jax.extend import core
 from jax.interpreters import batching
 
 Padding = str | tuple[tuple[int, int], tuple[int, int]]
@@ -103,9 +103,18 @@ def plainly() -> Iterator[None]:
         _PLAIN.reset(token)
 
 
-def choose(*arguments: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
-    """One of two ways to compute the same, by the platform that a program is lowered for."""
-    return default(*arguments) if _PLAIN.get() else lax.platform_dependent(*arguments, cpu=cpu, default=default)
+def looked_at() -> bool:
+    """Whether a program is traced `plainly`."""
+    return _PLAIN.get()
+
+
+def choose(
+    *arguments: Any, cpu: Callable[..., Any], default: Callable[..., Any], seen: Callable[..., Any] | None = None
+) -> Any:
+    """One of several ways to compute the same: by the platform that a program is lowered for; ``seen`` `plainly`."""
+    if _PLAIN.get():
+        return (default if seen is None else seen)(*arguments)
+    return lax.platform_dependent(*arguments, cpu=cpu, default=default)
 
 
 Asked = tuple[tuple[()] | None, ...]
@@ -166,9 +175,14 @@ def unproved(x: Array) -> Array:
 
     A bound of them is then refused, since there is no rule for the primitive that marks them.
     """
-    return _UNPROVED.bind(x) if _PLAIN.get() else x
+    return _mark().bind(x) if _PLAIN.get() else x
 
 
-_UNPROVED = core.Primitive("kernel_gradient_by_minimal_filtering")
-_UNPROVED.def_abstract_eval(lambda x: x)
-batching.primitive_batchers[_UNPROVED] = lambda arguments, axes: (_UNPROVED.bind(*arguments), axes[0])
+@functools.cache
+def _mark() -> Any:
+    from jax.extend.core import Primitive  # not above: with it comes a compiler of kernels, which takes long to import
+
+    mark = Primitive("kernel_gradient_by_minimal_filtering")
+    mark.def_abstract_eval(lambda x: x)
+    batching.primitive_batchers[mark] = lambda arguments, axes: (mark.bind(*arguments), axes[0])
+    return mark

@@ -15,7 +15,7 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 def conv(stride, pads, x, w):
     """``[n, i, j, k]`` of ``x[n, h, w, c]`` and ``w[kh, kw, c, k]``."""
     return choose(
-        x, w, cpu=functools.partial(_conv_patches, stride, pads), default=functools.partial(conv_lax, stride, pads)
+        x, w, cpu=functools.partial(conv_patches, stride, pads), default=functools.partial(conv_lax, stride, pads)
     )
 
 
@@ -93,7 +93,8 @@ def _patches(x, window, stride, pads):
     return lax.concatenate([strided(x, offset, stride, out) for offset in offsets(window)], 3)
 
 
-def _conv_patches(stride, pads, x, w):
+def conv_patches(stride, pads, x, w):
+    """As a product of matrices."""
     patches = _patches(x, w.shape[:2], stride, pads)
     return lax.dot_general(patches, w.reshape(-1, w.shape[3]), (((3,), (0,)), ((), ())))
 

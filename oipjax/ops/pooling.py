@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from oipjax.ops.common import Padding, choose, offsets, pads_of, size_of, spread, strided
+from oipjax.ops.common import Padding, choose, looked_at, offsets, pads_of, size_of, spread, strided
 
 
 def max_pool(
@@ -67,16 +67,16 @@ def _max_pool_forward(window, stride, x):
 def _max_pool_backward(window, stride, residuals, dy):
     winner, x = residuals
 
-    def cpu(dy, winner, x):
+    def by_winner(dy, winner, x):
         if window == stride:
             return _unpool(window, dy, winner, x.shape)
         parts = [jnp.where(winner == index, dy, 0) for index in range(len(offsets(window)))]
         return sum(spread(g, offset, stride, x.shape) for g, offset in zip(parts, offsets(window), strict=True))
 
-    def other(dy, winner, x):
+    def seen(dy, winner, x):
         return jax.vjp(functools.partial(pool_lax, window, stride), x)[1](dy)[0]
 
-    return (choose(dy, winner, x, cpu=cpu, default=other),)
+    return (seen(dy, winner, x) if looked_at() else by_winner(dy, winner, x),)
 
 
 def _unpool(window, dy, winner, shape):

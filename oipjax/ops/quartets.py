@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from oipjax.ops import winograd
+from oipjax.ops import plain, winograd
 from oipjax.ops.common import (
     Pads,
     asked,
@@ -69,7 +69,7 @@ def _whole_forward(way, pads, x, w):
 
 def _whole_backward(way, pads, residuals, dy):
     x, w, cut, wanted = residuals
-    by_way = functools.partial(_gradients, way, pads, lambda _, dy: parted(dy), wanted)
+    by_way = functools.partial(_gradients, way, step, pads, lambda _, dy: parted(dy), wanted)
     by_lax = functools.partial(_gradients_lax, way, functools.partial(conv_lax, (1, 1), pads), wanted)
     return choose(
         x, w, cut, dy,
@@ -84,39 +84,46 @@ whole.defvjp(_whole_forward, _whole_backward, symbolic_zeros=True)
 def pooled(way: ModuleType, pads: Pads, x: Array, w: Array, b: Array) -> Array:
     """A convolution of stride 1 plus a bias, and the maximum of each square of 2x2, ``[n, i, j, k]``."""
 
-    def cpu(x, w, b):
+    def by(way, step, x, w, b):
         return step(lambda shared, x: _maxima(way, shared, way.cut(x))[0])((way.prepared(w), b), _seen(pads, x, w))
 
-    return choose(x, w, b, cpu=cpu, default=functools.partial(_pooled_lax, pads))
+    cpu, other = functools.partial(by, way, step), functools.partial(by, _elsewhere(way), _inline)
+    return choose(x, w, b, cpu=cpu, default=other, seen=functools.partial(_pooled_lax, pads))
 
 
 def _pooled_forward(way, pads, x, w, b):
     (x, w, b), wanted = asked(x, w, b)
     keeps = wanted[1] is not None
 
-    def cpu(x, w, b):
-        def outputs(shared, x):
+    def outputs(way, step, keeps, x, w, b):
+        def both(shared, x):
             cut = way.cut(x)
             return *_maxima(way, shared, cut), cut if keeps else None
 
-        return step(outputs, of_each=not keeps)((way.prepared(w), b), _seen(pads, x, w))
+        return step(both, of_each=not keeps)((way.prepared(w), b), _seen(pads, x, w))
 
     def other(x, w, b):
+        y, winner, cut = outputs(_elsewhere(way), _inline, keeps, x, w, b)
+        return y, winner, _nothing(way, _seen(pads, x, w)) if keeps and way is winograd else cut
+
+    def seen(x, w, b):
         y = _pooled_lax(pads, x, w, b)
         return y, jnp.zeros(y.shape, jnp.uint8), _nothing(way, _seen(pads, x, w)) if keeps else None
 
-    y, winner, cut = choose(x, w, b, cpu=cpu, default=other)
+    y, winner, cut = choose(x, w, b, cpu=functools.partial(outputs, way, step, keeps), default=other, seen=seen)
     return y, (x, w, b, cut, winner, wanted)
 
 
 def _pooled_backward(way, pads, residuals, dy):
     x, w, b, cut, winner, wanted = residuals
-    by_way = functools.partial(_gradients, way, pads, _masked, wanted[:2])
+    by_way = functools.partial(_gradients, way, step, pads, _masked, wanted[:2])
+    otherwise = functools.partial(_gradients, _elsewhere(way), _inline, pads, _masked, wanted[:2])
     by_lax = functools.partial(_gradients_lax, way, functools.partial(_pooled_lax, pads), wanted[:2])
     dx, dw = choose(
         x, w, b, cut, winner, dy,
         cpu=lambda x, w, b, cut, winner, dy: by_way(x, w, cut, dy, winner),
-        default=lambda x, w, b, cut, winner, dy: by_lax(dy, x, w, b),
+        default=lambda x, w, b, cut, winner, dy: otherwise(x, w, cut, dy, winner),
+        seen=lambda x, w, b, cut, winner, dy: by_lax(dy, x, w, b),
     )  # fmt: skip
     return dx, dw, None if wanted[2] is None else dy.sum((0, 1, 2))
 
@@ -124,7 +131,17 @@ def _pooled_backward(way, pads, residuals, dy):
 pooled.defvjp(_pooled_forward, _pooled_backward, symbolic_zeros=True)
 
 
-def _gradients(way, pads, quartet_of, wanted, x, w, cut, dy, winner=None) -> tuple[Array | None, Array | None]:
+def _elsewhere(way: ModuleType) -> ModuleType:
+    """The way that takes its place on other platforms."""
+    return plain if way is winograd else way
+
+
+def _inline(function, **_):
+    """In place of `step`, where XLA makes one loop of all by itself."""
+    return function
+
+
+def _gradients(way, step, pads, quartet_of, wanted, x, w, cut, dy, winner=None) -> tuple[Array | None, Array | None]:
     """Of images and kernel, as far as they are wanted; ``quartet_of(winner, dy)`` is the gradient of the quartet."""
     images, kernel = (mark is not None for mark in wanted)
     if not images and not kernel:
