@@ -4,7 +4,9 @@ Question: from thousands to a million draws, and to a hundred thousand runs, doe
 memory hardly at all?
 Expected: a survey keeps numbers only, so its memory is constant; an ascent keeps one image and a few numbers per run,
 3.3 kB; the atlas with ``keep_images`` not even that. Time per draw and per run is constant within a tenth.
-Cost: about 5 minutes of two cores. Each measurement has a process of its own.
+Cost: about 12 minutes of two cores. Each measurement has a process of its own, in which small jobs are done up to four
+times; all sizes are measured in turn, round after round. Times are medians, and so is the time of one, as a multiple of
+that in the smallest job of the same round.
 Command: python -m experiments.benchmarks.scaling
 """
 
@@ -35,13 +37,13 @@ class Config:
     atlas: tuple[int, ...] = (6_400, 25_600, 102_400)
     steps: int = 4
     keep_images: int = 1
-    repeat: int = 1
+    rounds: int = 3
 
 
-SMOKE = Config((64,), (16,), (), 2)
+SMOKE = Config((64,), (16,), (), 2, rounds=1)
 
 
-def child(kind: str, size: int, config: Config, answer: Any) -> None:
+def child(kind: str, size: int, repeat: int, config: Config, answer: Any) -> None:
     """Measure one job, warmed up by a small one: seconds, and the peak of the whole process in MiB."""
     model, key = oipjax.load(), jax.random.key(0)
 
@@ -58,18 +60,18 @@ def child(kind: str, size: int, config: Config, answer: Any) -> None:
 
     job(128 * 2 if kind == "atlas" else 64)
     seconds = []
-    for _ in range(config.repeat):
+    for _ in range(repeat):
         begin = time.perf_counter()
         job(size)
         seconds.append(time.perf_counter() - begin)
     answer.put((float(np.median(seconds)), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
-def measured(kind: str, size: int, config: Config) -> tuple[float, float]:
+def measured(kind: str, size: int, repeat: int, config: Config) -> tuple[float, float]:
     """`child`, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
-    process = context.Process(target=child, args=(kind, size, config, answer))
+    process = context.Process(target=child, args=(kind, size, repeat, config, answer))
     process.start()
     out = answer.get()
     process.join()
@@ -78,15 +80,25 @@ def measured(kind: str, size: int, config: Config) -> tuple[float, float]:
 
 def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, Any]]:
     """Run, print, write."""
+    kinds = {"survey": config.draws, "ascent": config.runs, "atlas": config.atlas}
+    seen: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for number in range(config.rounds):
+        for kind, sizes in kinds.items():
+            for size in sizes:
+                print(f"round {number + 1}/{config.rounds}: {kind} of {size:,}", flush=True)
+                repeat = min(4, max(sizes) // size)
+                seen.setdefault((kind, size), []).append(measured(kind, size, repeat, config))
     rows: list[dict[str, Any]] = []
-    for kind, sizes in (("survey", config.draws), ("ascent", config.runs), ("atlas", config.atlas)):
-        for size in sizes:
-            print(f"{kind} of {size:,}")
-            seconds, peak = measured(kind, size, config)
-            each = seconds / size
-            first = next((row["us each"] for row in rows if row["what"] == kind), each * 1e6)
-            row = {"what": kind, "size": size, "seconds": seconds, "us each": each * 1e6, "peak MiB": peak}
-            rows.append(row | {"time each, to the first": each * 1e6 / first})
+    for (kind, size), answers in seen.items():
+        seconds, peaks = np.array(answers).T
+        least = kinds[kind][0]
+        smallest = np.array(seen[kind, least])[:, 0] / least
+        rows.append({
+            "what": kind, "size": size, "seconds": float(np.median(seconds)),
+            "us each": float(np.median(seconds)) / size * 1e6, "peak MiB": float(peaks.max()),
+            "time each, to the first": float(np.median(seconds / size / smallest)),
+            "all seconds": seconds.tolist(),
+        })  # fmt: skip
     columns = ["what", "size", "seconds", "us each", "time each, to the first", "peak MiB"]
     title = (
         f"draws of a survey; runs of {config.steps} steps; runs of an atlas that keeps {config.keep_images} image a map"
