@@ -25,9 +25,9 @@ from experiments.common import command, save, show
 from oipjax import activations as acts
 from oipjax import data
 from oipjax.activation_plots import exemplars_figure, maps_figure
-from oipjax.atlas import FOUND, Atlas
 from oipjax.data import Split
 from oipjax.plots import BLUE, FAINT, INK, SILENT
+from oipjax.verdict import FOUND, Atlas
 
 RESULTS = Path(__file__).parent / "results"
 GREEN = "#009E73"

@@ -21,10 +21,10 @@ from matplotlib.figure import Figure
 import oipjax
 from experiments.common import command, save, show, words
 from oipjax import data
-from oipjax.atlas import FOUND
 from oipjax.commands.common import space_of
 from oipjax.images import Space, standardise
 from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.verdict import FOUND
 
 RESULTS = Path(__file__).parent / "results"
 SPACES = ("standardised", "box", "decoder")

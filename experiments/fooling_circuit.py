@@ -28,12 +28,12 @@ from experiments.common import command, save, show
 from experiments.trust import real_digits, scores_of, words
 from oipjax import keys
 from oipjax.activations import activations, exemplars, map_means, separation
-from oipjax.atlas import FOUND, Atlas
 from oipjax.bounds import bounds
 from oipjax.images import standardise
 from oipjax.optima import similarity
 from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
 from oipjax.trust import PIXELS, alike, fooled, gate, path_similarity
+from oipjax.verdict import FOUND, Atlas
 
 RESULTS = Path(__file__).parent / "results"
 LETTERS = ("#...#..###.", "##..#.#...#", "#.#.#.#...#", "#..##.#...#", "#...#..###.")

@@ -25,10 +25,10 @@ from scipy import stats
 import oipjax
 from experiments.common import command, save, show, words
 from oipjax import data
-from oipjax.atlas import FOUND
 from oipjax.matching import correlations, match
 from oipjax.model import Model, fingerprint
 from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.verdict import FOUND
 
 RESULTS = Path(__file__).parent / "results"
 PARTNER, DIGIT, ITS_DIGIT, OTHER = "OIP of the partner", "best digit", "best digit of the partner", "OIP of another map"

@@ -22,9 +22,9 @@ from matplotlib.ticker import MaxNLocator
 
 import oipjax
 from experiments.common import command, save, show, words
-from oipjax.atlas import FOUND
 from oipjax.optima import Clusters, cluster, seen, similarity
 from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.verdict import FOUND
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ["map", "distinct", "largest share", "silent", "best score", "second / best", "last / best"]

@@ -23,13 +23,13 @@ from matplotlib.figure import Figure
 import oipjax
 from experiments.common import NETWORKS, command, network, save, show, unseen
 from oipjax import data, training
-from oipjax.atlas import FOUND
 from oipjax.data import Dataset, Split
 from oipjax.matching import Matching, correlations, match, over_pairs
 from oipjax.model import Model, fingerprint
 from oipjax.networks import cnn
 from oipjax.optima import similarity
 from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.verdict import FOUND
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS, TWINS, UNTRAINED, SHUFFLED = "other seeds", "same start, other order", "untrained", "shuffled images"

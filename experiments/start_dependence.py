@@ -24,11 +24,11 @@ import oipjax
 from experiments.common import command, save, show
 from experiments.figures.start_dependence import OPEN, PROVED, SURVEYED, WOKEN, plot
 from oipjax import Classic, Fluctuation, Fluctuations, Map, data, keys
-from oipjax.atlas import BY_SURVEY, DEAD, FOUND
 from oipjax.images import Box, Space, Standardised, default_fluctuations
 from oipjax.networks import cnn
 from oipjax.optima import similarity
 from oipjax.survey import make_starts
+from oipjax.verdict import BY_SURVEY, DEAD, FOUND
 
 RESULTS = Path(__file__).parent / "results"
 SOURCE_ZERO = 67 / 128

@@ -23,13 +23,13 @@ from matplotlib.figure import Figure
 import oipjax
 from experiments.common import command, save, show
 from oipjax import data, keys, training
-from oipjax.atlas import FOUND
 from oipjax.data import Dataset
 from oipjax.matching import correlations
 from oipjax.model import Model
 from oipjax.networks import cnn
 from oipjax.optima import THRESHOLD, similarity
 from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.verdict import FOUND
 
 RESULTS = Path(__file__).parent / "results"
 GREEN = "#009E73"

@@ -27,9 +27,9 @@ import oipjax
 from experiments.common import command, save, show
 from oipjax import data, keys
 from oipjax.activations import activations, exemplars, map_means
-from oipjax.atlas import FOUND
 from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
 from oipjax.trust import PIXELS, alike, path_similarity, relative
+from oipjax.verdict import FOUND
 
 RESULTS = Path(__file__).parent / "results"
 OWN, STAGE, OTHER, NOISE, DIGIT = (

@@ -19,9 +19,9 @@ import numpy as np
 import oipjax
 from experiments.common import NETWORKS, command, network, save, show
 from oipjax import data, training
-from oipjax.atlas import BY_SURVEY, BY_WAKING, DEAD, FOUND, UNRESOLVED
 from oipjax.data import Dataset
 from oipjax.model import fingerprint
+from oipjax.verdict import BY_SURVEY, BY_WAKING, DEAD, FOUND, UNRESOLVED
 
 RESULTS = Path(__file__).parent / "results"
 

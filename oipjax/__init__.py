@@ -15,9 +15,10 @@ from oipjax.methods import Classic, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Class, Direction, Layer, Map, Node, TotalVariation
 from oipjax.survey import Survey, survey
+from oipjax.verdict import Atlas
 
-# After everything else, since these functions take the names of their modules.
-from oipjax.atlas import Atlas, Study, atlas  # isort: skip
+# After everything else, since this function takes the name of its module.
+from oipjax.atlas import Study, atlas  # isort: skip
 
 __version__ = "0.1.0"
 

@@ -24,7 +24,7 @@ from oipjax.methods import Method, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Objective, Waking
 from oipjax.survey import Progress, Starts, checked_index
-from oipjax.tiles import OPTIONS, Program, checked_tile, in_flight, padded, tiles, workers
+from oipjax.tiles import OPTIONS, Program, checked_tile, in_flight, padded, products, tiles, workers
 
 __all__ = [
     "COMPLETED", "CONVERGED", "NOT_FINITE", "SILENT", "STATUS", "Ascent", "ascend", "ascend_tiles", "check_plan",
@@ -79,6 +79,7 @@ def ascend(
     criterion: float = 2e-4,
     stop: bool = False,
     record_images: bool = False,
+    precision: str = "float32",
     tile: int | None = None,
     progress: Progress | None = None,
 ) -> Ascent:
@@ -98,6 +99,8 @@ def ascend(
         criterion: relative change per step below which a run counts as converged.
         stop: end a run that has converged.
         record_images: keep the image at every report.
+        precision: of the steps' products on a GPU, see `tiles.PRECISIONS`: ``float32``, or ``tf32``, which is faster.
+            Scores, reactions and status are those of float32 in any case, the trace is what the steps saw.
         tile: batch size of the compiled program; see `tiles.default_tile`.
         progress: called after each tile with (runs done, runs).
 
@@ -118,6 +121,7 @@ def ascend(
             criterion=criterion,
             stop=stop,
             record_images=record_images,
+            precision=precision,
             tile=tile,
             progress=progress,
         ),
@@ -183,6 +187,7 @@ def ascend_tiles(
     criterion: float = 2e-4,
     stop: bool = False,
     record_images: bool = False,
+    precision: str = "float32",
     tile: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Ascent]:
@@ -191,6 +196,7 @@ def ascend_tiles(
     space = checked_space(model, space)
     method = Momentum() if method is None else method
     tile = checked_tile(tile)
+    products(precision)
     recorded = check_plan(steps, reports, criterion)
     targets = objective.check(model, targets)
     starts = np.asarray(starts)
@@ -204,14 +210,15 @@ def ascend_tiles(
     if numbered:
         starts = checked_index(starts)
     else:
-        images = [_images(space, padded(some, tile)) for some in tiles(starts.astype(np.float32), tile)]
-        outside = np.flatnonzero(~space.domain.contains(np.concatenate(images)[: len(starts)]))
+        outside = np.flatnonzero(~space.domain.contains(images_of(space, starts, tile=tile)))
         if outside.size:
             raise ValueError(f"start {outside[0]} cannot be made an image of {type(space).__name__} (is it constant?)")
     lengths = {len(leaf) for leaf in jax.tree.leaves(targets)} | {len(starts)}
     if len(lengths) > 1:
         raise ValueError(f"one target per start: got {len(starts)} starts and targets of length {sorted(lengths)}")
-    problem = Problem(model.apply, objective, Waking.of(objective, model), space, method, criterion, record_images)
+    problem = Problem(
+        model.apply, objective, Waking.of(objective, model), space, method, criterion, record_images, precision
+    )
     # How long, and when to record, is data: ascents of any length share a program.
     plan = np.array(recorded + recorded[-1:] * (_reports(reports) - len(recorded)), np.int32)
     program = _program(problem, model, targets, reports, tile, stop)
@@ -313,6 +320,7 @@ def prepare(
     criterion: float = 2e-4,
     stop: bool = False,
     record_images: bool = False,
+    precision: str = "float32",
     tile: int | None = None,
 ) -> None:
     """Compile what `ascend` with the same arguments will run, so that it finds it done; e.g. from another thread.
@@ -321,7 +329,7 @@ def prepare(
     """
     space, method = checked_space(model, space), Momentum() if method is None else method
     waking, target = Waking.of(objective, model), objective.check(model, np.zeros(1, int))
-    problem = Problem(model.apply, objective, waking, space, method, criterion, record_images)
+    problem = Problem(model.apply, objective, waking, space, method, criterion, record_images, precision)
     _program(problem, model, target, reports, checked_tile(tile), stop)
 
 
@@ -364,6 +372,13 @@ def report_steps(steps: int, reports: int) -> tuple[int, ...]:
     return tuple(sorted({0, *middle, steps - 1}))
 
 
+def images_of(space: Space, z: np.ndarray, *, tile: int | None = None) -> np.ndarray:
+    """The images ``[n, h, w, c]`` that a space makes of ``z [n, ...]``, projected first."""
+    size = checked_tile(tile)
+    images = [_images(space, padded(some, size)) for some in tiles(np.asarray(z, np.float32), size)]
+    return np.concatenate(images)[: len(z)]
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _images(space: Space, z):
     return jax.vmap(lambda z: space.render(space.project(z)))(z)
@@ -384,4 +399,4 @@ def _advance_tile(problem: Problem, params, reports, runs, fresh, z, targets):
 
     runs = jax.vmap(one)(runs, fresh, z, targets)
     going = jax.vmap(functools.partial(climb.going, reports))(runs)
-    return runs, going, jax.vmap(functools.partial(climb.result, problem))(runs)
+    return runs, going, jax.vmap(functools.partial(climb.result, problem, params))(targets, runs)

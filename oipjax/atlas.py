@@ -11,107 +11,40 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import jax
 import numpy as np
 from jax import Array
 
 from oipjax import keys
 from oipjax.ascent import SILENT, Ascent, ascend, check_plan, continued, prepare
-from oipjax.bounds import LEVELS, Limits, band_images, bounds, harder, harder_limits, relaxed_images
-from oipjax.images import Box, Space, Sphere, Standardised, checked_space
+from oipjax.bounds import LEVELS, Limits, bounds, harder, harder_limits
+from oipjax.images import Space, Sphere, checked_space
 from oipjax.methods import Method, Momentum
-from oipjax.model import Model, some
-from oipjax.objectives import Map, Waking
-from oipjax.survey import Starts, Survey, best_of, check_numbers, survey
-from oipjax.tiles import OPTIONS, checked_tile, padded, tiles
+from oipjax.model import Model
+from oipjax.objectives import Map
+from oipjax.roads import Roads, Store, takes_images
+from oipjax.survey import Survey, best_of, check_numbers, survey
+from oipjax.tiles import checked_tile, products
 from oipjax.tried import Images, Tried, best_first, collect, rank_of
+from oipjax.verdict import (
+    BY_BAND,
+    BY_EXEMPLAR,
+    BY_RELAXATION,
+    BY_RESTART,
+    BY_SEARCH,
+    BY_SURVEY,
+    BY_WAKING,
+    DEAD,
+    FOUND,
+    UNRESOLVED,
+    Atlas,
+)  # fmt: skip
 
-UNRESOLVED, FOUND, DEAD = 0, 1, 2
-MAP_STATUS = {
-    UNRESOLVED: "unresolved: no image found that lifts the map above its floor, and no proof that there is none",
-    FOUND: "found: here are images that lift the map above its floor",
-    DEAD: "dead: proved that no image of the space lifts the map above its floor",
-}
-"""What a map's status code says."""
-STATUS_NAMES = {UNRESOLVED: "unresolved", FOUND: "found", DEAD: "dead"}
-
-BY_SURVEY, BY_WAKING, BY_RESTART = "survey", "waking", "restart"
-BY_EXEMPLAR, BY_RELAXATION, BY_SEARCH, BY_BAND = "exemplar", "relaxation", "search", "band"
 PART_TILES = 16
 PART_DRAWS = 2**16
 REPORTS = 6
-NEARER = 0.01
-"""Share of its distance from waking that a map must gain for its best images to be climbed from once more."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, done, in all) as work goes on."""
-Store = Callable[[str, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
-"""``store(name, compute)``: the part of that name, computed unless it is there."""
-Road = Callable[[np.ndarray, Tried], tuple[np.ndarray, np.ndarray]]
-"""From the maps that are silent, and all that was tried, to the targets and starts of further ascents."""
-
-
-@dataclass(frozen=True)
-class Atlas:
-    """What all maps of a layer want. Axes: ``k`` maps, ``r`` kept patterns (best first), ``t`` recorded steps.
-
-    Attributes:
-        model: name of the network.
-        layer: name of the layer.
-        maps: int32 ``[k]``, indices of the maps.
-        status: uint8 ``[k]``, see `MAP_STATUS`.
-        run_status: uint8 ``[k, r]``, see `ascent.STATUS`.
-        images: float32 ``[k, r, h, w, c]``, network inputs; ``apply(params, images)`` gives ``scores`` again. With
-            ``keep_images`` only of the first so many patterns.
-        scores: float32 ``[k, r]``, means over h, w.
-        reactions: float32 ``[k, r]``, the score or, where the map is silent, its largest pre-activation node.
-        start_index: int64 ``[k, r]``, the survey's number of the start; -1 where it was not one of the survey's.
-        start_scores: float32 ``[k, r]``.
-        trace: float32 ``[k, r, t]``, scores at ``trace_steps``.
-        trace_steps: int32 ``[t]``.
-        bound: float64 ``[k]``, a certified upper limit of the score; NaN where none was computed.
-        node_bound: float64 ``[k]``, the same of the map's highest node, before the nonlinearity if there is one.
-        bound_by: str ``[k]``, where the limit of the score comes from.
-        reacted_fraction: float64 ``[k]``, share of the survey's starts that lift the map above its floor.
-        draws_seen: int64 ``[k]``, starts that were tried for the map, by survey and restarts.
-        gradient_evaluations: int64 ``[k]``.
-        found_by: str ``[k]``: ``survey`` (a random start reacted), ``waking`` (none did; the pre-activation was climbed
-            first), ``restart`` (by further starts), ``exemplar`` (from real images), ``relaxation`` (from an image that
-            maximises a relaxation), ``search`` (by many further starts, or again from the best), ``band`` (exact search
-            in bands of pixels), or empty.
-    """
-
-    model: str
-    layer: str
-    maps: np.ndarray
-    status: np.ndarray
-    run_status: np.ndarray
-    images: np.ndarray
-    scores: np.ndarray
-    reactions: np.ndarray
-    start_index: np.ndarray
-    start_scores: np.ndarray
-    trace: np.ndarray
-    trace_steps: np.ndarray
-    bound: np.ndarray
-    node_bound: np.ndarray
-    bound_by: np.ndarray
-    reacted_fraction: np.ndarray
-    draws_seen: np.ndarray
-    gradient_evaluations: np.ndarray
-    found_by: np.ndarray
-
-    @property
-    def achieved(self) -> np.ndarray:
-        """``[k]``: the best score as a share of its bound; NaN where either is missing or the map is dead."""
-        known = np.isfinite(self.bound) & (self.bound > 0) & (self.status == FOUND)
-        return np.where(known, self.scores[:, 0] / np.where(known, self.bound, 1), np.nan)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """``{"maps": ..., "found": ..., "dead": ..., "unresolved": ...}``."""
-        of = {name: int(np.sum(self.status == code)) for code, name in STATUS_NAMES.items()}
-        return {"maps": len(self.maps), "found": of["found"], "dead": of["dead"], "unresolved": of["unresolved"]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +74,7 @@ class Study:
         exemplars: real images ``[n, h, w, c]``, network inputs.
         criterion: relative change per step below which a run counts as converged.
         stop: end converged runs.
+        precision: of the ascents' steps on a GPU, ``float32`` or ``tf32``; see `ascent.ascend`.
         tile: batch size of all programs.
         bounds: how hard to try to prove limits, see `bounds.LEVELS`: ``none``, ``cheap`` or ``tight``.
     """
@@ -162,6 +96,7 @@ class Study:
     exemplars: np.ndarray | None = None
     criterion: float = 2e-4
     stop: bool = False
+    precision: str = "float32"
     tile: int | None = None
     bounds: str = "cheap"
 
@@ -173,6 +108,7 @@ class Study:
         if not maps or len(set(maps)) != len(maps):
             raise ValueError(f"maps must be one or more different indices, got {maps}")
         check_plan(self.steps, REPORTS, self.criterion)
+        products(self.precision)
         if self.screen is None:
             object.__setattr__(self, "screen", self.steps // 4 if self.method.restarts else 0)
         for name in ("wake", "search", "screen"):
@@ -204,14 +140,6 @@ class Study:
     def image_space(self) -> Space:
         """The image space that was chosen."""
         return checked_space(self.model, self.space)
-
-    @property
-    def starts_are_images(self) -> bool:
-        """Whether an image is a start of the space. In others, such as a decoder's, no road leads from images.
-
-        There the short ascents that were best are climbed again from their starts, not on from their images.
-        """
-        return isinstance(self.image_space, Standardised | Box)
 
     @cached_property
     def floor(self) -> float | None:
@@ -245,14 +173,20 @@ class Study:
         runs, images = self._climb("ascent", owner, index.ravel(), self.finish, store, report)
         proved = store("bounds", proving.result if proving else functools.partial(self._bounds, report))
         tried = Tried(owner, index.ravel(), runs, images, np.full(len(owner), "", "<U16"))
-        near = (("band", BY_BAND, self._band(store), 1), ("wake", BY_RESTART, self._wake, self.wake))
+        roads = Roads(
+            self.key, self.model, self.layer, self.image_space, checked_tile(self.tile), self.search, self.bounds
+        )
+        near = (
+            ("band", BY_BAND, roads.band(self.indices, store), 1),
+            ("wake", BY_RESTART, roads.random(0, self.wake), self.wake),
+        )
         far = (
-            ("exemplar", BY_EXEMPLAR, self._exemplars, self.search),
-            ("relaxation", BY_RELAXATION, self._relaxed, self.search),
-            ("search", BY_SEARCH, self._many, self.search),
-            ("polish1", BY_SEARCH, self._best, self.search),
-            ("polish2", BY_SEARCH, self._nearer, self.search),
-            ("polish3", BY_SEARCH, self._nearer, self.search),
+            ("exemplar", BY_EXEMPLAR, roads.real(self.exemplars), self.search),
+            ("relaxation", BY_RELAXATION, roads.relaxed, self.search),
+            ("search", BY_SEARCH, roads.random(self.wake, 4 * self.search), self.search),
+            ("polish1", BY_SEARCH, roads.best, self.search),
+            ("polish2", BY_SEARCH, roads.nearer, self.search),
+            ("polish3", BY_SEARCH, roads.nearer, self.search),
         )
         for roads in (near, far):
             for phase, road, starts_of, finish in roads:
@@ -288,7 +222,7 @@ class Study:
         """Compile what climbs, ahead of its first use."""
         prepare(
             self.model, Map(self.layer), space=self.image_space, method=self.method, reports=REPORTS,
-            criterion=self.criterion, stop=self.stop, tile=self.tile,
+            criterion=self.criterion, stop=self.stop, precision=self.precision, tile=self.tile,
         )  # fmt: skip
 
     def _survey(self, store: Store, report: Progress) -> dict[str, np.ndarray]:
@@ -326,7 +260,7 @@ class Study:
         rank = rank_of(runs)
         best = [best_first(np.flatnonzero(targets == number), rank, finish) for number in np.unique(targets)]
         place = np.concatenate(best)
-        z = np.stack([images[number] for number in place]) if self.starts_are_images else starts[place]
+        z = np.stack([images[number] for number in place]) if takes_images(self.image_space) else starts[place]
         long = self._parts(f"{phase}-on", targets[place], z, self.steps, store, report)
         further, better = collect(long, targets[place], self._images(1))
         for number, there in enumerate(place):
@@ -356,6 +290,7 @@ class Study:
                     reports=REPORTS,
                     criterion=self.criterion,
                     stop=self.stop,
+                    precision=self.precision,
                     tile=self.tile,
                     progress=lambda done, total: report(phase, first + done, len(targets)),
                 )
@@ -371,80 +306,6 @@ class Study:
             return np.zeros(0, int)
         lifted = tried.owner[(tried.runs.scores > self.floor) & (tried.runs.status != SILENT)]
         return np.setdiff1d(np.array(self.indices)[~proved["dead"]], lifted)
-
-    def _band(self, store: Store) -> Road:
-        """Images found by exact search for every map, where there is one and tight bounds are asked for."""
-
-        def starts_of(_: np.ndarray, __: Tried) -> tuple[np.ndarray, np.ndarray]:
-            if self.bounds != "tight" or not self.starts_are_images:
-                return np.zeros(0, int), np.zeros(0)
-
-            def compute() -> dict[str, np.ndarray]:
-                images = band_images(self.model, self.layer, self.image_space.domain)
-                return {"images": np.zeros(0, np.float32) if images is None else images[np.array(self.indices)]}
-
-            images = store("band-images", compute)["images"]
-            return (np.array(self.indices), images) if len(images) else (np.zeros(0, int), images)
-
-        return starts_of
-
-    def _wake(self, maps: np.ndarray, _: Tried) -> tuple[np.ndarray, np.ndarray]:
-        return np.repeat(maps, self.wake), self._random_starts(maps, 0, self.wake)
-
-    def _many(self, maps: np.ndarray, _: Tried) -> tuple[np.ndarray, np.ndarray]:
-        return np.repeat(maps, 4 * self.search), self._random_starts(maps, self.wake, 4 * self.search)
-
-    def _exemplars(self, maps: np.ndarray, _: Tried) -> tuple[np.ndarray, np.ndarray]:
-        """For each map the real images that it reacts to most."""
-        space, waking = self.image_space, Waking.of(Map(self.layer), self.model)
-        if self.exemplars is None or not len(maps) or not self.search or waking is None or not self.starts_are_images:
-            return np.zeros(0, int), np.zeros(0)
-        images, tile = np.asarray(self.exemplars, np.float32), checked_tile(self.tile)
-        given = (self.model.apply, waking, space, self.model.params)
-        parts = [_answers(*given, padded(some, tile)) for some in tiles(images, tile)]
-        z, reactions = (np.concatenate([np.asarray(part[i]) for part in parts])[: len(images)] for i in (0, 1))
-        count = min(self.search, len(images))
-        best = np.argsort(-np.nan_to_num(reactions[:, maps], nan=-np.inf), axis=0, kind="stable")[:count].T
-        return np.repeat(maps, count), z[best.ravel()]
-
-    def _relaxed(self, maps: np.ndarray, _: Tried) -> tuple[np.ndarray, np.ndarray]:
-        """For each map the images that maximise the relaxation its bound comes from, where there is one."""
-        if not len(maps) or not self.search or self.bounds == "none" or not self.starts_are_images:
-            return np.zeros(0, int), np.zeros(0)
-        images = relaxed_images(self.model, self.layer, self.image_space.domain, maps)
-        if images is None:
-            return np.zeros(0, int), np.zeros(0)
-        return np.repeat(maps, images.shape[1]), images.reshape(-1, *images.shape[2:])
-
-    def _best(self, maps: np.ndarray, tried: Tried) -> tuple[np.ndarray, np.ndarray]:
-        """For each map the images that came nearest to waking it, to be climbed from again."""
-        if not len(maps) or not self.search or not self.starts_are_images:
-            return np.zeros(0, int), np.zeros(0)
-        rank = rank_of(tried.runs)
-        chosen = [best_first(np.flatnonzero(tried.owner == number), rank, self.search) for number in maps]
-        place = np.concatenate(chosen) if chosen else np.zeros(0, int)
-        return tried.owner[place], np.stack([tried.images[number] for number in place])
-
-    def _nearer(self, maps: np.ndarray, tried: Tried) -> tuple[np.ndarray, np.ndarray]:
-        """As `_best`, for those maps that the last climb from their best images brought nearer to waking."""
-        rank, new = rank_of(tried.runs), np.arange(len(tried.owner)) >= tried.last
-        before, after = (
-            np.array([rank[those & (tried.owner == number)].max(initial=-np.inf) for number in maps])
-            for those in (~new, new)
-        )
-        return self._best(maps[after - before > NEARER * np.abs(before)], tried)
-
-    def _random_starts(self, maps: np.ndarray, first: int, count: int) -> np.ndarray:
-        """``z [maps * count, ...]``: attempt ``a`` for map ``m`` depends on nothing but the key, ``m`` and ``a``."""
-        stream, tile = keys.stream(self.key, keys.WAKE), checked_tile(self.tile)
-        start = Starts(self.image_space, tile)
-        attempts = np.arange(first, first + count, dtype=np.uint32)
-        parts = [
-            start.array(0, jax.random.fold_in(stream, number), some)
-            for number in maps.tolist()
-            for some in tiles(attempts, start.group * tile)
-        ]
-        return np.concatenate(parts) if parts else np.zeros(0)
 
     def _proof(
         self, maps: np.ndarray, proved: dict[str, np.ndarray], limits: Limits | None, report: Progress
@@ -511,14 +372,6 @@ class Study:
         )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=OPTIONS)
-def _answers(apply, waking: Waking, space: Space, params, images):
-    """``z`` of real images, and every map's reaction to what the space makes of them."""
-    z = jax.vmap(space.project)(images)
-    activations = some(apply, params, jax.vmap(space.render)(z), (waking.objective.layer, waking.pre))
-    return z, jax.vmap(waking.every_map)(activations)
-
-
 def atlas(key: Array, model: Model, layer: str = "", *, progress: Progress | None = None, **options: Any) -> Atlas:
     """Find the patterns of every map of a layer: survey, ascent from the best starts, waking of what stays silent.
 
@@ -528,7 +381,7 @@ def atlas(key: Array, model: Model, layer: str = "", *, progress: Progress | Non
         layer: the layer's name; the network's `default_layer` unless given.
         progress: called with (phase, done, in all).
         **options: the other attributes of `Study`: ``maps, space, draws, keep, method, steps, screen,
-            finish, keep_images, wake, search, exemplars, criterion, stop, tile, bounds``.
+            finish, keep_images, wake, search, exemplars, criterion, stop, precision, tile, bounds``.
 
     Raises:
         ValueError: something does not fit the network, or is out of range.

@@ -18,6 +18,7 @@ from oipjax.images import Space
 from oipjax.methods import Method
 from oipjax.model import one_map
 from oipjax.objectives import Map, Objective, Waking
+from oipjax.tiles import products
 
 STATUS = {
     0: "ran all its steps",
@@ -41,6 +42,7 @@ class Problem:
         method: how to climb.
         criterion: relative change of the score per step below which a run counts as converged.
         images: whether images are recorded too.
+        precision: of the products of its steps, see `tiles.PRECISIONS`. What is returned is evaluated in float32.
     """
 
     apply: Any
@@ -50,6 +52,12 @@ class Problem:
     method: Method
     criterion: float
     images: bool
+    precision: str = "float32"
+
+    @property
+    def exact(self) -> bool:
+        """Whether steps are as exact as what is returned."""
+        return self.precision == "float32"
 
 
 class Point(NamedTuple):
@@ -137,15 +145,19 @@ def _choose(condition: Array, yes: Any, no: Any) -> Any:
 
 
 def _evaluate(problem: Problem, params, z: Array, target) -> tuple[Array, Array, Array]:
-    def value(z):
-        image = problem.space.render(z)
-        activations, place = _activations(problem, params, image, target)
-        score = problem.objective(activations, image, place)
-        wake = problem.waking if problem.method.wakes else None
-        return (wake(activations, image, place) if wake else score), score
-
-    (reaction, score), gradient = jax.value_and_grad(value, has_aux=True)(z)
+    with products(problem.precision):
+        value = functools.partial(_value, problem, params, target)
+        (reaction, score), gradient = jax.value_and_grad(value, has_aux=True)(z)
     return score, reaction, gradient
+
+
+def _value(problem: Problem, params, target, z: Array) -> tuple[Array, Array]:
+    """What is climbed at ``z``, and the score there."""
+    image = problem.space.render(z)
+    activations, place = _activations(problem, params, image, target)
+    score = problem.objective(activations, image, place)
+    wake = problem.waking if problem.method.wakes else None
+    return (wake(activations, image, place) if wake else score), score
 
 
 def _activations(problem: Problem, params, image: Array, target) -> tuple[Any, Any]:
@@ -162,12 +174,16 @@ def _finite(score, gradient):
 
 
 class Recorded(NamedTuple):
-    """A run and what was recorded of it: scores and changes ``[t]``, images ``[t, h, w, c]`` or ``[t, 0]``."""
+    """A run and what was recorded of it: scores and changes ``[t]``, images ``[t, h, w, c]`` or ``[t, 0]``.
+
+    ``start`` is where it began, if that is to be evaluated again; else ``[0]``.
+    """
 
     state: State
     trace: Array
     changes: Array
     images: Array
+    start: Array
 
 
 def run(problem: Problem, params, reports: Array, z: Array, target) -> tuple[Array, ...]:
@@ -179,13 +195,14 @@ def run(problem: Problem, params, reports: Array, z: Array, target) -> tuple[Arr
         return state, (state.here.score, state.change, _image(problem, state))
 
     state, recorded = jax.lax.scan(advance, begin(problem, z), reports)
-    return result(problem, Recorded(state, *recorded))
+    return result(problem, params, target, Recorded(state, *recorded, _start(problem, z)))
 
 
 def blank(problem: Problem, reports: Array, z: Array) -> Recorded:
     """A run at its start ``z``, with nothing recorded yet."""
     state, nothing = begin(problem, z), jnp.full(reports.shape, jnp.nan)
-    return Recorded(state, nothing, nothing, jnp.zeros((len(reports), *_image(problem, state).shape), jnp.float32))
+    images = jnp.zeros((len(reports), *_image(problem, state).shape), jnp.float32)
+    return Recorded(state, nothing, nothing, images, _start(problem, z))
 
 
 def advance(problem: Problem, params, reports: Array, target, run: Recorded) -> Recorded:
@@ -198,6 +215,7 @@ def advance(problem: Problem, params, reports: Array, target, run: Recorded) -> 
         jnp.where(later, state.here.score, run.trace),
         jnp.where(later, state.change, run.changes),
         jnp.where(later.reshape(-1, *[1] * image.ndim), image, run.images),
+        run.start,
     )
     return _choose(going(reports, run), there, run)
 
@@ -207,17 +225,35 @@ def going(reports: Array, run: Recorded) -> Array:
     return (run.state.step < reports[-1]) & ~((run.state.converged >= 0) | run.state.failed)
 
 
-def result(problem: Problem, run: Recorded) -> tuple[Array, ...]:
+def result(problem: Problem, params, target, run: Recorded) -> tuple[Array, ...]:
     """What `oipjax.ascent.Ascent` holds of a run, in its order, without ``trace_steps``."""
-    state = run.state
+    state, start = run.state, run.trace[0]
+    if not problem.exact:
+        state, start = _again(problem, params, target, run)
     floor = -jnp.inf if problem.waking is None else problem.waking.floor
     status = jnp.where(state.converged >= 0, CONVERGED, COMPLETED)
     status = jnp.where(state.best.score > floor, status, SILENT)
     status = jnp.where(state.failed, NOT_FINITE, status).astype(jnp.uint8)
     return (
-        problem.space.render(state.best.z), state.best.score, run.trace[0], state.best.reaction, status,
+        problem.space.render(state.best.z), state.best.score, start, state.best.reaction, status,
         state.evaluations, state.converged, run.trace, run.changes, run.images,
     )  # fmt: skip
+
+
+def _again(problem: Problem, params, target, run: Recorded) -> tuple[State, Array]:
+    """A run whose best point, or its start where that is better, is evaluated in float32; and the start's score."""
+    first, best = run.state.best._replace(z=problem.space.project(run.start)), run.state.best
+    with products():
+        points = []
+        for point in (first, best):
+            reaction, score = _value(problem, params, target, point.z)
+            points.append(point._replace(score=score, reaction=reaction))
+    first, best = points
+    return run.state._replace(best=_choose(first.reaction > best.reaction, first, best)), first.score
+
+
+def _start(problem: Problem, z: Array) -> Array:
+    return jnp.zeros(0, jnp.float32) if problem.exact else z
 
 
 def _image(problem: Problem, state: State) -> Array:

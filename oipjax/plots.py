@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
-from oipjax.atlas import DEAD, FOUND, Atlas
+from oipjax.verdict import DEAD, FOUND, Atlas
 
 A4 = (8.27, 11.69)
 INK, FAINT, SILENT, BLUE = "#1a1a1a", "#8a8a8a", "#D55E00", "#0072B2"
@@ -31,8 +31,8 @@ def atlas_figure(atlas: Atlas, caption: str = "") -> Figure:
     rows = math.ceil(len(atlas.maps) / columns)
     height = rows * (cell * 1.06 + label)
     figure = Figure(figsize=(A4[0], head + height + foot), facecolor="white")
-    step = width / columns
-    left = margin + (step - cell) / 2
+    raster = _Raster(atlas.images.shape[2:4], cell, 0.06 * cell + label, width / columns - cell)
+    left = margin + (width - (columns - 1) * raster.across - cell) / 2
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, A4[0]), ylim=(head + height + foot, 0))
     axes.set_axis_off()
     counts = atlas.counts
@@ -43,11 +43,10 @@ def atlas_figure(atlas: Atlas, caption: str = "") -> Figure:
     size = min(8.0, max(4.2, 72 * cell / 11))
     for position, number in enumerate(atlas.maps):
         row, column = divmod(position, columns)
-        x, y = left + column * step, head + row * (cell * 1.06 + label)
+        x, y = left + column * raster.across, head + row * raster.down
         status = int(atlas.status[position])
         if status == FOUND:
-            shown = contrast(atlas.images[position, 0], 2.0)
-            axes.imshow(shown, extent=(x, x + cell, y + cell, y), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            raster.panels[row, column] = contrast(atlas.images[position, 0], 2.0)
             score = _number(atlas.scores[position, 0])
             if np.isfinite(atlas.achieved[position]) and cell > 0.45:
                 score += f" \N{MIDDLE DOT} {_percent(atlas.achieved[position])}"
@@ -68,6 +67,7 @@ def atlas_figure(atlas: Atlas, caption: str = "") -> Figure:
         base = y + cell + label * 0.68
         axes.text(x, base, str(number), fontsize=size, color=INK if status == FOUND else SILENT, fontweight="bold")
         axes.text(x + cell, base, score, fontsize=size, color=FAINT, ha="right")
+    raster.draw(axes, left, head)
     legend = "Below: the map's index and score (mean activation)"
     legend += ", and % of its proved upper limit." if np.isfinite(atlas.achieved).any() and cell > 0.45 else "."
     if counts["unresolved"]:
@@ -79,6 +79,39 @@ def atlas_figure(atlas: Atlas, caption: str = "") -> Figure:
     axes.set_ylim(head + height + foot, 0)
     axes.set_aspect("auto")
     return figure
+
+
+class _Raster:
+    """Square panels in rows and columns that are drawn as one image, gaps included: a hundred images take long to draw.
+
+    Args:
+        shape: height and width of each panel's image, in pixels.
+        cell: side of a panel.
+        below, beside: at most so much is left between panels.
+    """
+
+    FINE = 24
+    """Pixels are repeated until a panel has so many along each side, and gaps a fitting number."""
+
+    def __init__(self, shape: tuple[int, ...], cell: float, below: float, beside: float):
+        self.times = [math.ceil(self.FINE / size) for size in shape]
+        self.size = [size * times for size, times in zip(shape, self.times, strict=True)]
+        self.steps = [size + int(gap / cell * size) for size, gap in zip(self.size, (below, beside), strict=True)]
+        self.down, self.across = (cell * step / size for step, size in zip(self.steps, self.size, strict=True))
+        self.panels: dict[tuple[int, int], np.ndarray] = {}
+
+    def draw(self, axes: Axes, left: float, top: float) -> None:
+        """Draw the ``panels``, ``{(row, column): [h, w] or [h, w, 3]}`` in [0, 1]."""
+        if not self.panels:
+            return
+        rows, columns = (1 + max(place[axis] for place in self.panels) for axis in (0, 1))
+        image = np.zeros((rows, self.steps[0], columns, self.steps[1], 4), np.uint8)
+        for (row, column), panel in self.panels.items():
+            place = image[row, : self.size[0], column, : self.size[1]]
+            large = np.round(255 * panel.reshape(*panel.shape[:2], -1)).repeat(self.times[0], 0)
+            place[..., :3], place[..., 3] = large.repeat(self.times[1], 1), 255
+        extent = (left, left + columns * self.across, top + rows * self.down, top)
+        axes.imshow(image.reshape(rows * self.steps[0], -1, 4), extent=extent, interpolation="nearest")
 
 
 def warm_up() -> None:

@@ -20,10 +20,11 @@ import numpy as np
 from jax import Array
 
 from oipjax.ascent import STATUS, Ascent
-from oipjax.atlas import MAP_STATUS, STATUS_NAMES, Atlas, Progress, Study
+from oipjax.atlas import Progress, Study
 from oipjax.model import Model, fingerprint
 from oipjax.parts import PARTS, PLAN, Clock, Finished, exclusive, load_npz, npz, remove_parts, shared_store, write_file
 from oipjax.provenance import differences, refuse_other, surroundings
+from oipjax.verdict import MAP_STATUS, STATUS_NAMES, Atlas
 
 SCHEMA = 2
 MANIFEST, ARRAYS, TABLE = "manifest.json", "oips.npz", "maps.csv"
@@ -65,6 +66,7 @@ def describe(study: Study) -> dict[str, Any]:
         "search",
         "criterion",
         "stop",
+        "precision",
         "tile",
         "bounds",
     )
@@ -106,6 +108,7 @@ def headline(config: dict[str, Any]) -> dict[str, Any]:
         "image_space": config["space"]["name"],
         "seed": (words[0] << 32) + words[1] if config["key"]["implementation"] == "threefry2x32" else None,
         "tile": config["tile"],
+        "precision": config.get("precision", "float32"),
     }
 
 

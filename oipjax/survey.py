@@ -89,8 +89,7 @@ def survey(
     space = checked_space(model, space)
     tile = checked_tile(tile)
     start, stream, last = Starts(space, tile), keys.stream(key, keys.SURVEY), first + draws
-    like = jax.ShapeDtypeStruct((start.group, tile, *space_shapes(space)[0]), np.float32)
-    answer = Program(_answer, (model.apply, layer, facts.maps, waking, space), (model.params,), (like, np.int32(0)))
+    answer = _answers(model, layer, space, start)
     reaction = np.full((facts.maps, keep), -np.inf, np.float32)
     index = np.zeros((facts.maps, keep), np.int64)
     reacted, floor = np.zeros(facts.maps, np.int64), -np.inf if waking is None else np.float32(waking.floor)
@@ -139,6 +138,33 @@ def check_numbers(draws: int, keep: int, first: int = 0) -> None:
         raise ValueError(f"keep must be between 1 and draws ({draws}), got {keep}")
 
 
+def reactions(model: Model, layer: str, z: np.ndarray, *, space: Space | None = None, tile: int | None = None):
+    """The reaction of every map of a layer to given ``z [n, ...]``, ``[n, k]``, by the survey's own program.
+
+    Args:
+        model: the network.
+        layer: the layer's name.
+        z: of the space, valid ones.
+        space: the image space; `images.Standardised` unless given.
+        tile: the survey's tile.
+    """
+    space, tile = checked_space(model, space), checked_tile(tile)
+    start = Starts(space, tile)
+    answer = _answers(model, layer, space, start)
+
+    def work(number: int, some: np.ndarray) -> np.ndarray:
+        answers = np.asarray(answer(number, start.grouped(some), np.int32(-(-len(some) // tile))))
+        return answers.reshape(-1, answers.shape[-1])[: len(some)]
+
+    return np.concatenate(list(in_flight(work, tiles(np.asarray(z, np.float32), start.group * tile))))
+
+
+def _answers(model: Model, layer: str, space: Space, start: "Starts") -> Program:
+    like = jax.ShapeDtypeStruct((start.group, start.tile, *space_shapes(space)[0]), np.float32)
+    static = (model.apply, layer, model.layer(layer).maps, Waking.of(Map(layer), model), space)
+    return Program(_answer, static, (model.params,), (like, np.int32(0)))
+
+
 def make_starts(key: Array, space: Space, index: np.ndarray, *, tile: int | None = None) -> np.ndarray:
     """The starts of a survey, made again: ``z [n, ...]`` of numbers ``index [n]``, the same bits as in the survey.
 
@@ -171,8 +197,13 @@ class Starts:
 
     def __call__(self, number: int, stream: Array, index: np.ndarray) -> Array:
         """``z [group, tile, ...]`` of ``index [n]`` in a stream, for work ``number``; the first n of it count."""
-        whole = padded(index.astype(np.uint32), self.group * self.tile).reshape(self.group, self.tile)
-        return self.program(number, stream, whole, np.int32(-(-len(index) // self.tile)))
+        return self.program(
+            number, stream, self.grouped(index.astype(np.uint32)), np.int32(-(-len(index) // self.tile))
+        )
+
+    def grouped(self, array: np.ndarray) -> np.ndarray:
+        """``array [n, ...]`` filled up to ``[group, tile, ...]``."""
+        return padded(array, self.group * self.tile).reshape(self.group, self.tile, *array.shape[1:])
 
     def array(self, number: int, stream: Array, index: np.ndarray) -> np.ndarray:
         """``z [n, ...]`` of ``index [n]``."""

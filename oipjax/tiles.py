@@ -7,6 +7,7 @@ small tiles on two cores are faster than one large tile on both: they fit into t
 (measured in ``experiments/benchmarks/throughput.py``).
 """
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,23 @@ DEFAULT_TILE = 2048
 OPTIONS = {"xla_cpu_multi_thread_eigen": False}
 """Compiler options of programs that run in tiles: a product of matrices is never cut up among cores, which could change
 the order of its sums with their number."""
+
+
+PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32"}
+"""How exact the products of an ascent's steps are, by JAX's names. A CPU knows float32 only."""
+
+
+def products(precision: str = "float32") -> contextlib.AbstractContextManager:
+    """Within it programs are traced whose products are of a precision; see `PRECISIONS`.
+
+    Raises:
+        ValueError: there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
+    if jax.default_backend() == "cpu":
+        return contextlib.nullcontext()
+    return jax.default_matmul_precision(PRECISIONS[precision])
 
 
 def default_tile() -> int:
@@ -52,7 +70,8 @@ class Program:
     """A jitted function, compiled for every local device of the platform in use; calls may come from any thread.
 
     JAX's settings belong to a thread. The program is therefore compiled where it is made, under the settings in force
-    there, and workers only run it.
+    there, and workers only run it. Products are of full float32, which is what bounds are proved for, unless the
+    function itself says otherwise.
 
     Args:
         function: of ``jax.jit`` with leading static arguments.
@@ -62,6 +81,10 @@ class Program:
     """
 
     def __init__(self, function: Any, static: tuple, shared: tuple, like: tuple):
+        with products():
+            self._compile(function, static, shared, like)
+
+    def _compile(self, function: Any, static: tuple, shared: tuple, like: tuple) -> None:
         self.devices = jax.local_devices()
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), like)
         if len(self.devices) == 1:
@@ -102,9 +125,12 @@ def in_flight(work: Callable[[int, Any], Any], pieces: Iterable[Any]) -> Iterato
 
 
 def workers() -> int:
-    """How many tiles are in flight at a time: one for each device, and on a CPU for each core."""
+    """How many tiles are in flight at a time: on a CPU one for each core, else two for each device.
+
+    While a device computes one, the other's results are fetched.
+    """
     devices = jax.local_device_count()
-    return max(devices, _cores()) if jax.default_backend() == "cpu" else devices
+    return max(devices, _cores()) if jax.default_backend() == "cpu" else 2 * devices
 
 
 def _cores() -> int:

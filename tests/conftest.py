@@ -18,6 +18,9 @@ from oipjax.networks import checkpoint, cnn
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+if os.environ["JAX_PLATFORMS"] != "cpu":
+    # What tests compute by themselves is to be as exact as what they compare it with.
+    jax.config.update("jax_default_matmul_precision", "highest")
 settings.register_profile("oipjax", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("oipjax")
 

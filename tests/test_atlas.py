@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import oipjax
-from oipjax.atlas import BY_EXEMPLAR, BY_SURVEY, BY_WAKING, DEAD, FOUND, UNRESOLVED, Study
+from oipjax.atlas import Study
 from oipjax.methods import Classic
+from oipjax.verdict import BY_EXEMPLAR, BY_SURVEY, BY_WAKING, DEAD, FOUND, UNRESOLVED
 
 KEY = jax.random.key(3)
 OPTIONS = {"draws": 64, "keep": 3, "steps": 20, "wake": 2, "tile": 8}

@@ -11,12 +11,13 @@ import scipy.stats
 
 import oipjax
 from oipjax import cli, records
-from oipjax.atlas import DEAD, Study
+from oipjax.atlas import Study
 from oipjax.decoder import Decoder, decoder_space
 from oipjax.networks import autoencoder, checkpoint
 from oipjax.networks.autoencoder import Autoencoder, AutoencoderConfig
 from oipjax.objectives import Map
 from oipjax.survey import make_starts
+from oipjax.verdict import DEAD
 
 KEY = jax.random.key(4)
 CONFIG = AutoencoderConfig((8, 8, 1), (3, 4), 3, (2, 1), 5)

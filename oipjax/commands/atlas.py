@@ -11,7 +11,7 @@ import numpy as np
 
 import oipjax
 from oipjax import records
-from oipjax.atlas import Study
+from oipjax.atlas import Progress, Study
 from oipjax.commands.common import AUTOENCODER, OUT, Formats, Spaces, indices, key_of, space_of
 from oipjax.console import progress
 from oipjax.methods import METHODS
@@ -37,6 +37,7 @@ def atlas(
     bounds: Literal["none", "cheap", "tight"] = "cheap",
     criterion: float = 2e-4,
     stop: bool = False,
+    precision: Literal["float32", "tf32"] = "float32",
     seed: int = 0,
     tile: int | None = None,
     format: tuple[Formats, ...] = ("png",),
@@ -74,6 +75,7 @@ def atlas(
         bounds: how hard to prove upper limits: none, cheap (seconds), or tight (minutes; box only).
         criterion: relative change of the score per step below which a run counts as converged.
         stop: end each run once it has converged.
+        precision: of the steps' products on a GPU: tf32 is faster there. Scores are those of float32 in any case.
         seed: the same seed gives the same patterns.
         tile: batch size of the compiled programs; part of what decides the last bits.
         format: of the picture, one or more.
@@ -104,11 +106,12 @@ def atlas(
         bounds=bounds,
         criterion=criterion,
         stop=stop,
+        precision=precision,
         tile=tile,
     )
     folder = out or OUT / f"{model.name}-{study.layer}"
-    threading.Thread(target=_prepare_to_draw, daemon=True).start()
     with progress() as report:
+        report = _preparing_to_draw(report)
         record = records.make(folder, study, overwrite=overwrite, progress=report, process=(number, count))
     if number:
         return
@@ -134,9 +137,16 @@ def exemplars(model: oipjax.Model) -> np.ndarray | None:
     return model.to_input(images) if images.shape[1:] == model.input_shape else None
 
 
-def _prepare_to_draw() -> None:
-    """Drawing takes long to import; meanwhile the cores compute."""
-    importlib.import_module("oipjax.plots").warm_up()
+def _preparing_to_draw(report: Progress) -> Progress:
+    """A report that starts to import what draws when most maps are climbed: before, all cores have their work."""
+    ready = threading.Thread(target=lambda: importlib.import_module("oipjax.plots").warm_up(), daemon=True)
+
+    def tell(phase: str, done: int, total: int) -> None:
+        if phase == "ascent" and done == total and not ready.ident:
+            ready.start()
+        report(phase, done, total)
+
+    return tell
 
 
 def _save_atlas(record: records.Record, picture: Path) -> None:
