@@ -17,6 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from oipjax.ops import compiled_for
+
 TILES = {"cpu": 16}
 DEFAULT_TILE = 2048
 
@@ -81,7 +83,7 @@ class Program:
     """
 
     def __init__(self, function: Any, static: tuple, shared: tuple, like: tuple):
-        with products():
+        with products(), compiled_for(jax.default_backend()):
             self._compile(function, static, shared, like)
 
     def _compile(self, function: Any, static: tuple, shared: tuple, like: tuple) -> None:

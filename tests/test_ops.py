@@ -383,3 +383,22 @@ def test_what_other_platforms_compute_is_the_same(monkeypatch, kernel, size):
             dy = rng.normal(size=y.shape).astype(np.float32)
             for mine, other in zip(pull(dy), pull_reference(dy), strict=True):
                 close(mine, other)
+
+
+def test_who_compiles_for_one_platform_traces_its_way_alone():
+    traced = []
+
+    def way(name):
+        return lambda x: traced.append(name) or x
+
+    def choice():
+        traced.clear()
+        jax.make_jaxpr(lambda x: ops.common.choose(x, cpu=way("cpu"), default=way("default"), seen=way("seen")))(1.0)
+        return set(traced)
+
+    assert choice() == {"cpu", "default"}
+    for platform, names in (("cpu", {"cpu"}), ("gpu", {"default"})):
+        with ops.compiled_for(platform):
+            assert choice() == names
+            with ops.plainly():
+                assert choice() == {"seen"}

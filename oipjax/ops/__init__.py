@@ -13,8 +13,8 @@ branch not taken leaves nothing behind. Values and gradients equal those of ``la
 Shapes: images ``x[n, h, w, c]``, kernels ``w[kh, kw, c, k]`` (HWIO), outputs ``y[n, i, j, k]``.
 """
 
-from oipjax.ops.common import plainly
+from oipjax.ops.common import compiled_for, plainly
 from oipjax.ops.convolution import conv2d, conv2d_map, conv2d_transpose, conv_pool
 from oipjax.ops.pooling import max_pool
 
-__all__ = ["conv2d", "conv2d_map", "conv2d_transpose", "conv_pool", "max_pool", "plainly"]
+__all__ = ["compiled_for", "conv2d", "conv2d_map", "conv2d_transpose", "conv_pool", "max_pool", "plainly"]

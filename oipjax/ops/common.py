@@ -103,6 +103,19 @@ def plainly() -> Iterator[None]:
         _PLAIN.reset(token)
 
 
+_PLATFORM = contextvars.ContextVar[str | None]("platform", default=None)
+
+
+@contextlib.contextmanager
+def compiled_for(platform: str) -> Iterator[None]:
+    """Within it `choose` takes the way of one platform, for who compiles for it alone: half the tracing."""
+    token = _PLATFORM.set(platform)
+    try:
+        yield
+    finally:
+        _PLATFORM.reset(token)
+
+
 def looked_at() -> bool:
     """Whether a program is traced `plainly`."""
     return _PLAIN.get()
@@ -114,6 +127,8 @@ def choose(
     """One of several ways to compute the same: by the platform that a program is lowered for; ``seen`` `plainly`."""
     if _PLAIN.get():
         return (default if seen is None else seen)(*arguments)
+    if (platform := _PLATFORM.get()) is not None:
+        return (cpu if platform == "cpu" else default)(*arguments)
     return lax.platform_dependent(*arguments, cpu=cpu, default=default)
 
 
