@@ -24,7 +24,7 @@ from oipjax.methods import Method, Momentum
 from oipjax.model import Model
 from oipjax.objectives import Objective, Waking
 from oipjax.survey import Progress, Starts, checked_index
-from oipjax.tiles import OPTIONS, Program, checked_tile, in_flight, padded, products, tiles, workers
+from oipjax.tiles import OPTIONS, Program, checked_precision, checked_tile, in_flight, padded, products, tiles, workers
 
 __all__ = [
     "COMPLETED", "CONVERGED", "NOT_FINITE", "SILENT", "STATUS", "Ascent", "ascend", "ascend_tiles", "check_plan",
@@ -100,7 +100,8 @@ def ascend(
         stop: end a run that has converged.
         record_images: keep the image at every report.
         precision: of the steps' products on a GPU, see `tiles.PRECISIONS`: ``float32``, or ``tf32``, which is faster.
-            Scores, reactions and status are those of float32 in any case, the trace is what the steps saw.
+            Scores and reactions, and so whether a run is silent, are those of float32 in any case; the trace, and when
+            a run converged, are what the steps saw.
         tile: batch size of the compiled program; see `tiles.default_tile`.
         progress: called after each tile with (runs done, runs).
 
@@ -196,7 +197,7 @@ def ascend_tiles(
     space = checked_space(model, space)
     method = Momentum() if method is None else method
     tile = checked_tile(tile)
-    products(precision)
+    precision = checked_precision(precision)
     recorded = check_plan(steps, reports, criterion)
     targets = objective.check(model, targets)
     starts = np.asarray(starts)
@@ -329,6 +330,7 @@ def prepare(
     """
     space, method = checked_space(model, space), Momentum() if method is None else method
     waking, target = Waking.of(objective, model), objective.check(model, np.zeros(1, int))
+    precision = checked_precision(precision)
     problem = Problem(model.apply, objective, waking, space, method, criterion, record_images, precision)
     _program(problem, model, target, reports, checked_tile(tile), stop)
 
@@ -375,7 +377,8 @@ def report_steps(steps: int, reports: int) -> tuple[int, ...]:
 def images_of(space: Space, z: np.ndarray, *, tile: int | None = None) -> np.ndarray:
     """The images ``[n, h, w, c]`` that a space makes of ``z [n, ...]``, projected first."""
     size = checked_tile(tile)
-    images = [_images(space, padded(some, size)) for some in tiles(np.asarray(z, np.float32), size)]
+    with products():
+        images = [_images(space, padded(some, size)) for some in tiles(np.asarray(z, np.float32), size)]
     return np.concatenate(images)[: len(z)]
 
 

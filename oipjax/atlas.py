@@ -23,7 +23,7 @@ from oipjax.model import Model
 from oipjax.objectives import Map
 from oipjax.roads import Roads, Store, takes_images
 from oipjax.survey import Survey, best_of, check_numbers, survey
-from oipjax.tiles import checked_tile, products
+from oipjax.tiles import checked_precision, checked_tile
 from oipjax.tried import Images, Tried, best_first, collect, rank_of
 from oipjax.verdict import (
     BY_BAND,
@@ -108,7 +108,6 @@ class Study:
         if not maps or len(set(maps)) != len(maps):
             raise ValueError(f"maps must be one or more different indices, got {maps}")
         check_plan(self.steps, REPORTS, self.criterion)
-        products(self.precision)
         if self.screen is None:
             object.__setattr__(self, "screen", self.steps // 4 if self.method.restarts else 0)
         for name in ("wake", "search", "screen"):
@@ -128,6 +127,7 @@ class Study:
             ("maps", maps),
             ("space", checked_space(self.model, self.space)),
             ("tile", checked_tile(self.tile)),
+            ("precision", checked_precision(self.precision)),
         ):
             object.__setattr__(self, name, value)
 
@@ -188,12 +188,12 @@ class Study:
             ("polish2", BY_SEARCH, roads.nearer, self.search),
             ("polish3", BY_SEARCH, roads.nearer, self.search),
         )
-        for roads in (near, far):
-            for phase, road, starts_of, finish in roads:
+        for group in (near, far):
+            for phase, road, starts_of, finish in group:
                 targets, starts = starts_of(self._open(tried, proved), tried)
                 if len(targets):
                     tried = tried.more(road, targets, *self._climb(phase, targets, starts, finish, store, report))
-            if roads is near and self.bounds != "none" and len(maps := self._open(tried, proved)):
+            if group is near and self.bounds != "none" and len(maps := self._open(tried, proved)):
                 # A harder proof costs less than the long search that it may save.
                 limits = foreseen.result() if foreseen else None
                 proved = store("proof", functools.partial(self._proof, maps, proved, limits, report))

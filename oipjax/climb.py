@@ -249,7 +249,7 @@ def _again(problem: Problem, params, target, run: Recorded) -> tuple[State, Arra
             reaction, score = _value(problem, params, target, point.z)
             points.append(point._replace(score=score, reaction=reaction))
     first, best = points
-    return run.state._replace(best=_choose(first.reaction > best.reaction, first, best)), first.score
+    return run.state._replace(best=_choose(~(best.reaction >= first.reaction), first, best)), first.score
 
 
 def _start(problem: Problem, z: Array) -> Array:

@@ -11,18 +11,17 @@ import jax
 
 
 def surroundings() -> dict[str, Any]:
-    """What else rounding depends on: versions, device, and JAX's setting of precision if there is one."""
+    """What else rounding depends on: versions, device, and JAX's setting of the precision of products."""
     device = jax.devices()[0]
     names = ("oipjax", "jax", "jaxlib", "numpy", "flax", "optax")
     versions = {"python": platform.python_version()}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    setting = getattr(jax.config, "jax_default_matmul_precision", None)
     return {
         "versions": versions,
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-        **({"matmul_precision": setting} if setting else {}),
+        "precision": getattr(jax.config, "jax_default_matmul_precision", None) or "default",
     }
 
 

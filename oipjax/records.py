@@ -66,11 +66,13 @@ def describe(study: Study) -> dict[str, Any]:
         "search",
         "criterion",
         "stop",
-        "precision",
+        "keep_images",
         "tile",
         "bounds",
     )
     options = {name: getattr(study, name) for name in own}
+    if study.precision != "float32":
+        options["precision"] = study.precision  # only then: older records say nothing, and are what is asked for
     options["exemplars_sha256"] = None if study.exemplars is None else fingerprint({"images": study.exemplars})
     return describe_run("atlas", study.model, study.key, study.space, study.method, **options)
 
@@ -108,7 +110,6 @@ def headline(config: dict[str, Any]) -> dict[str, Any]:
         "image_space": config["space"]["name"],
         "seed": (words[0] << 32) + words[1] if config["key"]["implementation"] == "threefry2x32" else None,
         "tile": config["tile"],
-        "precision": config.get("precision", "float32"),
     }
 
 
@@ -158,6 +159,7 @@ def make(
             "created": started.isoformat(timespec="seconds"),
             **headline(config),
             **plan,
+            "precision": config.get("precision", "float32"),
             "counts": atlas.counts,
             "processes": processes,
             "timing_s": {name: round(seconds, 3) for name, seconds in clock.seconds.items()},
@@ -285,6 +287,7 @@ def write_run(folder: Path, config: dict[str, Any], run: Ascent, pictures: dict[
         **headline(config),
         "config": config,
         **surroundings(),
+        "precision": "float32",
         "best_score": float(run.scores[0]),
         "status": STATUS[int(run.status[0])],
         **facts,

@@ -37,7 +37,7 @@ def takes_images(space: Space) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Roads:
-    """The roads of one study, whose attributes these are; ``search`` is how many starts of a kind a map gets."""
+    """The roads of a `Study`, with its attributes; ``search`` is how many starts of a kind a map gets."""
 
     key: Array
     model: Model

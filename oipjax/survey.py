@@ -138,13 +138,15 @@ def check_numbers(draws: int, keep: int, first: int = 0) -> None:
         raise ValueError(f"keep must be between 1 and draws ({draws}), got {keep}")
 
 
-def reactions(model: Model, layer: str, z: np.ndarray, *, space: Space | None = None, tile: int | None = None):
+def reactions(
+    model: Model, layer: str, z: np.ndarray, *, space: Space | None = None, tile: int | None = None
+) -> np.ndarray:
     """The reaction of every map of a layer to given ``z [n, ...]``, ``[n, k]``, by the survey's own program.
 
     Args:
         model: the network.
         layer: the layer's name.
-        z: of the space, valid ones.
+        z: of the space, valid ones, at least one.
         space: the image space; `images.Standardised` unless given.
         tile: the survey's tile.
     """

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from oipjax import climb
 from oipjax.ascent import COMPLETED, CONVERGED, NOT_FINITE, SILENT, Ascent, ascend, ascend_tiles, report_steps
+from oipjax.atlas import Study
 from oipjax.images import Box, space_for
 from oipjax.methods import Classic, Momentum
 from oipjax.model import Model, one_map, some
 from oipjax.networks import cnn
-from oipjax.objectives import Class, Direction, Map, Node, TotalVariation
+from oipjax.objectives import Class, Direction, Map, Node, TotalVariation, Waking
 from oipjax.survey import make_starts
 
 KEY = jax.random.key(11)
@@ -280,6 +282,47 @@ def test_a_run_that_ends_early_makes_room_for_another_and_changes_nothing(tiny, 
         for name in Ascent._fields:
             if name != "trace_steps":
                 np.testing.assert_array_equal(getattr(together, name)[i], getattr(alone, name)[0], err_msg=name)
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_what_is_evaluated_again_is_the_same_where_steps_are_as_exact(tiny, monkeypatch, stop):
+    """On a CPU the steps of tf32 are those of float32: so images, scores, starts and status must be, run by run."""
+    targets, starts = np.arange(11) % 4 + 2, np.arange(11)
+    options = {"steps": 60, "criterion": 3e-3, "tile": 3, "stop": stop}
+    exact = ascend(KEY, tiny, Map("conv2"), targets, starts, **options)
+    asked = ascend(KEY, tiny, Map("conv2"), targets, starts, precision="tf32", **options)
+    np.testing.assert_array_equal(asked.scores, exact.scores)
+    monkeypatch.setattr("oipjax.ascent.checked_precision", lambda precision: precision)
+    again = ascend(KEY, tiny, Map("conv2"), targets, starts, precision="tf32", **options)
+    for name in ("images", "trace", "status", "evaluations", "converged"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(exact, name), err_msg=name)
+    for name in ("scores", "start_scores", "reactions"):
+        np.testing.assert_allclose(getattr(again, name), getattr(exact, name), 1e-5, 1e-6, err_msg=name)
+    assert len(set(exact.start_scores.tolist())) > 5, "starts should be told apart"
+
+
+def test_what_is_returned_is_never_below_the_start_even_if_steps_are_short(tiny):
+    """A best point that is worse than the start, evaluated exactly, gives way to it."""
+    objective, z = Map("conv2"), np.asarray(make_starts(KEY, space_for(tiny), np.arange(2)))
+    problem = climb.Problem(
+        tiny.apply, objective, Waking.of(objective, tiny), space_for(tiny), Momentum(), 1e-3, False, "tf32"
+    )
+    target, plan = jnp.asarray(3), jnp.arange(2)
+    scores = [float(climb.init(problem, tiny.params, jnp.asarray(one), target).here.reaction) for one in z]
+    good, bad = z[np.argmax(scores)], z[np.argmin(scores)]
+    run = climb.blank(problem, plan, jnp.asarray(good))
+    wrong = climb.init(problem, tiny.params, jnp.asarray(bad), target)
+    run = run._replace(state=wrong._replace(best=wrong.best._replace(reaction=jnp.asarray(1e9))))
+    image, _, start, reaction, *_ = climb.result(problem, tiny.params, target, run)
+    np.testing.assert_allclose(image, good, atol=1e-6)
+    assert float(reaction) == pytest.approx(max(scores), rel=1e-5) and float(start) <= float(reaction) + 1e-6
+
+
+def test_unknown_precisions_are_named(tiny):
+    with pytest.raises(ValueError, match="unknown precision 'half'; there are float32, tf32"):
+        ascend(KEY, tiny, Map("conv2"), np.array([2]), np.array([0]), precision="half")
+    with pytest.raises(ValueError, match="unknown precision 'half'"):
+        Study(KEY, tiny, precision="half")
 
 
 def test_starts_can_be_images_and_are_projected(tiny):

@@ -66,16 +66,19 @@ def test_atlas_with_everything_said(call, tiny_folder):
     code, out, _ = call(
         "atlas", "--checkpoint", tiny_folder, *SMALL, "--layer", "conv1", "--maps", "0,2-3", "--keep", 2, "--method",
         "classic", "--space", "box", "--recipe", "2:1", "4:1,8:.5~0.5", "--wake", 0, "--stop", "--criterion", "1e-3",
-        "--format", "png", "svg", "--out", "there/patterns",
+        "--format", "png", "svg", "--out", "there/patterns", "--keep-images", 1, "--screen", 4, "--finish", 2,
     )  # fmt: skip
     assert code == 0, out
     assert sorted(p.name for p in Path("there/patterns").iterdir()) == [
         "atlas.png", "atlas.svg", "manifest.json", "maps.csv", "oips.npz",
     ]  # fmt: skip
     found = arrays(Path("there/patterns"))
-    assert found["maps"].tolist() == [0, 2, 3] and found["images"].shape == (3, 2, 8, 8, 1)
-    config = json.loads(Path("there/patterns/manifest.json").read_text())["config"]
+    assert found["maps"].tolist() == [0, 2, 3] and found["images"].shape == (3, 1, 8, 8, 1)
+    manifest = json.loads(Path("there/patterns/manifest.json").read_text())
+    config = manifest["config"]
     assert config["method"]["name"] == "Classic" and len(config["space"]["starts"]["recipes"]) == 2
+    assert (config["screen"], config["finish"], config["keep_images"]) == (4, 2, 1)
+    assert manifest["precision"] == "float32" and "precision" not in config
 
 
 def test_oip(call, tiny_folder):

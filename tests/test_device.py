@@ -10,6 +10,13 @@ from oipjax.commands.atlas import exemplars
 pytestmark = pytest.mark.skipif(jax.default_backend() == "cpu", reason="there is no GPU here")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _as_users_have_it():
+    """JAX's own default, which is TF32 here; other tests ask for the highest precision."""
+    with jax.default_matmul_precision("default"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def shipped() -> oipjax.Model:
     return oipjax.load()
@@ -48,6 +55,8 @@ def test_scores_are_those_of_float32(shipped, precision):
     np.testing.assert_allclose(atlas.scores[:, 0], scores_by_numpy(shipped, atlas), rtol=1e-5, atol=1e-6)
     assert (atlas.scores >= atlas.start_scores).all()
     assert atlas.counts["found"] >= 114 and atlas.counts["dead"] >= 12
+    off = np.abs(atlas.trace[..., 0] - atlas.start_scores).max()
+    assert off == 0 if precision == "float32" else 0 < off < 1, "a trace is what the steps saw"
 
 
 def test_the_same_seed_finds_the_same_again(shipped, atlas):

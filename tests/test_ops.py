@@ -365,24 +365,30 @@ def test_gradients_that_nobody_asks_for_are_not_traced(monkeypatch):
         jax.grad(score, 1)(x, w)
 
 
-@pytest.mark.parametrize("kernel", [(3, 3, 2, 5), (3, 3, 16, 17)])
-@pytest.mark.parametrize("size", [(11, 10), (8, 13)])
-def test_what_other_platforms_compute_is_the_same(monkeypatch, kernel, size):
-    for module in (ops.patches, ops.pooling, ops.quartets):
-        monkeypatch.setattr(module, "choose", lambda *arguments, cpu, default, seen=None: default(*arguments))
+@pytest.mark.parametrize("precision", ["default", "highest"])
+@pytest.mark.parametrize(("kernel", "size"), [((3, 3, 2, 5), (11, 10)), ((3, 3, 16, 17), (8, 13))])
+def test_what_other_platforms_compute_is_the_same(kernel, size, precision):
     rng = np.random.default_rng(0)
-    x, w, b = (rng.normal(size=shape).astype(np.float32) for shape in ((2, *size, kernel[2]), kernel, kernel[3:]))
-    for ours, theirs in (
-        (ops.conv_pool, pooled),
-        (lambda x, w, b, p: ops.max_pool(ops.conv2d(x, w, padding=p) + b.reshape(1, 1, 1, -1)), pooled),
-    ):
+    x, w, b = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 2, *size, kernel[2]), kernel, kernel[3:]))
+
+    def apart(x, w, b, padding):
+        return ops.max_pool(ops.conv2d(x, w, padding=padding) + b.reshape(1, 1, 1, -1))
+
+    def gradients(function, padding, x, w, b):
+        y, pull = jax.vjp(lambda *given: function(*given, padding), x, w, b)
+        return y, *pull(jnp.sin(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+    with jax.default_matmul_precision(precision):
         for padding in ("VALID", "SAME"):
-            y, pull = jax.vjp(lambda *given: ours(*given, padding), x, w, b)  # noqa: B023
-            reference, pull_reference = jax.vjp(lambda *given: theirs(*given, padding), x, w, b)  # noqa: B023
-            close(y, reference)
-            dy = rng.normal(size=y.shape).astype(np.float32)
-            for mine, other in zip(pull(dy), pull_reference(dy), strict=True):
-                close(mine, other)
+            expected = jax.vmap(lambda x: gradients(pooled, padding, x, w, b))(x)  # noqa: B023
+            for function in (ops.conv_pool, apart):
+                with ops.compiled_for("gpu"):
+                    found = jax.vmap(lambda x: gradients(function, padding, x, w, b))(x)  # noqa: B023
+                    program = str(jax.make_jaxpr(lambda x: function(x, w, b, padding))(x[0]))  # noqa: B023
+                for mine, other in zip(found, expected, strict=True):
+                    close(mine, other)
+                wide = kernel[2] == 16 or function is apart
+                assert ("conv_general_dilated" in program) == (precision == "default" and wide)
 
 
 def test_who_compiles_for_one_platform_traces_its_way_alone():

@@ -1,5 +1,7 @@
 """Figures: nothing clipped, nothing overlapping, every map on the page."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.axis import Tick
@@ -73,6 +75,27 @@ def test_the_atlas_shows_every_map_and_fits_on_a_page(count, channels):
     assert panels.max() == (atlas.status == FOUND).sum()
     sizes = [text.get_fontsize() for text in figure.axes[0].texts if text.get_text() == "0"]
     assert min(sizes) >= 4
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((10, 40), 5), ((30, 12), 1), ((3, 3), 3)])
+def test_each_panel_of_the_atlas_shows_its_map(shape, channels):
+    atlas = made_up(7, channels)
+    images = np.random.default_rng(1).normal(size=(7, 2, *shape, channels)).astype(np.float32)
+    figure = plots.atlas_figure(replace(atlas, images=images, status=np.array([FOUND] * 5 + [DEAD, FOUND], np.uint8)))
+    axes = figure.axes[0]
+    drawn, left, right, bottom, top = axes.images[0].get_array(), *axes.images[0].get_extent()
+    places = {text.get_text(): text.get_position() for text in axes.texts}
+    for position in (0, 3, 6):
+        x, base = places[str(atlas.maps[position])]
+        column, row = ((x - left) / (right - left) * drawn.shape[1], (base - top) / (bottom - top) * drawn.shape[0])
+        below = np.flatnonzero(drawn[: int(row), round(column), 3])[-1] + 1
+        side = np.flatnonzero(drawn[below - 1, round(column) :, 3] == 0)
+        wide = side[0] if len(side) else drawn.shape[1] - round(column)
+        shown = plots.contrast(images[position, 0], 2.0)
+        high = wide * shape[0] * -(-24 // shape[0]) // (shape[1] * -(-24 // shape[1]))
+        panel = drawn[below - high : below, round(column) : round(column) + wide, :3]
+        panel = panel[:: high // shape[0], :: wide // shape[1]].astype(float) / 255
+        np.testing.assert_allclose(panel, np.broadcast_to(shown.reshape(*shape, -1), panel.shape), atol=0.003)
 
 
 def test_the_strip_shows_every_step_twice():

@@ -9,7 +9,7 @@ import pytest
 
 from oipjax import keys
 from oipjax.images import Box, Standardised, space_for
-from oipjax.survey import make_starts, survey
+from oipjax.survey import make_starts, reactions, survey
 
 KEY = jax.random.key(7)
 
@@ -37,6 +37,14 @@ def test_against_numpy(tiny, layer, space):
         np.testing.assert_allclose(rank[found.start_index[k], k], found.reaction[k], rtol=1e-4, atol=1e-5)
         assert len(set(found.start_index[k].tolist())) == 3
     np.testing.assert_allclose(found.reacted_fraction, found.reacted / 150)
+
+
+def test_given_starts_are_answered_as_drawn_ones(tiny):
+    found = survey(KEY, tiny, "conv2", draws=150, keep=3, tile=4)
+    starts = make_starts(KEY, space_for(tiny), found.start_index.ravel(), tile=4)
+    answers = reactions(tiny, "conv2", starts, tile=4).reshape(*found.reaction.shape, -1)
+    maps = np.arange(len(found.reaction))
+    np.testing.assert_array_equal(answers[maps, :, maps], found.reaction)
 
 
 def test_more_draws_only_add(tiny):

@@ -91,7 +91,7 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
     rows: list[dict[str, Any]] = []
     for (kind, size), answers in seen.items():
         seconds, peaks = np.array(answers).T
-        least = kinds[kind][0]
+        least = min(kinds[kind])
         smallest = np.array(seen[kind, least])[:, 0] / least
         rows.append({
             "what": kind, "size": size, "seconds": float(np.median(seconds)),

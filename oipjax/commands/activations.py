@@ -101,7 +101,7 @@ def activations(
     manifest = {
         "schema": records.SCHEMA, "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": "activations",
         "model": {"name": model.name, "parameters_sha256": config["parameters_sha256"]}, "config": config,
-        **surroundings(), "labels": list(chosen.labels), "read_as": readings,
+        **surroundings(), "precision": "float32", "labels": list(chosen.labels), "read_as": readings,
     }  # fmt: skip
     write_file(folder / records.MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     print(f"activations of {', '.join(names)}: {pictures[0]}")

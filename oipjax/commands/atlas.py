@@ -100,6 +100,9 @@ def atlas(
         keep=keep,
         method=METHODS[method](),
         steps=steps,
+        screen=screen,
+        finish=finish,
+        keep_images=keep_images,
         wake=wake,
         search=search,
         exemplars=exemplars(model),
@@ -111,7 +114,7 @@ def atlas(
     )
     folder = out or OUT / f"{model.name}-{study.layer}"
     with progress() as report:
-        report = _preparing_to_draw(report)
+        report = report if number else _preparing_to_draw(report, "ascent-on" if study.screen else "ascent")
         record = records.make(folder, study, overwrite=overwrite, progress=report, process=(number, count))
     if number:
         return
@@ -137,12 +140,12 @@ def exemplars(model: oipjax.Model) -> np.ndarray | None:
     return model.to_input(images) if images.shape[1:] == model.input_shape else None
 
 
-def _preparing_to_draw(report: Progress) -> Progress:
-    """A report that starts to import what draws when most maps are climbed: before, all cores have their work."""
+def _preparing_to_draw(report: Progress, last: str) -> Progress:
+    """A report that imports what draws once the phase ``last`` is over: until then all cores have their work."""
     ready = threading.Thread(target=lambda: importlib.import_module("oipjax.plots").warm_up(), daemon=True)
 
     def tell(phase: str, done: int, total: int) -> None:
-        if phase == "ascent" and done == total and not ready.ident:
+        if phase == last and done == total and not ready.ident:
             ready.start()
         report(phase, done, total)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from oipjax.images import Fluctuation, Fluctuations, Space, space_for
 from oipjax.model import Model
-from oipjax.tiles import OPTIONS
+from oipjax.tiles import OPTIONS, products
 
 if TYPE_CHECKING:
     from oipjax.decoder import Decoder
@@ -72,5 +72,6 @@ def load_decoder(model: Model, autoencoder: str = AUTOENCODER) -> Decoder:
         if network.config.input_shape != shape:
             made = network.config.input_shape
             raise ValueError(f"--autoencoder {autoencoder} makes images {made}, expected {shape} as {taker} has them")
-    codes = np.asarray(jax.jit(network.encode, compiler_options=OPTIONS)(network.params, digits))
+    with products():  # the codes are part of what the space is
+        codes = np.asarray(jax.jit(network.encode, compiler_options=OPTIONS)(network.params, digits))
     return decoder_space(model, network.name, network.decode, {"decoder": network.params["decoder"]}, codes)

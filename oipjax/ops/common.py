@@ -108,7 +108,11 @@ _PLATFORM = contextvars.ContextVar[str | None]("platform", default=None)
 
 @contextlib.contextmanager
 def compiled_for(platform: str) -> Iterator[None]:
-    """Within it `choose` takes the way of one platform, for who compiles for it alone: half the tracing."""
+    """Within it `choose` takes the way of one platform, for who compiles for it alone: half the tracing.
+
+    JAX does not see it. A function of ``jax.jit`` that was traced within keeps that way: right values, but perhaps slow
+    ones, if it is lowered for another platform later.
+    """
     token = _PLATFORM.set(platform)
     try:
         yield
@@ -124,7 +128,10 @@ def looked_at() -> bool:
 def choose(
     *arguments: Any, cpu: Callable[..., Any], default: Callable[..., Any], seen: Callable[..., Any] | None = None
 ) -> Any:
-    """One of several ways to compute the same: by the platform that a program is lowered for; ``seen`` `plainly`."""
+    """One of several ways to compute the same: by the platform that a program is lowered for, or is `compiled_for`.
+
+    ``seen`` (``default`` unless given) is what is traced `plainly`.
+    """
     if _PLAIN.get():
         return (default if seen is None else seen)(*arguments)
     if (platform := _PLATFORM.get()) is not None:

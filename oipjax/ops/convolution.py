@@ -110,7 +110,7 @@ def conv2d_map(x: Array, w: Array, padding: Padding = "VALID") -> Array:
 def conv_pool(x: Array, w: Array, b: Array, padding: Padding = "VALID") -> Array:
     """``max_pool(conv2d(x, w, padding=padding) + b)``, in windows of 2x2, up to rounding.
 
-    On the CPU, where the convolution is a short sum or fits `winograd`, its outputs come as four arrays, one for each
+    Where the convolution is a short sum, or (on the CPU) fits `winograd`, its outputs come as four arrays, one for each
     place in the window, and are never put together.
 
     Args:

@@ -26,13 +26,8 @@ def cut(x: Array) -> Array:
 
 
 def quartet(w: Array, x: Array) -> list[Array]:
-    """Outputs, each ``[n, i, j, k]``.
-
-    At full precision by patches, which takes as long as the library's convolution (measured on an H200): a library may
-    choose a Fourier transform, or minimal filtering, and then rounds more than bounds allow for.
-    """
-    exact = getattr(jax.config, "jax_default_matmul_precision", None) in ("highest", "float32")
-    return parted((patches.conv_patches if exact else patches.conv_lax)(_ONE, _NONE, x, w))
+    """Outputs, each ``[n, i, j, k]``."""
+    return parted(patches.conv_elsewhere(_ONE, _NONE, x, w))
 
 
 def sides(dys: list[Array]) -> Array:

@@ -1,7 +1,8 @@
 """Convolutions whose outputs come as four arrays, one for each place in a square of 2x2, and what is made of them.
 
-Of such a *quartet* a pool is the maximum, and the whole output is made by putting it together. Two modules know how to
-compute one, each its own *way*: `direct` and `winograd`. Both have the same functions. Words: ``x`` are images with
+Of such a *quartet* a pool is the maximum, and the whole output is made by putting it together. Three modules know how
+to compute one, each its own *way*: `direct`, `winograd`, and `plain`, which takes its place on other platforms than the
+CPU. All have the same functions. Words: ``x`` are images with
 their border, ``i, j`` squares, ``cut`` is what becomes of the images on the way and serves the kernel's gradient too,
 ``sides`` what becomes of the quartet's gradient and serves both gradients.
 """
@@ -28,7 +29,7 @@ from oipjax.ops.common import (
     uncovered,
     unproved,
 )  # fmt: skip
-from oipjax.ops.patches import conv_lax
+from oipjax.ops.patches import conv_elsewhere, conv_lax
 from oipjax.ops.pooling import pool_lax
 
 PAIR = (2, 2)
@@ -43,7 +44,8 @@ def whole(way: ModuleType, pads: Pads, x: Array, w: Array) -> Array:
         out = step(lambda kernel, x: interleaved(way.quartet(kernel, way.cut(x))))
         return out(way.prepared(w), _large(pads, x, w))[:, : size[0], : size[1]]
 
-    return choose(x, w, cpu=cpu, default=functools.partial(conv_lax, (1, 1), pads))
+    other, seen = (functools.partial(way, (1, 1), pads) for way in (conv_elsewhere, conv_lax))
+    return choose(x, w, cpu=cpu, default=other, seen=seen)
 
 
 def _whole_forward(way, pads, x, w):
@@ -60,10 +62,11 @@ def _whole_forward(way, pads, x, w):
         y, cut = step(outputs, of_each=False)(way.prepared(w), _large(pads, x, w))
         return y[:, : size[0], : size[1]], cut
 
-    def other(x, w):
-        return conv_lax((1, 1), pads, x, w), _nothing(way, _large(pads, x, w))
+    def by(conv, x, w):
+        return conv((1, 1), pads, x, w), _nothing(way, _large(pads, x, w))
 
-    y, cut = choose(x, w, cpu=cpu, default=other)
+    other, seen = functools.partial(by, conv_elsewhere), functools.partial(by, conv_lax)
+    y, cut = choose(x, w, cpu=cpu, default=other, seen=seen)
     return y, (x, w, cut, wanted)
 
 
