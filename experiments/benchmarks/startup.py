@@ -2,8 +2,8 @@
 
 Question: seconds of ``oipjax atlas`` as a whole process, interpreter, imports, compiling, proofs and picture included:
 cold, without any compiled program, and warm, with those of the run before; and how long its phases say they took.
-Expected: 11 to 17 s cold, 6 to 9 s warm, of which computing is a fifth: the rest is imports and tracing.
-Cost: about 2 minutes of two cores.
+Expected: 11 to 15 s cold, 5.5 to 8 s warm, of which computing is a third: the rest is imports and tracing.
+Cost: about 3 minutes of two cores.
 Command: python -m experiments.benchmarks.startup
 """
 
@@ -30,7 +30,7 @@ RESULTS = Path(__file__).parent / "results"
 class Config:
     """How often, and the command's options."""
 
-    rounds: int = 3
+    rounds: int = 5
     """Cold runs, each in a cache of its own."""
     warm: int = 2
     """Warm runs after each cold one."""
