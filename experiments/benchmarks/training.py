@@ -35,7 +35,7 @@ from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 import oipjax
 from experiments.benchmarks import peers
-from experiments.benchmarks.peers import Contender, Process
+from experiments.benchmarks.common import ENVIRONMENTS, Contender, Process, exported
 from experiments.common import command, save, show
 from oipjax import data, training
 from oipjax.data import Dataset
@@ -214,13 +214,13 @@ def compete(config: Config, digits: Dataset) -> tuple[list[Entry], list[dict[str
     own = Own(config, digits, model, starts)
     entries = [ready(OWN, "", own, config)]
     tried, installed = [], [{"contender": OWN, **own.facts}]
-    with peers.exported(model) as folder, contextlib.ExitStack() as stack:
+    with exported(model) as folder, contextlib.ExitStack() as stack:
         for contender in (contender for contender in CONTENDERS if contender.name in config.contenders):
             place = folder / contender.name
             place.mkdir()
             shutil.copy(folder / "network.npz", place)
             write(place, config, digits, starts)
-            row = {"contender": contender.name, "install": peers.ENVIRONMENTS[contender.environment].installs}
+            row = {"contender": contender.name, "install": ENVIRONMENTS[contender.environment].installs}
             try:
                 process = Process(contender, place, config.environments)
                 with contextlib.closing(process):

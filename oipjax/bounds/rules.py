@@ -9,10 +9,11 @@ flushed to 0, and what may be NaN stays so. Everything is computed in float64, w
 Beside it goes ``error``, how far the float32 value may be from the exact one: bounds that are found by other means are
 widened by it.
 
-**What is covered.** The program in float32 at full precision: XLA's CPU backend as it is, other ones with
-``jax_default_matmul_precision="highest"``. Convolutions that `oipjax.ops` computes by minimal filtering round more,
-which is counted (`oipjax.bounds.products`). TF32 or bfloat16 products and other transforms (Winograd of larger tiles,
-FFT) round more than this counts, and so do networks that compute in float16, bfloat16 or float64, which are refused.
+**What is covered.** The program in float32 at full precision: XLA's CPU backend as it is, other ones as surveys and
+ascents are compiled (`oipjax.tiles.products`), with convolutions as sums of products. Convolutions that `oipjax.ops`
+computes by minimal filtering round more, which is counted (`oipjax.bounds.products`). TF32 or bfloat16 products and
+other transforms (Winograd of larger tiles, FFT) round more than this counts, and so do networks that compute in
+float16, bfloat16 or float64, which are refused.
 
 **Linear values.** Over images of mean 0 and a given norm, ``<w, x> + offset`` is at most ``offset + norm(x) norm(w -
 mean(w))``. As long as every pixel enters a value once, the sums of ``w`` and ``w^2`` are carried along for it.
