@@ -3,7 +3,7 @@
 Question: image-steps per second of the shipped network's ascent on one device, in full float32 and in TF32, beside what
 the device's rate of products and its memory would allow; where the time of a step goes, kernel by kernel; and how long
 the whole job takes, all 128 maps from 4,096 starts, with proofs.
-Expected (H200): a million image-steps per second; neither limit is reached, since a step is many kernels;
+Expected: on an H200 a million image-steps per second; neither limit is reached, since a step is many kernels;
 the whole job in under 2 s once its programs are compiled. A plain program, ``jit(vmap(grad))`` of ``lax``, is slower.
 An image-step counts as 12.4 MFLOP, what a plain computation of all maps takes, whatever is skipped. Memory: bytes that
 the compiled step reads and writes by XLA's own account, every kernel's inputs and outputs counted.
