@@ -111,6 +111,14 @@ class Config:
     environments: Path = Path.home() / ".cache" / "oipjax" / "peers"
     """Where the environments are, or are made."""
 
+    def __post_init__(self):
+        mine = {setting.split(", ")[1] for _, setting in self.jobs}
+        for contender in (one for one in CONTENDERS if one.name in self.contenders):
+            if contender.space not in mine:
+                raise ValueError(
+                    f"{contender.name} makes {contender.space} images, of which there is no job to compare"
+                )
+
 
 SMOKE = replace(
     Config(),
