@@ -375,7 +375,7 @@ def report_steps(steps: int, reports: int) -> tuple[int, ...]:
 
 
 def images_of(space: Space, z: np.ndarray, *, tile: int | None = None) -> np.ndarray:
-    """The images ``[n, h, w, c]`` that a space makes of ``z [n, ...]``, projected first."""
+    """The images that a space makes of ``z [n, ...]``, projected first: network inputs, float32 ``[n, h, w, c]``."""
     size = checked_tile(tile)
     with products():
         images = [_images(space, padded(some, size)) for some in tiles(np.asarray(z, np.float32), size)]

@@ -149,6 +149,9 @@ def reactions(
         z: of the space, valid ones, at least one.
         space: the image space; `images.Standardised` unless given.
         tile: the survey's tile.
+
+    Raises:
+        ValueError: unknown layer, or the space makes images that the network does not take.
     """
     space, tile = checked_space(model, space), checked_tile(tile)
     start = Starts(space, tile)

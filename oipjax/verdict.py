@@ -33,7 +33,7 @@ class Atlas:
         reactions: float32 ``[k, r]``, the score or, where the map is silent, its largest pre-activation node.
         start_index: int64 ``[k, r]``, the survey's number of the start; -1 where it was not one of the survey's.
         start_scores: float32 ``[k, r]``.
-        trace: float32 ``[k, r, t]``, scores at ``trace_steps``.
+        trace: float32 ``[k, r, t]``, scores at ``trace_steps``, as exact as the steps were.
         trace_steps: int32 ``[t]``.
         bound: float64 ``[k]``, a certified upper limit of the score; NaN where none was computed.
         node_bound: float64 ``[k]``, the same of the map's highest node, before the nonlinearity if there is one.

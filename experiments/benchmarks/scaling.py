@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 import oipjax
 from experiments.common import command, save, show
@@ -119,6 +120,9 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
         left.loglog(sizes, [row["seconds"] for row in some], marker=mark, color=colour, label=kind)
         right.semilogx(sizes, [row["peak MiB"] for row in some], marker=mark, color=colour, label=kind)
     left.set_ylabel("seconds")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter("")
     right.set_ylabel("peak memory of the process, MiB")
     right.set_ylim(bottom=0)
     for axes in (left, right):
