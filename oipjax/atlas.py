@@ -74,7 +74,7 @@ class Study:
         exemplars: real images ``[n, h, w, c]``, network inputs.
         criterion: relative change per step below which a run counts as converged.
         stop: end converged runs.
-        precision: of the ascents' steps on a GPU, ``float32`` or ``tf32``; see `ascent.ascend`.
+        precision: of the ascents' steps on a GPU, ``float32``, ``tf32`` or ``bf16``; see `ascent.ascend`.
         tile: batch size of all programs.
         bounds: how hard to try to prove limits, see `bounds.LEVELS`: ``none``, ``cheap`` or ``tight``.
     """

@@ -18,7 +18,7 @@ from oipjax.images import Space
 from oipjax.methods import Method
 from oipjax.model import one_map
 from oipjax.objectives import Map, Objective, Waking
-from oipjax.tiles import products
+from oipjax.tiles import products, shortened
 
 STATUS = {
     0: "ran all its steps",
@@ -146,15 +146,18 @@ def _choose(condition: Array, yes: Any, no: Any) -> Any:
 
 def _evaluate(problem: Problem, params, z: Array, target) -> tuple[Array, Array, Array]:
     with products(problem.precision):
-        value = functools.partial(_value, problem, params, target)
+        value = functools.partial(_value, problem, params, target, precision=problem.precision)
         (reaction, score), gradient = jax.value_and_grad(value, has_aux=True)(z)
     return score, reaction, gradient
 
 
-def _value(problem: Problem, params, target, z: Array) -> tuple[Array, Array]:
+def _value(problem: Problem, params, target, z: Array, precision: str = "float32") -> tuple[Array, Array]:
     """What is climbed at ``z``, and the score there."""
     image = problem.space.render(z)
-    activations, place = _activations(problem, params, image, target)
+    short = shortened((params, image), precision)
+    activations, place = _activations(problem, *short, target)
+    if precision == "bf16":
+        activations = jax.tree.map(lambda a: a.astype(jnp.float32), activations)
     score = problem.objective(activations, image, place)
     wake = problem.waking if problem.method.wakes else None
     return (wake(activations, image, place) if wake else score), score

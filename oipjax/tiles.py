@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from oipjax.ops import compiled_for
@@ -31,8 +32,9 @@ OPTIONS = {"xla_cpu_multi_thread_eigen": False}
 the order of its sums with their number."""
 
 
-PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32"}
-"""How exact the products of an ascent's steps are, by JAX's names."""
+PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}
+"""How exact the products of an ascent's steps are, by JAX's names. In bf16 everything between image and activations is
+stored in 16 bits too, see `shortened`."""
 
 
 def checked_precision(precision: str) -> str:
@@ -47,6 +49,13 @@ def products(precision: str = "float32") -> contextlib.AbstractContextManager:
     if jax.default_backend() == "cpu":
         return contextlib.nullcontext()
     return jax.default_matmul_precision(PRECISIONS[precision])
+
+
+def shortened(tree: Any, precision: str) -> Any:
+    """Arrays as a precision stores them: in bf16 floating numbers have 16 bits, else all stay as they are."""
+    if precision != "bf16":
+        return tree
+    return jax.tree.map(lambda a: a.astype(jnp.bfloat16) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
 
 
 def default_tile() -> int:

@@ -301,6 +301,20 @@ def test_what_is_evaluated_again_is_the_same_where_steps_are_as_exact(tiny, monk
     assert len(set(exact.start_scores.tolist())) > 5, "starts should be told apart"
 
 
+def test_of_steps_in_16_bits_the_scores_are_those_of_float32(tiny, monkeypatch):
+    targets, starts = np.arange(12) % 4 + 2, np.arange(12)
+    exact = ascend(KEY, tiny, Map("conv2"), targets, starts, tile=4)
+    monkeypatch.setattr("oipjax.ascent.checked_precision", lambda precision: precision)
+    short = ascend(KEY, tiny, Map("conv2"), targets, starts, precision="bf16", tile=4)
+    answers = np.asarray(tiny.apply(tiny.params, short.images)["conv2"]).mean((1, 2))[np.arange(12), targets]
+    np.testing.assert_allclose(short.scores, answers, 1e-5, 1e-6)
+    assert (short.scores >= short.start_scores).all() and short.images.dtype == np.float32
+    off = np.abs(short.trace[:, 0] - short.start_scores) / np.maximum(short.start_scores, 1)
+    assert 1e-5 < off.max() < 0.05, "a trace is what the steps saw"
+    found = exact.scores > 0
+    np.testing.assert_allclose(np.median(short.scores[found] / exact.scores[found]), 1, atol=0.05)
+
+
 def test_what_is_returned_is_never_below_the_start_even_if_steps_are_short(tiny):
     """A best point that is worse than the start, evaluated exactly, gives way to it."""
     objective, z = Map("conv2"), np.asarray(make_starts(KEY, space_for(tiny), np.arange(2)))
@@ -319,7 +333,7 @@ def test_what_is_returned_is_never_below_the_start_even_if_steps_are_short(tiny)
 
 
 def test_unknown_precisions_are_named(tiny):
-    with pytest.raises(ValueError, match="unknown precision 'half'; there are float32, tf32"):
+    with pytest.raises(ValueError, match="unknown precision 'half'; there are float32, tf32, bf16"):
         ascend(KEY, tiny, Map("conv2"), np.array([2]), np.array([0]), precision="half")
     with pytest.raises(ValueError, match="unknown precision 'half'"):
         Study(KEY, tiny, precision="half")

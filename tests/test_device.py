@@ -6,6 +6,7 @@ import pytest
 
 import oipjax
 from oipjax.commands.atlas import exemplars
+from oipjax.tiles import PRECISIONS
 
 pytestmark = pytest.mark.skipif(jax.default_backend() == "cpu", reason="there is no GPU here")
 
@@ -49,7 +50,7 @@ def scores_by_numpy(model: oipjax.Model, atlas: oipjax.Atlas) -> np.ndarray:
     return answers[np.arange(len(atlas.maps)), atlas.maps]
 
 
-@pytest.mark.parametrize("precision", ["float32", "tf32"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_scores_are_those_of_float32(shipped, precision):
     atlas = atlas_of(shipped, precision=precision)
     np.testing.assert_allclose(atlas.scores[:, 0], scores_by_numpy(shipped, atlas), rtol=1e-5, atol=1e-6)
@@ -73,6 +74,6 @@ def test_a_map_alone_is_that_of_all(shipped, atlas):
 def test_runs_that_end_early_make_room(shipped):
     targets, starts = np.arange(40) % 128, np.arange(40)
     given = (jax.random.key(0), shipped, oipjax.Map("conv3"), targets, starts)
-    for precision in ("float32", "tf32"):
+    for precision in PRECISIONS:
         run = oipjax.ascend(*given, steps=60, stop=True, criterion=1e-3, precision=precision, tile=16)
         assert (run.evaluations < 60).any() and (run.scores >= run.start_scores).all()

@@ -306,6 +306,27 @@ def test_short_numbers_are_summed_plainly():
     assert lost <= 1.5 * lax_loses
 
 
+@pytest.mark.parametrize("kernel", [(3, 3, 1, 8), (3, 3, 16, 16)])
+def test_short_numbers_are_pooled_as_in_lax(kernel):
+    rng = np.random.default_rng(0)
+    given = [rng.normal(size=size) for size in ((2, 9, 9, kernel[2]), kernel, kernel[3:])]
+
+    dy = np.cos(np.arange(2 * 3 * 3 * kernel[3])).reshape(2, 3, 3, -1)
+
+    def computed(pooled, dtype):
+        y, back = jax.vjp(pooled, *(jnp.asarray(a, dtype) for a in given))
+        arrays = y, *back(jnp.asarray(dy, dtype))
+        assert {array.dtype for array in arrays} == {jnp.dtype(dtype)}
+        return [array.astype(jnp.float32) for array in arrays]
+
+    def by_lax(x, w, b):
+        return reference_pool(reference_conv(x, w, (1, 1), "VALID") + b.reshape(1, 1, 1, -1), (2, 2), (2, 2), "VALID")
+
+    all_three = computed(ops.conv_pool, jnp.bfloat16), computed(by_lax, jnp.bfloat16), computed(by_lax, jnp.float32)
+    for mine, theirs, exact in zip(*all_three, strict=True):
+        assert jnp.linalg.norm(mine - exact) <= 1.5 * jnp.linalg.norm(theirs - exact)
+
+
 def test_a_pool_of_equal_values_gives_its_gradient_to_the_first():
     x, w, b = jnp.ones((1, 8, 8, 1)), jnp.ones((3, 3, 1, 2)), jnp.zeros(2)
     ours, theirs = (jax.grad(lambda x, f=f: f(x).sum())(x) for f in (

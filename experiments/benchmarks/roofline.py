@@ -1,8 +1,8 @@
 """Which of a device's limits binds the ascent: its products, or its memory?
 
-Question: image-steps per second of the shipped network's ascent on one device, in full float32 and in TF32, beside what
-the device's rate of products and its memory would allow; where the time of a step goes, kernel by kernel; and how long
-the whole job takes, all 128 maps from 4,096 starts, with proofs.
+Question: image-steps per second of the shipped network's ascent on one device, in full float32, in TF32 and in bf16,
+beside what the device's rate of products and its memory would allow; where the time of a step goes, kernel by kernel;
+and how long the whole job takes, all 128 maps from 4,096 starts, with proofs.
 Expected: on an H200 a million image-steps per second; neither limit is reached, since a step is many kernels;
 the whole job in under 2 s once its programs are compiled. A plain program, ``jit(vmap(grad))`` of ``lax``, is slower.
 An image-step counts as 12.4 MFLOP, what a plain computation of all maps takes, whatever is skipped. Memory: bytes that
@@ -34,7 +34,7 @@ from oipjax.images import space_for
 from oipjax.methods import Momentum
 from oipjax.objectives import Waking
 from oipjax.plots import BLUE, FAINT, INK, SILENT
-from oipjax.tiles import PRECISIONS, default_tile, products
+from oipjax.tiles import PRECISIONS, default_tile, products, shortened
 
 RESULTS = Path(__file__).parent / "results" / "gpu"
 LAYER = throughput.LAYER
@@ -53,13 +53,15 @@ class Config:
     vector: int = 2**30
     profiled: int = 20
     """Steps of the ascent whose kernels are timed."""
-    job: tuple[str, ...] = ("float32", "tf32")
+    job: tuple[str, ...] = tuple(PRECISIONS)
     draws: int = 4096
     survey: int = 2**20
     """Draws of a survey that is timed alone."""
     seed: int = 0
 
 
+KINDS = ("library's convolutions", "products of matrices", "copies", "masks, pools and sums")
+"""Of kernels."""
 SMOKE = Config(1, (16,), 16, 2, 64, 2**12, 2, ("float32",), 16, 64)
 
 
@@ -79,9 +81,10 @@ def limits(config: Config) -> dict[str, float]:
     matrix = jax.random.normal(jax.random.key(0), (config.matrix, config.matrix))
     found = {}
     for precision in PRECISIONS:
+        short = shortened(matrix, precision)
         with products(precision):
-            product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
-        found[precision] = 2 * config.matrix**3 / seconds(config, functools.partial(product, matrix, matrix))
+            product = jax.jit(jnp.matmul).lower(short, short).compile()
+        found[precision] = 2 * config.matrix**3 / seconds(config, functools.partial(product, short, short))
     vector = jnp.ones(config.vector)
     found["memory"] = 2 * vector.nbytes / seconds(config, functools.partial(jax.jit(lambda x: x + 1), vector))
     return found
@@ -132,9 +135,15 @@ def kernels(config: Config, model: oipjax.Model, precision: str, tile: int) -> l
                 name = re.sub(r"^void ", "", event.name)[:60]
                 spent[name] = spent.get(name, 0.0) + event.duration_ns / 1e3
     steps = config.profiled * tile
-    rows = [{"kernel": name, "us": us / steps} for name, us in sorted(spent.items(), key=lambda item: -item[1])]
-    head, rest = rows[:12], rows[12:]
-    return head + ([{"kernel": "all others", "us": sum(row["us"] for row in rest)}] if rest else [])
+    ranked = sorted(spent.items(), key=lambda item: -item[1])
+    return [{"kernel": name, "kind": kind_of(name), "us": us / steps} for name, us in ranked]
+
+
+def kind_of(kernel: str) -> str:
+    """One of `KINDS`, by a kernel's name."""
+    patterns = ("fft|cf32|prop|grad|conv|nchw", "gemm|dot|cublas", "memcpy|memset|copy")
+    kinds = (kind for kind, pattern in zip(KINDS, patterns, strict=False) if re.search(pattern, kernel.lower()))
+    return next(kinds, KINDS[-1])
 
 
 def rates(config: Config, model: oipjax.Model) -> list[dict[str, Any]]:
@@ -154,7 +163,7 @@ def rates(config: Config, model: oipjax.Model) -> list[dict[str, Any]]:
             rows.append({"what": "ascent", "precision": precision, "tile": tile, "image-steps/s": rate})
         plan = throughput.Config(runs=config.runs, steps=config.steps, seed=config.seed)
         with products(precision):
-            spent = seconds(config, throughput.plainly(plan, model, targets))
+            spent = seconds(config, throughput.plainly(plan, model, targets, precision))
         rate = config.runs * config.steps / spent
         rows.append({"what": "plain JAX", "precision": precision, "tile": config.runs, "image-steps/s": rate})
     return rows
@@ -202,7 +211,7 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
     show("the whole job", list(jobs[0]), [list(row.values()) for row in jobs])
     profiles = {name: kernels(config, model, name, min(4096, max(config.tiles))) for name in config.job}
     for name, profile in profiles.items() if all(profiles.values()) else ():
-        show(f"one image-step, {name}", ["kernel", "us"], [list(row.values()) for row in profile])
+        show(f"one image-step, {name}", ["kernel", "kind", "us"], [list(row.values()) for row in profile[:12]])
     content = {
         "config": vars(config), "flop_per_image_step": WORK, "bytes_per_image_step": moved, "limits": top, "rows": rows,
         "jobs": jobs, "kernels": profiles,
@@ -216,43 +225,45 @@ def _rate(row: dict[str, Any]) -> float:
 
 
 def figure(rows, top, moved, profiles) -> Figure:
-    """Rates by tile below their limits, and the kernels of a step."""
-    shape = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = shape.subplots(1, 2, width_ratios=(1, 1.3))
-    colours = dict(zip(profiles, (BLUE, SILENT), strict=False))
-    end = min(row["tile"] for row in rows if row["what"] == "ascent")
-    for name, colour in colours.items():
+    """Rates by tile, the best one below its limits, and what a step's time is spent on."""
+    shape = Figure(figsize=(12, 3.8), layout="constrained")
+    left, middle, right = shape.subplots(1, 3, width_ratios=(1, 1.15, 1.15))
+    colours = dict(zip(profiles, (BLUE, SILENT, INK), strict=False))
+    for place, (name, colour) in enumerate(colours.items()):
         mine = [row for row in rows if row["precision"] == name and row["what"] == "ascent"]
-        left.plot([r["tile"] for r in mine], [r["image-steps/s"] for r in mine], "o-", color=colour, label=name)
+        rates = [row["image-steps/s"] / 1e6 for row in mine]
+        left.plot([row["tile"] for row in mine], rates, "o-", color=colour)
+        left.annotate(
+            name, (mine[-1]["tile"], rates[-1]), (6, 0), textcoords="offset points", va="center", color=colour
+        )
         plain = next(row for row in rows if row["precision"] == name and row["what"] == "plain JAX")
-        low = name != max(moved, key=lambda name: top["memory"] / moved[name])
-        for level, style, text, below in (
-            (plain["image-steps/s"], ":", "plain JAX", True),
-            (top[name] / WORK, "--", "limit by products", False),
-            (top["memory"] / moved[name], "-.", "limit by memory", low),
-        ):
-            if np.isfinite(level):
-                left.axhline(level, color=colour, linestyle=style, linewidth=1)
-                left.annotate(
-                    f"{text}, {name}", (end, level), (0, -2 if below else 2), textcoords="offset points", ha="left",
-                    va="top" if below else "bottom", fontsize=7, color=colour,
-                )  # fmt: skip
+        levels = {
+            "plain JAX": (plain["image-steps/s"], {"marker": "o", "markerfacecolor": "none"}),
+            "ascent": (max(rates) * 1e6, {"marker": "o"}),
+            "limit by memory": (top["memory"] / moved[name], {"marker": "|", "markersize": 14}),
+            "limit by products": (top[name] / WORK, {"marker": "D"}),
+        }
+        for text, (level, style) in levels.items():
+            label = None if place else text
+            middle.plot([level / 1e6], [place], color=colour, linestyle="none", label=label, **style)
+        start = 0.0
+        for kind, shade in zip(KINDS, (BLUE, FAINT, SILENT, INK), strict=True):
+            us = sum(row["us"] for row in profiles[name] if row["kind"] == kind)
+            right.barh(place, us * 1e3, left=start, color=shade, label=None if place else kind)
+            start += us * 1e3
     left.set_xscale("log", base=2)
-    left.set_yscale("log")
-    left.set_xlabel("tile")
-    left.set_ylabel("image-steps per second")
-    left.legend(title="ascent", fontsize=8, frameon=False, loc="upper right", bbox_to_anchor=(1, 0.93))
-    place, ticks = 0.0, []
-    for name, profile in profiles.items():
-        for row in profile:
-            right.barh(place, row["us"] * 1e3, color=FAINT if row["kernel"] == "all others" else colours[name])
-            ticks.append((place, row["kernel"][:44]))
-            place += 1
-        place += 1
-    right.set_yticks([tick for tick, _ in ticks], [text for _, text in ticks], fontsize=5.5, color=INK)
-    right.invert_yaxis()
+    left.set_ylim(bottom=0)
+    left.margins(x=0.2)
+    left.set(xlabel="tile", ylabel="million image-steps per second")
+    middle.set_xscale("log")
+    middle.xaxis.set_major_formatter("{x:g}")
+    middle.set_xlabel("million image-steps per second")
     right.set_xlabel("ns per image and step")
-    for axes in (left, right):
+    for axes in (middle, right):
+        axes.set_yticks(range(len(colours)), list(colours))
+        axes.set_ylim(len(colours) - 0.5, -0.5)
+        axes.legend(fontsize=7, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+    for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False)
     return shape
 

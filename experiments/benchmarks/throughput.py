@@ -27,7 +27,7 @@ import oipjax
 from experiments.common import command, save, show
 from oipjax import data, ops, training
 from oipjax.plots import BLUE, FAINT, INK
-from oipjax.tiles import default_tile
+from oipjax.tiles import default_tile, shortened
 
 RESULTS = Path(__file__).parent / "results"
 FORWARD = 6.2e6  # FLOP for one image of the shipped network: 2 for each weight and position
@@ -99,13 +99,14 @@ def contenders(config: Config, model: oipjax.Model) -> dict[str, tuple[Callable[
     return out
 
 
-def plainly(config: Config, model: oipjax.Model, targets: np.ndarray) -> Callable[[], Any]:
+def plainly(config: Config, model: oipjax.Model, targets: np.ndarray, precision: str = "float32") -> Callable[[], Any]:
     """The classic rule as one would write it: plain layers, all runs in one batch, a loop around a compiled step."""
     z = jax.random.normal(jax.random.key(config.seed), (config.runs, *model.input_shape))
     layers = [(model.params[name]["kernel"], model.params[name]["bias"]) for name in ("conv1", "conv2", "conv3")]
+    layers = shortened(layers, precision)
 
     def score(image, target):
-        x = image[None]
+        x = shortened(image[None], precision)
         for number, (kernel, bias) in enumerate(layers):
             x = jax.nn.relu(_conv(x, kernel, (1, 1), "VALID") + bias.reshape(1, 1, 1, -1))
             x = _pool(x, (2, 2)) if number < 2 else x

@@ -37,7 +37,7 @@ def atlas(
     bounds: Literal["none", "cheap", "tight"] = "cheap",
     criterion: float = 2e-4,
     stop: bool = False,
-    precision: Literal["float32", "tf32"] = "float32",
+    precision: Literal["float32", "tf32", "bf16"] = "float32",
     seed: int = 0,
     tile: int | None = None,
     format: tuple[Formats, ...] = ("png",),

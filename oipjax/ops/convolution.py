@@ -5,7 +5,7 @@ import functools
 import jax.numpy as jnp
 from jax import Array, lax
 
-from oipjax.ops import direct, winograd
+from oipjax.ops import direct, plain, winograd
 from oipjax.ops.common import Padding, offsets, padded, pads_of, size_of
 from oipjax.ops.patches import conv, conv_transpose
 from oipjax.ops.pooling import max_pool
@@ -133,7 +133,7 @@ def conv_pool(x: Array, w: Array, b: Array, padding: Padding = "VALID") -> Array
     _same_dtype("conv_pool", x, w, b)
     pads = pads_of(x.shape, w.shape[:2], (1, 1), padding)
     size = size_of(x.shape, w.shape[:2], (1, 1), pads)
-    for way in (direct, winograd):
-        if _precise(x) and min(size) >= 2 and way.fits(w.shape, (1, 1), size):
+    for way in (direct, winograd if _precise(x) else plain):
+        if min(size) >= 2 and way.fits(w.shape, (1, 1), size):
             return pooled(way, pads, x, w, b)
     return max_pool(conv2d(x, w, padding=pads) + b.reshape(1, 1, 1, -1))

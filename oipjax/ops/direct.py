@@ -40,15 +40,15 @@ def cut(x: Array) -> Array:
 def quartet(w: Array, x: Array) -> list[Array]:
     """Outputs, each ``[n, i, j, k]``."""
     kh, kw, c, _ = w.shape
-    seen = _windows(x, (kh, kw))
+    seen, kernel = _windows(x.astype(_summed(x)), (kh, kw)), w.astype(_summed(x))
     out = []
     for i, j in offsets(_PAIR):
         terms = [
-            seen(i + u, j + v)[..., channel : channel + 1] * w[u, v, channel].reshape(1, 1, 1, -1)
+            seen(i + u, j + v)[..., channel : channel + 1] * kernel[u, v, channel].reshape(1, 1, 1, -1)
             for u, v in offsets((kh, kw))
             for channel in range(c)
         ]
-        out.append(functools.reduce(jnp.add, terms))
+        out.append(functools.reduce(jnp.add, terms).astype(x.dtype))
     return out
 
 
@@ -81,9 +81,14 @@ def kernel_gradient(x: Array, same: Array, dys: list[Array], shape: tuple[int, .
     patches = jnp.stack([seen(u, v)[..., channel].reshape(-1) for u, v in offsets((p, q)) for channel in range(c)])
     parts = []
     for (i, j), dy in zip(offsets(_PAIR), dys, strict=True):
-        wide = (patches @ dy.reshape(-1, k)).reshape(p, q, c, k)
+        wide = jnp.matmul(patches, dy.reshape(-1, k), preferred_element_type=_summed(x)).reshape(p, q, c, k)
         parts.append(wide[i : i + kh, j : j + kw])
-    return functools.reduce(jnp.add, parts)
+    return functools.reduce(jnp.add, parts).astype(x.dtype)
+
+
+def _summed(x: Array) -> jnp.dtype:
+    """In what sums are made: those of short numbers are rounded once, as a product's are."""
+    return x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def _side(kernel: int) -> int:

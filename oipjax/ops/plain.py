@@ -14,6 +14,12 @@ _NONE = ((0, 0), (0, 0))
 _ONE = (1, 1)
 
 
+def fits(kernel: tuple[int, ...], stride: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether it can compute a convolution with a kernel of this shape, and outputs of this size."""
+    del kernel, size
+    return tuple(stride) == (1, 1)
+
+
 def prepared(w: Array, *, transposed: bool = False) -> Array:
     """The kernel as it is."""
     del transposed
