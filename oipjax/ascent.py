@@ -100,9 +100,8 @@ def ascend(
         stop: end a run that has converged.
         record_images: keep the image at every report.
         precision: of the steps' products on a GPU, see `tiles.PRECISIONS`: ``float32``, or ``tf32`` and ``bf16``, which
-            are faster.
-            Scores and reactions, and so whether a run is silent, are those of float32 in any case; the trace, and when
-            a run converged, are what the steps saw.
+            are faster. Scores and reactions, and so whether a run is silent, are those of float32 in any case; the
+            trace, and when a run converged, are what the steps saw.
         tile: batch size of the compiled program; see `tiles.default_tile`.
         progress: called after each tile with (runs done, runs).
 

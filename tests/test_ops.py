@@ -29,8 +29,8 @@ paddings = st.one_of(st.sampled_from(["VALID", "SAME"]), explicit)
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="what is looked at is compiled for a CPU")
 
 
-def close(a, b):
-    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=2e-5, atol=2e-5)
+def close(a, b, by=2e-5):
+    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=by, atol=by)
 
 
 @settings(max_examples=15)
@@ -406,8 +406,10 @@ def test_what_other_platforms_compute_is_the_same(kernel, size, precision):
                 with ops.compiled_for("gpu"):
                     found = jax.vmap(lambda x: gradients(function, padding, x, w, b))(x)  # noqa: B023
                     program = str(jax.make_jaxpr(lambda x: function(x, w, b, padding))(x[0]))  # noqa: B023
+                # Products of JAX's default precision are not of float32 on a GPU.
+                short = precision == "default" and jax.default_backend() != "cpu"
                 for mine, other in zip(found, expected, strict=True):
-                    close(mine, other)
+                    close(mine, other, 5e-3 if short else 2e-5)
                 wide = kernel[2] == 16 or function is apart
                 assert ("conv_general_dilated" in program) == (precision == "default" and wide)
 

@@ -75,7 +75,8 @@ def atlas(
         bounds: how hard to prove upper limits: none, cheap (seconds), or tight (minutes; box only).
         criterion: relative change of the score per step below which a run counts as converged.
         stop: end each run once it has converged.
-        precision: of the steps' products on a GPU: tf32 is faster there. Scores are those of float32 in any case.
+        precision: of the steps' products on a GPU: tf32 and, more so, bf16 are faster there. Scores are those of
+            float32 in any case.
         seed: the same seed gives the same patterns.
         tile: batch size of the compiled programs; part of what decides the last bits.
         format: of the picture, one or more.

@@ -9,7 +9,7 @@ convolution, or at full precision patches times a matrix, and the same poolings 
 
 The choice is made when a program is lowered, per platform (``lax.platform_dependent``), inside custom gradients, so the
 branch not taken leaves nothing behind; or when it is traced, by who compiles for one platform (`compiled_for`). Values
-and gradients equal those of ``lax`` up to float32 rounding.
+and gradients equal those of ``lax`` up to rounding: that of float32, or of the precision that products are asked for.
 
 Shapes: images ``x[n, h, w, c]``, kernels ``w[kh, kw, c, k]`` (HWIO), outputs ``y[n, i, j, k]``.
 """
