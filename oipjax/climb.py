@@ -154,8 +154,8 @@ def _evaluate(problem: Problem, params, z: Array, target) -> tuple[Array, Array,
 def _value(problem: Problem, params, target, z: Array, precision: str = "float32") -> tuple[Array, Array]:
     """What is climbed at ``z``, and the score there."""
     image = problem.space.render(z)
-    short = shortened((params, image), precision)
-    activations, place = _activations(problem, *short, target)
+    short_params, short_image = shortened((params, image), precision)
+    activations, place = _activations(problem, short_params, short_image, target)
     if precision == "bf16":
         activations = jax.tree.map(lambda a: a.astype(jnp.float32), activations)
     score = problem.objective(activations, image, place)

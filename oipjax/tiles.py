@@ -146,9 +146,9 @@ def workers() -> int:
     While a device computes one, the other's results are fetched.
     """
     devices = jax.local_device_count()
-    return max(devices, _cores()) if jax.default_backend() == "cpu" else 2 * devices
+    return max(devices, cores()) if jax.default_backend() == "cpu" else 2 * devices
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -38,7 +38,7 @@ LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 OUTSIDE_ALLOWED = {
     "networks": {"networks", "model", "ops"},
     "training_config": {"networks", "model"},
-    "training": {"training_config", "networks", "data", "model", "keys", "provenance", "state"},
+    "training": {"training_config", "networks", "data", "model", "ops", "keys", "tiles", "provenance", "state"},
     "autoencoding": {"training", "training_config", "networks", "data", "model", "keys", "state", "corruptions"},
     "corruptions": set(),
     "quality": {"corruptions"},

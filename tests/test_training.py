@@ -1,5 +1,8 @@
 """Training: optimisers, schedules, what is kept, and that the same seed gives the same network."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax
@@ -243,3 +246,41 @@ def test_same_padding_keeps_the_size():
     params = cnn.init(KEY, config)
     acts = cnn.model(params, config).apply(params, jnp.ones((2, 8, 8, 1)))
     assert acts["conv2"].shape == (2, 8, 8, 6) and list(config.layers) == sorted(acts, key=config.layers.index)
+
+
+PARTS = """
+import sys
+import jax, numpy as np
+from oipjax import data, training
+from oipjax.commands.common import use_cores
+from oipjax.training import TrainConfig
+
+devices, cores, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+if devices:
+    jax.config.update("jax_num_cpu_devices", devices)
+import oipjax.commands.common as common
+common.cores = lambda: cores
+use_cores()
+digits = data.sample_dataset()
+config = TrainConfig(epochs=1, batch=32, validation=100)
+trained = training.train(jax.random.key(0), config, digits)
+leaves = jax.tree_util.tree_leaves_with_path(trained.model.params)
+found = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+found["loss"] = np.float64(trained.history[0].loss)
+np.savez(folder, parts=training.parts_of(config), **found)
+"""
+
+
+def test_a_batch_may_be_shared_by_devices(tmp_path):
+    """The parts' mean gradient is that of the batch; equal calls give equal bits; nobody's choice is changed."""
+    found = {}
+    for name, devices, cores in (("one", 1, 2), ("two", 2, 1), ("by cores", 0, 2)):
+        file = tmp_path / f"{name}.npz"
+        command = [sys.executable, "-c", PARTS, str(devices), str(cores), str(file)]
+        subprocess.run(command, check=True, env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""})
+        found[name] = dict(np.load(file))
+    assert {name: int(each.pop("parts")) for name, each in found.items()} == {"one": 1, "two": 2, "by cores": 2}
+    for name, value in found["two"].items():
+        np.testing.assert_array_equal(value, found["by cores"][name], err_msg=name)
+        np.testing.assert_allclose(value, found["one"][name], rtol=0.02, atol=2e-3, err_msg=name)
+    assert any((value != found["one"][name]).any() for name, value in found["two"].items()), "parts round differently"

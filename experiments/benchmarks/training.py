@@ -38,6 +38,7 @@ from experiments.benchmarks import peers
 from experiments.benchmarks.common import ENVIRONMENTS, Contender, Process, exported
 from experiments.common import command, save, show
 from oipjax import data, training
+from oipjax.commands.common import use_cores
 from oipjax.data import Dataset
 from oipjax.networks import cnn
 from oipjax.plots import BLUE, FAINT, INK, SILENT
@@ -332,4 +333,5 @@ def figure(rows: list[dict[str, Any]], config: Config) -> Figure:
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_compilation_cache", False)  # what compiling takes is measured
+    use_cores()
     command(main, Config, __doc__)

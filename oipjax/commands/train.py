@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from oipjax import records
-from oipjax.commands.common import OUT, key_of
+from oipjax.commands.common import OUT, key_of, use_cores
 from oipjax.console import DownloadBar, progress, stderr
 
 SHOWN = 3  # names of unreadable files that are told
@@ -90,6 +90,7 @@ def train(
     from oipjax.networks import checkpoint
     from oipjax.training_config import described
 
+    use_cores()
     own = dataset not in ("mnist", "fashion")
     named = Path(dataset).stem if own else dataset
     name = name if name is not None else f"{named}-{network}"

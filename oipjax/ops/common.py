@@ -120,6 +120,28 @@ def compiled_for(platform: str) -> Iterator[None]:
         _PLATFORM.reset(token)
 
 
+_ROUGH = contextvars.ContextVar("rough", default=False)
+
+
+@contextlib.contextmanager
+def roughly() -> Iterator[None]:
+    """Within it 3x3 convolutions are computed for a CPU by `oipjax.ops.large_tiles`: faster, with more rounding.
+
+    For trainings; what bounds, or scores, are told of is not to be computed within. Of JAX and ``jax.jit`` the same
+    holds as for `compiled_for`.
+    """
+    token = _ROUGH.set(True)
+    try:
+        yield
+    finally:
+        _ROUGH.reset(token)
+
+
+def rough() -> bool:
+    """Whether a program is traced `roughly`."""
+    return _ROUGH.get()
+
+
 def looked_at() -> bool:
     """Whether a program is traced `plainly`."""
     return _PLAIN.get()

@@ -5,8 +5,8 @@ import functools
 import jax.numpy as jnp
 from jax import Array, lax
 
-from oipjax.ops import direct, plain, winograd
-from oipjax.ops.common import Padding, offsets, padded, pads_of, size_of
+from oipjax.ops import direct, large_tiles, plain, winograd
+from oipjax.ops.common import Padding, offsets, padded, pads_of, rough, size_of
 from oipjax.ops.patches import conv, conv_transpose
 from oipjax.ops.pooling import max_pool
 from oipjax.ops.quartets import pooled, whole
@@ -32,6 +32,8 @@ def conv2d(x: Array, w: Array, stride: tuple[int, int] = (1, 1), padding: Paddin
     _same_dtype("conv2d", x, w)
     pads = pads_of(x.shape, w.shape[:2], stride, padding)
     stride, size = (stride[0], stride[1]), size_of(x.shape, w.shape[:2], stride, pads)
+    if rough() and _precise(x) and large_tiles.fits(w.shape, stride, size):
+        return large_tiles.conv(pads, x, w)
     if _precise(x) and winograd.fits(w.shape, stride, size):
         return whole(winograd, pads, x, w)
     return conv(stride, pads, x, w)
@@ -133,6 +135,8 @@ def conv_pool(x: Array, w: Array, b: Array, padding: Padding = "VALID") -> Array
     _same_dtype("conv_pool", x, w, b)
     pads = pads_of(x.shape, w.shape[:2], (1, 1), padding)
     size = size_of(x.shape, w.shape[:2], (1, 1), pads)
+    if rough() and _precise(x) and large_tiles.fits(w.shape, (1, 1), size):
+        return large_tiles.pooled(pads, x, w, b)
     for way in (direct, winograd if _precise(x) else plain):
         if min(size) >= 2 and way.fits(w.shape, (1, 1), size):
             return pooled(way, pads, x, w, b)
