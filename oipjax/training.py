@@ -5,7 +5,7 @@ measured, not fitted. `fit` trains any network whose loss is one of `TASKS`; `tr
 `oipjax.autoencoding` autoencoders.
 
 On a CPU each device takes a part of every batch (`parts_of`). A process that begins with
-``jax.config.update("jax_num_cpu_devices", 2)``, as the command line does on two cores, trains a fifth to a third faster.
+``jax.config.update("jax_num_cpu_devices", 2)``, as the command line does on two cores, trains a third faster.
 And 3x3 convolutions are computed `oipjax.ops.roughly`; images held out are judged by the network as it is elsewhere.
 """
 
