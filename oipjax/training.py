@@ -30,7 +30,7 @@ from oipjax.model import Model, Params, fingerprint, normalise
 from oipjax.networks import cnn
 from oipjax.provenance import surroundings
 from oipjax.state import StateFile
-from oipjax.tiles import OPTIONS, cores
+from oipjax.tiles import OPTIONS
 from oipjax.training_config import TASKS, Epoch, TrainConfig, described, optimizer, schedule
 
 EVALUATION_BATCH = 500
@@ -157,6 +157,7 @@ def plan(key: Array, config: TrainConfig, data: Dataset) -> dict[str, Any]:
     """All that decides the bits of a training, as plain JSON."""
     return {
         "config": described(config),
+        "convolutions": "large tiles" if jax.default_backend() == "cpu" else "the library's",
         "key": {"implementation": str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(key)).tolist()},
         "data": {"name": data.name, "sha256": fingerprint({"images": data.train.images, "labels": data.train.labels})},
         **surroundings(),
@@ -179,7 +180,8 @@ def fit(
     Args:
         key: the root key; its `keys.TRAIN` stream is used.
         config: what to do; ``loss`` says by which of `TASKS`.
-        model: the network; its ``apply`` gives the layer that the task judges.
+        model: the network; its ``apply`` gives the layer that the task judges. It should not be jitted, or held-out
+            images are judged with the rounding of the training.
         data: to train with.
         held: measure and loss of some parameters on images held out; asked after each epoch if ``config.validation``.
         progress: called after every epoch with its line of the history.
@@ -201,7 +203,9 @@ def fit(
         (now, params), facts = kept
         now = jax.tree.map(jnp.asarray, now)
         best, history = (*facts["best"], params), [task.line(*line) for line in facts["history"]]
-    on_device = jnp.asarray(data.images), jnp.asarray(data.labels)
+    # Each device has all images: a copy of the data set.
+    parts = parts_of(config)
+    on_device = _everywhere(parts, (data.images, data.labels) if parts > 1 else tuple(map(jnp.asarray, data)))
     for number in range(len(history) + 1, config.epochs + 1):
         epoch_key = jax.random.fold_in(stream, number)
         now, *means = _epoch(config, steps, model.apply, (model.mean, model.std), now, epoch_key, *on_device)
@@ -254,34 +258,36 @@ def _logits(apply, normalisation, params, batches):
 def parts_of(config: TrainConfig) -> int:
     """In how many parts a batch is computed at the same time: on a CPU one for each device, none of them too small.
 
-    Gradients of parts are summed. So the number of devices is among what decides the bits; how many cores there are
-    beyond that is not, if there are at least as many parts.
+    A batch's gradient is the mean of its parts'. So the number of devices is among what decides the bits; the number of
+    cores is not, since of several parts each stays on one core.
     """
     most = jax.local_device_count() if jax.default_backend() == "cpu" else 1
     fit = [n for n in range(1, most + 1) if config.batch % n == 0 and config.batch // n >= LEAST_PART]
     return max(fit, default=1)
 
 
+@functools.cache
+def _mesh(parts: int) -> Mesh:
+    return jax.make_mesh((parts,), ("part",), (AxisType.Auto,), devices=jax.local_devices()[:parts])
+
+
+def _everywhere(parts: int, tree: Any) -> Any:
+    """Arrays on the devices of all parts."""
+    return jax.device_put(tree, NamedSharding(_mesh(parts), PartitionSpec())) if parts > 1 else tree
+
+
 def _epoch(config: TrainConfig, steps, apply, normalisation, state: _State, key, images, labels):
     """The state after an epoch, and its mean loss and measure."""
     parts, backend = parts_of(config), jax.default_backend()
-    mesh = jax.make_mesh((parts,), ("part",), (AxisType.Auto,), devices=jax.local_devices()[:parts])
-    if parts > 1:
-        state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    state, images, labels = _everywhere(parts, (state, images, labels))
     with ops.compiled_for(backend), ops.roughly() if backend == "cpu" else contextlib.nullcontext():
-        return _program(parts)(mesh, config, steps, apply, normalisation, state, key, images, labels)
+        return _program(parts)(_mesh(parts), config, steps, apply, normalisation, state, key, images, labels)
 
 
 @functools.cache
 def _program(parts: int) -> Any:
-    # Where every core has a part, a product that is cut up among cores would only make them wait for each other.
-    alone = parts > 1 and parts >= cores()
-    return jax.jit(
-        _epoch_in_parts,
-        static_argnums=(0, 1, 2, 3, 4),
-        donate_argnums=5,
-        compiler_options=dict(OPTIONS) if alone else None,
-    )
+    options = dict(OPTIONS) if parts > 1 else None
+    return jax.jit(_epoch_in_parts, static_argnums=(0, 1, 2, 3, 4), donate_argnums=5, compiler_options=options)
 
 
 def _epoch_in_parts(mesh: Mesh, config: TrainConfig, steps, apply, normalisation, state: _State, key, images, labels):

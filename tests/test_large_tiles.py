@@ -45,6 +45,9 @@ def test_values_and_gradients_are_those_of_lax(size, padding, pool):
 
     with jax.enable_x64(True):
         exact = computed(plain, jnp.float64)
+        precise = computed(fast, jnp.float64)
+    for mine, other in zip(precise, exact, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-11, atol=1e-11)
     for mine, other in zip(computed(fast, jnp.float32), exact, strict=True):
         assert mine.shape == other.shape
         assert np.abs(np.asarray(mine, np.float64) - np.asarray(other)).max() < 3e-5 * np.abs(np.asarray(other)).max()
@@ -60,5 +63,11 @@ def test_it_is_done_where_asked_for_and_where_it_gains():
     with ops.roughly():
         assert places in text(lambda x, w: ops.conv2d(x, w), *shapes)
         assert places not in text(lambda x, w: ops.conv2d(x, w, (2, 2)), *shapes)
+        assert places in text(lambda x, w, b: ops.conv_pool(x, w, b), *shapes, (20,))
         assert places not in text(lambda x, w: ops.conv2d(x, w), (2, 12, 12, 1), (3, 3, 1, 20))
+        assert places not in text(lambda x, w: ops.conv2d(x, w), (2, 40, 40, 16), (3, 3, 16, 20)), "too many tiles"
+        with ops.plainly():
+            assert places not in text(lambda x, w: ops.conv2d(x, w, padding="SAME"), *shapes)
+        with ops.compiled_for("gpu"):
+            assert places not in text(lambda x, w: 2 * ops.conv2d(x, w), *shapes)
     assert places not in text(lambda x, w: ops.conv2d(x, w), *shapes)

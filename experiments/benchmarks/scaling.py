@@ -85,7 +85,7 @@ def child(kind: str, size: int, repeat: int, config: Config, answer: Any) -> Non
         "atlas": lambda size: atlas(128, max(size // 128, 2)),
         "maps": lambda size: atlas(size, config.each),
         "steps": lambda size: climb(config.some, size),
-        "devices": lambda _: climb(config.some, config.some // 16),
+        "devices": lambda _: climb(config.some, 64),
     }
     jobs[kind](min(size, 64))
     seconds = []

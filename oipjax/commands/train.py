@@ -50,6 +50,9 @@ def train(
     What is not given is that of the CNN which ships with oipjax, or of the autoencoder's preset. Interrupted, the same
     call goes on after the last epoch that was finished, and ends in the same bits.
 
+    On a CPU each core, up to four, takes a part of every batch; JAX_NUM_CPU_DEVICES in the environment says otherwise.
+    Their number is among what decides the bits: to go on with other cores, say with how many it began.
+
     Example: oipjax train --network autoencoder --dataset fashion --latent 16
 
     Args:

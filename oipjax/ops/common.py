@@ -125,10 +125,10 @@ _ROUGH = contextvars.ContextVar("rough", default=False)
 
 @contextlib.contextmanager
 def roughly() -> Iterator[None]:
-    """Within it 3x3 convolutions are computed for a CPU by `oipjax.ops.large_tiles`: faster, with more rounding.
+    """Within it 3x3 convolutions are traced as `oipjax.ops.large_tiles` has them: faster on a CPU, with more rounding.
 
-    For trainings; what bounds, or scores, are told of is not to be computed within. Of JAX and ``jax.jit`` the same
-    holds as for `compiled_for`.
+    For trainings on a CPU; what bounds, or scores, are told of is not to be computed within. Of JAX and ``jax.jit`` the
+    same holds as for `compiled_for`: a jitted function that was traced within keeps it.
     """
     token = _ROUGH.set(True)
     try:
@@ -138,8 +138,8 @@ def roughly() -> Iterator[None]:
 
 
 def rough() -> bool:
-    """Whether a program is traced `roughly`."""
-    return _ROUGH.get()
+    """Whether a program is traced `roughly`, to run on a CPU."""
+    return _ROUGH.get() and not _PLAIN.get() and _PLATFORM.get() in (None, "cpu")
 
 
 def looked_at() -> bool:

@@ -6,13 +6,14 @@ convolution takes nine times ``m**2``. A tile of an image, and the kernel, are s
 and taken at a few places (A. Toom, 1963; S. Cook, 1966): 0, 1, -1, 2, -2, 1/2 and infinity. To go there and back is a
 product with a constant matrix, one for all tiles, images and channels, since places come first: ``[p, t, n, channel]``.
 
-It rounds about ten times as much as a plain sum (5e-6 of the largest output), which no bound counts. Therefore it is
+It rounds up to ten times as much as a plain sum (by 6e-6 of the largest output), which no bound counts. Therefore it is
 used within `oipjax.ops.roughly` only.
 
 Letters: ``x[h, w, n, c]``, images whose axis comes third; tiles ``t``, outputs ``m``; ``p = (m + 2)**2`` places.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -23,14 +24,15 @@ from jax import Array, lax
 from oipjax.ops.common import Pads, padded, step
 
 LEAST_CHANNELS, LARGEST_TILE = 16, 5
+MOST_TILES = 36
+"""Of an image: each is put in its place by itself, so larger images are left to `winograd`."""
 _POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5)
 
 
 def fits(kernel: tuple[int, ...], stride: tuple[int, int], size: tuple[int, int]) -> bool:
     """Whether a convolution with a kernel of this shape, and outputs of this size, can gain by it."""
-    return (
-        tuple(kernel[:2]) == (3, 3) and tuple(stride) == (1, 1) and min(kernel[2:]) >= LEAST_CHANNELS and min(size) >= 3
-    )
+    wide = min(kernel[2:]) >= LEAST_CHANNELS and tuple(stride) == (1, 1) and min(size) >= 3
+    return tuple(kernel[:2]) == (3, 3) and wide and math.prod(-(-n // LARGEST_TILE) for n in size) <= MOST_TILES
 
 
 class Plan(NamedTuple):
@@ -52,7 +54,7 @@ def plan(size: tuple[int, int]) -> Plan:
     tiles = tuple(-(-n // LARGEST_TILE) for n in size)
     outputs = tuple(-(-n // t) for n, t in zip(size, tiles, strict=True))
     down, across = map(interpolation, outputs)
-    there, kernel, back = (np.kron(a, b).astype(np.float32) for a, b in zip(down, across, strict=True))
+    there, kernel, back = (np.kron(a, b) for a, b in zip(down, across, strict=True))
     return Plan((tiles[0], tiles[1]), (outputs[0], outputs[1]), there, kernel, back)
 
 
@@ -167,7 +169,8 @@ def _gradients(pads, x, w, kept, sides, size):
 
 def _times(matrix: np.ndarray, x: Array) -> Array:
     """A matrix times the first axis of an array."""
-    flat = lax.dot_general(jnp.asarray(np.ascontiguousarray(matrix)), x.reshape(len(x), -1), (((1,), (0,)), ((), ())))
+    constant = jnp.asarray(np.ascontiguousarray(matrix), x.dtype)
+    flat = lax.dot_general(constant, x.reshape(len(x), -1), (((1,), (0,)), ((), ())))
     return flat.reshape(len(matrix), *x.shape[1:])
 
 
