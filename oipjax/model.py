@@ -50,6 +50,7 @@ class Model:
     Attributes:
         name: for people and for folder names.
         apply: pure function ``apply(params, x[n, h, w, c]) -> {layer: array[n, h, w, k] or [n, k]}``, float32, NHWC.
+            An ascent with ``precision="bf16"`` gives it numbers of 16 bits, and constants of 32 bits may then not fit.
             Programs are cached per ``apply``, so give equal networks equal functions (a frozen dataclass with
             ``__call__``, or one module-level function), not a fresh lambda each time. What it can do faster than that
             it may say by methods, see `some` and `one_map`.
