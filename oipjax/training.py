@@ -4,9 +4,9 @@ The epoch to keep is chosen by images held out of the *training* set, so that wh
 measured, not fitted. `fit` trains any network whose loss is one of `TASKS`; `train` makes classifiers of it, and
 `oipjax.autoencoding` autoencoders.
 
-On a CPU each device takes a part of every batch (`parts_of`). A process that begins with
-``jax.config.update("jax_num_cpu_devices", 2)``, as the command line does on two cores, trains a third faster.
-And 3x3 convolutions are computed `oipjax.ops.roughly`; images held out are judged by the network as it is elsewhere.
+On a CPU each device takes a part of every batch (`parts_of`), so that a process trains faster which begins with
+``jax.config.update("jax_num_cpu_devices", 2)``, as the command line does on two cores (``experiments/README.md``). And
+3x3 convolutions are computed `oipjax.ops.roughly`; images held out are judged by the network as it is elsewhere.
 """
 
 import contextlib
@@ -204,8 +204,7 @@ def fit(
         now = jax.tree.map(jnp.asarray, now)
         best, history = (*facts["best"], params), [task.line(*line) for line in facts["history"]]
     # Each device has all images: a copy of the data set.
-    parts = parts_of(config)
-    on_device = _everywhere(parts, (data.images, data.labels) if parts > 1 else tuple(map(jnp.asarray, data)))
+    on_device = _everywhere(parts_of(config), (data.images, data.labels))
     for number in range(len(history) + 1, config.epochs + 1):
         epoch_key = jax.random.fold_in(stream, number)
         now, *means = _epoch(config, steps, model.apply, (model.mean, model.std), now, epoch_key, *on_device)
@@ -273,7 +272,7 @@ def _mesh(parts: int) -> Mesh:
 
 def _everywhere(parts: int, tree: Any) -> Any:
     """Arrays on the devices of all parts."""
-    return jax.device_put(tree, NamedSharding(_mesh(parts), PartitionSpec())) if parts > 1 else tree
+    return jax.device_put(tree, NamedSharding(_mesh(parts), PartitionSpec()) if parts > 1 else None)
 
 
 def _epoch(config: TrainConfig, steps, apply, normalisation, state: _State, key, images, labels):

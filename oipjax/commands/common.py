@@ -29,9 +29,8 @@ def use_cores() -> None:
 
     To be called before JAX computes anything; later, or where somebody has chosen their number, it does nothing.
     """
-    if getattr(jax.config, "jax_num_cpu_devices", 0) > 0 or "host_platform_device_count" in os.environ.get(
-        "XLA_FLAGS", ""
-    ):
+    forced = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if forced or getattr(jax.config, "jax_num_cpu_devices", 0) > 0:
         return
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", min(cores(), 4))

@@ -82,6 +82,20 @@ def parted(y: Array) -> list[Array]:
     return [pairs[:, :, p, :, q] for p in (0, 1) for q in (0, 1)]
 
 
+def winners(parts: Sequence[Array]) -> tuple[Array, Array]:
+    """The maximum of arrays of one shape, and which of them it is: the first of equals; of NaN the first one."""
+    best = functools.reduce(jnp.maximum, parts)
+    winner = jnp.zeros(best.shape, jnp.uint8 if len(parts) < 256 else jnp.uint32)
+    for index in range(len(parts) - 1, -1, -1):
+        winner = jnp.where(parts[index] == best, jnp.array(index, winner.dtype), winner)
+    return best, winner
+
+
+def to_winners(winner: Array, dy: Array, count: int) -> list[Array]:
+    """Transpose of `winners`: the gradient of each of ``count`` arrays, ``dy`` where it won and 0 elsewhere."""
+    return [jnp.where(winner == index, dy, 0) for index in range(count)]
+
+
 def even(size: tuple[int, ...], pads: Pads = ((0, 0), (0, 0))) -> Pads:
     """Pads that are larger by 1 where they would otherwise leave an odd size."""
     (top, bottom), (left, right) = pads

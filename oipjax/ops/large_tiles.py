@@ -1,10 +1,10 @@
-"""3x3 convolutions with a fifth to a third of the products, for who can do with a little more rounding: trainings.
+"""3x3 convolutions with a fourth to a half of the products, for who can do with a little more rounding: trainings.
 
-F(m x m, 3x3) of A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
-arXiv:1509.09308, with m up to 5: ``(m + 2)**2`` products for ``m**2`` outputs and each pair of channels, where a plain
-convolution takes nine times ``m**2``. A tile of an image, and the kernel, are seen as polynomials
-and taken at a few places (A. Toom, 1963; S. Cook, 1966): 0, 1, -1, 2, -2, 1/2 and infinity. To go there and back is a
-product with a constant matrix, one for all tiles, images and channels, since places come first: ``[p, t, n, channel]``.
+F(m x m, 3x3) of A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, arXiv:1509.09308,
+with m from 2 to 5: ``(m + 2)**2`` products for ``m**2`` outputs and each pair of channels, where a plain convolution
+takes nine times ``m**2``. A tile of an image, and the kernel, are seen as polynomials and taken at a few places: 0, 1,
+-1, 2, -2, 1/2 and infinity (A. Toom, 1963; S. Cook, 1966). To go there and back is a product with a constant matrix,
+one for all tiles, images and channels, since places come first: ``[p, t, n, channel]``.
 
 It rounds up to ten times as much as a plain sum (by 6e-6 of the largest output), which no bound counts. Therefore it is
 used within `oipjax.ops.roughly` only.
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from oipjax.ops.common import Pads, padded, step
+from oipjax.ops.common import Pads, padded, step, to_winners, winners
 
 LEAST_CHANNELS, LARGEST_TILE = 16, 5
 MOST_TILES = 36
@@ -107,11 +107,7 @@ def _pooled_forward(pads, x, w, b):
     y, kept = _outputs(large, w, ((large.shape[0] - 2) // 2 * 2, (large.shape[1] - 2) // 2 * 2))
 
     def maxima(b, y):
-        parts = [y[i::2, j::2] for i in (0, 1) for j in (0, 1)]
-        best = functools.reduce(jnp.maximum, parts)
-        winner = jnp.zeros(best.shape, jnp.uint8)
-        for index in range(3, -1, -1):
-            winner = jnp.where(parts[index] == best, jnp.array(index, jnp.uint8), winner)
+        best, winner = winners([y[i::2, j::2] for i in (0, 1) for j in (0, 1)])
         return (best + b.reshape(1, 1, 1, -1)).transpose(2, 0, 1, 3), winner
 
     out, winner = step(maxima, of_each=False)(b, y)
@@ -124,7 +120,7 @@ def _pooled_backward(pads, residuals, dy):
 
     def masked(_, winner, dy):
         dy = dy.transpose(1, 2, 0, 3)
-        parts = [jnp.where(winner == index, dy, 0) for index in range(4)]
+        parts = to_winners(winner, dy, 4)
         wide = jnp.stack([jnp.stack(parts[:2], 2), jnp.stack(parts[2:], 2)], 1)
         return _parted(wide.reshape(*size, *dy.shape[2:]))
 

@@ -6,7 +6,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from oipjax.ops.common import Padding, choose, looked_at, offsets, pads_of, size_of, spread, strided
+from oipjax.ops.common import (
+    Padding,
+    choose,
+    looked_at,
+    offsets,
+    pads_of,
+    size_of,
+    spread,
+    strided,
+    to_winners,
+    winners,
+)  # fmt: skip
 
 
 def max_pool(
@@ -55,11 +66,7 @@ def _slices(window, stride, x):
 
 def _max_pool_forward(window, stride, x):
     # The winner of each window is one byte. NaN wins nothing: its gradient goes to the first pixel, in lax to the last.
-    slices = _slices(window, stride, x)
-    y = functools.reduce(jnp.maximum, slices)
-    winner = jnp.zeros(y.shape, jnp.uint8 if len(slices) < 256 else jnp.uint32)
-    for index in range(len(slices) - 1, -1, -1):
-        winner = jnp.where(slices[index] == y, jnp.array(index, winner.dtype), winner)
+    y, winner = winners(_slices(window, stride, x))
     # Kept from XLA, which would rather find the winners again, in the backward pass, at the full resolution.
     return y, (lax.optimization_barrier(winner), x)
 
@@ -70,7 +77,7 @@ def _max_pool_backward(window, stride, residuals, dy):
     def by_winner(dy, winner, x):
         if window == stride:
             return _unpool(window, dy, winner, x.shape)
-        parts = [jnp.where(winner == index, dy, 0) for index in range(len(offsets(window)))]
+        parts = to_winners(winner, dy, len(offsets(window)))
         return sum(spread(g, offset, stride, x.shape) for g, offset in zip(parts, offsets(window), strict=True))
 
     def seen(dy, winner, x):

@@ -26,8 +26,10 @@ from oipjax.ops.common import (
     parted,
     size_of,
     step,
+    to_winners,
     uncovered,
     unproved,
+    winners,
 )  # fmt: skip
 from oipjax.ops.patches import conv_elsewhere, conv_lax
 from oipjax.ops.pooling import pool_lax
@@ -199,14 +201,10 @@ def _seen(pads, x, w):
 def _maxima(way, shared, cut):
     """The pool's output, and which of the four it is: the first of equals; of NaN the first one."""
     kernel, b = shared
-    parts = way.quartet(kernel, cut)
-    y = functools.reduce(jnp.maximum, parts)
-    winner = jnp.zeros(y.shape, jnp.uint8)
-    for index in range(3, -1, -1):
-        winner = jnp.where(parts[index] == y, jnp.array(index, jnp.uint8), winner)
+    y, winner = winners(way.quartet(kernel, cut))
     return y + b.reshape(1, 1, 1, -1), winner
 
 
 def _masked(winner, dy):
     """The gradients of the four: that of the pool at the winner, 0 at the others."""
-    return [jnp.where(winner == index, dy, 0) for index in range(4)]
+    return to_winners(winner, dy, 4)
