@@ -22,12 +22,12 @@ from scipy.stats import binomtest
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax import activations as acts
-from oipjax import data
-from oipjax.activation_plots import exemplars_figure, maps_figure
-from oipjax.data import Split
-from oipjax.plots import BLUE, FAINT, INK, SILENT
-from oipjax.verdict import FOUND, Atlas
+from oipjax.analysis import activations as acts
+from oipjax.data import mnist as data
+from oipjax.data.mnist import Split
+from oipjax.plots.activations import exemplars_figure, maps_figure
+from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT
+from oipjax.study.result import FOUND, Atlas
 
 RESULTS = Path(__file__).parent / "results"
 GREEN = "#009E73"

@@ -23,8 +23,8 @@ from matplotlib.ticker import PercentFormatter
 import oipjax
 from experiments.common import command, save, show
 from oipjax.bounds import Bounds, assemble, band_images, best_images, hull_limits, tighten
-from oipjax.bounds.intervals import Limits
-from oipjax.plots import BLUE, FAINT, INK, SILENT
+from oipjax.bounds.interval.enclosures import Limits
+from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT
 
 RESULTS = Path(__file__).parent / "results"
 COLOURS = {"conv1": FAINT, "conv2": BLUE, "conv3": SILENT}

@@ -23,11 +23,12 @@ from matplotlib.figure import Figure
 
 import oipjax
 from experiments.common import command, network, save, show
-from oipjax import Class, Direction, Map, TotalVariation, data
-from oipjax.objectives import Objective
-from oipjax.optima import similarity
-from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
-from oipjax.survey import make_starts
+from oipjax import Class, Direction, Map, TotalVariation
+from oipjax.analysis.clusters import similarity
+from oipjax.data import mnist as data
+from oipjax.objectives.units import Objective
+from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.search.precursor import make_starts
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -21,9 +21,10 @@ from PIL import Image
 
 from experiments.common import AUTOENCODING, SMALL, autoencoder, command, images_of, save, scores, show, sized
 from experiments.figures import tasks as figures
-from oipjax import autoencoding, linear, quantisation
-from oipjax.data import Dataset
-from oipjax.training_config import TrainConfig
+from experiments.tools import linear, quantisation
+from oipjax.data.mnist import Dataset
+from oipjax.training import autoencoder as autoencoding
+from oipjax.training.config import TrainConfig
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("method", "numbers", "bits each", "bits", "mse", "psnr", "ssim")

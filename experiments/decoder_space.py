@@ -20,11 +20,11 @@ from matplotlib.figure import Figure
 
 import oipjax
 from experiments.common import command, save, show, words
-from oipjax import data
-from oipjax.commands.common import space_of
-from oipjax.images import Space, standardise
-from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
-from oipjax.verdict import FOUND
+from oipjax.cli.options import space_of
+from oipjax.data import mnist as data
+from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.spaces.pixels import Space, standardise
+from oipjax.study.result import FOUND
 
 RESULTS = Path(__file__).parent / "results"
 SPACES = ("standardised", "box", "decoder")

@@ -22,14 +22,15 @@ from scipy import ndimage
 import oipjax
 from experiments.common import AUTOENCODING, SMALL, autoencoder, command, images_of, save, scores, show, sized
 from experiments.figures import tasks as figures
-from oipjax import keys, linear
-from oipjax.activations import activations
-from oipjax.autoencoding import reconstruct
-from oipjax.corruptions import Corruption, Dropped, Noise, OneOf, corrupted
-from oipjax.data import Dataset, Split
+from experiments.tools import linear
+from oipjax import keys
+from oipjax.analysis.activations import activations
+from oipjax.data.mnist import Dataset, Split
 from oipjax.model import Model
 from oipjax.networks.autoencoder import Autoencoder
-from oipjax.training_config import TrainConfig
+from oipjax.training.autoencoder import reconstruct
+from oipjax.training.config import TrainConfig
+from oipjax.training.corruptions import Corruption, Dropped, Noise, OneOf, corrupted
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("corruption", "images", "strength", "psnr", "gain", "ssim", "accuracy")

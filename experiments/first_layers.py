@@ -24,14 +24,14 @@ from matplotlib.patches import Rectangle
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax.activations import activations, map_means
+from experiments.tools.textures import measures, shuffled
+from oipjax.analysis.activations import activations, map_means
 from oipjax.networks import cnn
 from oipjax.networks.cnn import CNNConfig
-from oipjax.plots import BLUE, INK, SILENT, contrast
-from oipjax.survey import make_starts
-from oipjax.textures import measures, shuffled
-from oipjax.tiles import padded, tiles
-from oipjax.verdict import FOUND, Atlas
+from oipjax.plots.atlas import BLUE, INK, SILENT, contrast
+from oipjax.runtime.tiles import padded, tiles
+from oipjax.search.precursor import make_starts
+from oipjax.study.result import FOUND, Atlas
 
 RESULTS = Path(__file__).parent / "results"
 GREEN = "#009E73"

@@ -27,13 +27,13 @@ import oipjax
 from experiments.common import command, save, show
 from experiments.trust import real_digits, scores_of, words
 from oipjax import keys
-from oipjax.activations import activations, exemplars, map_means, separation
+from oipjax.analysis.activations import activations, exemplars, map_means, separation
+from oipjax.analysis.clusters import similarity
+from oipjax.analysis.path_similarity import PIXELS, alike, fooled, gate, path_similarity
 from oipjax.bounds import bounds
-from oipjax.images import standardise
-from oipjax.optima import similarity
-from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
-from oipjax.trust import PIXELS, alike, fooled, gate, path_similarity
-from oipjax.verdict import FOUND, Atlas
+from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.spaces.pixels import standardise
+from oipjax.study.result import FOUND, Atlas
 
 RESULTS = Path(__file__).parent / "results"
 LETTERS = ("#...#..###.", "##..#.#...#", "#.#.#.#...#", "#..##.#...#", "#...#..###.")

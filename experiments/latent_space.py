@@ -26,12 +26,16 @@ from scipy import stats
 import oipjax
 from experiments.common import command, save, show
 from experiments.figures import latent_space as figures
-from oipjax import autoencoding, data, fragments, latent, pictures
-from oipjax.data import Dataset, Split
-from oipjax.latent import Normal
+from experiments.tools import fragments
+from oipjax.analysis import latent
+from oipjax.analysis.latent import Normal
+from oipjax.data import folder as pictures
+from oipjax.data import mnist as data
+from oipjax.data.mnist import Dataset, Split
 from oipjax.model import Model, fingerprint
 from oipjax.networks import autoencoder, checkpoint
 from oipjax.networks.autoencoder import Autoencoder, AutoencoderConfig
+from oipjax.training import autoencoder as autoencoding
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path("oipjax-out/latent_space")

@@ -24,11 +24,11 @@ from scipy import stats
 
 import oipjax
 from experiments.common import command, save, show, words
-from oipjax import data
-from oipjax.matching import correlations, match
+from oipjax.analysis.matching import correlations, match
+from oipjax.data import mnist as data
 from oipjax.model import Model, fingerprint
-from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
-from oipjax.verdict import FOUND
+from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.study.result import FOUND
 
 RESULTS = Path(__file__).parent / "results"
 PARTNER, DIGIT, ITS_DIGIT, OTHER = "OIP of the partner", "best digit", "best digit of the partner", "OIP of another map"

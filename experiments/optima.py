@@ -22,9 +22,9 @@ from matplotlib.ticker import MaxNLocator
 
 import oipjax
 from experiments.common import command, save, show, words
-from oipjax.optima import Clusters, cluster, seen, similarity
-from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
-from oipjax.verdict import FOUND
+from oipjax.analysis.clusters import Clusters, cluster, seen, similarity
+from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.study.result import FOUND
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ["map", "distinct", "largest share", "silent", "best score", "second / best", "last / best"]

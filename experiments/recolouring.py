@@ -18,10 +18,12 @@ import numpy as np
 
 from experiments.common import AUTOENCODING, SMALL, autoencoder, command, images_of, save, scores, show, sized
 from experiments.figures import tasks as figures
-from oipjax import autoencoding, linear, pictures, quality
-from oipjax.corruptions import Grey
-from oipjax.data import Dataset, Split
-from oipjax.training_config import TrainConfig
+from experiments.tools import linear, quality
+from oipjax.data import folder as pictures
+from oipjax.data.mnist import Dataset, Split
+from oipjax.training import autoencoder as autoencoding
+from oipjax.training.config import TrainConfig
+from oipjax.training.corruptions import Grey
 
 RESULTS, FIGURES = Path(__file__).parent / "results", Path("oipjax-out/recolouring")
 COLUMNS = ("images", "psnr", "ssim", "chroma error", "chroma / true", "hue right")

@@ -22,14 +22,15 @@ from matplotlib.figure import Figure
 
 import oipjax
 from experiments.common import NETWORKS, command, network, save, show, unseen
-from oipjax import data, training
-from oipjax.data import Dataset, Split
-from oipjax.matching import Matching, correlations, match, over_pairs
+from oipjax.analysis.clusters import similarity
+from oipjax.analysis.matching import Matching, correlations, match, over_pairs
+from oipjax.data import mnist as data
+from oipjax.data.mnist import Dataset, Split
 from oipjax.model import Model, fingerprint
 from oipjax.networks import cnn
-from oipjax.optima import similarity
-from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
-from oipjax.verdict import FOUND
+from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.study.result import FOUND
+from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS, TWINS, UNTRAINED, SHUFFLED = "other seeds", "same start, other order", "untrained", "shuffled images"

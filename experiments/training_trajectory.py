@@ -22,14 +22,16 @@ from matplotlib.figure import Figure
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax import data, keys, training
-from oipjax.data import Dataset
-from oipjax.matching import correlations
+from oipjax import keys
+from oipjax.analysis.clusters import THRESHOLD, similarity
+from oipjax.analysis.matching import correlations
+from oipjax.data import mnist as data
+from oipjax.data.mnist import Dataset
 from oipjax.model import Model
 from oipjax.networks import cnn
-from oipjax.optima import THRESHOLD, similarity
-from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
-from oipjax.verdict import FOUND
+from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.study.result import FOUND
+from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
 GREEN = "#009E73"

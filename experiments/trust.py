@@ -25,11 +25,12 @@ from matplotlib.figure import Figure
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax import data, keys
-from oipjax.activations import activations, exemplars, map_means
-from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
-from oipjax.trust import PIXELS, alike, path_similarity, relative
-from oipjax.verdict import FOUND
+from oipjax import keys
+from oipjax.analysis.activations import activations, exemplars, map_means
+from oipjax.analysis.path_similarity import PIXELS, alike, path_similarity, relative
+from oipjax.data import mnist as data
+from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.study.result import FOUND
 
 RESULTS = Path(__file__).parent / "results"
 OWN, STAGE, OTHER, NOISE, DIGIT = (

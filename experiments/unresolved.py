@@ -18,10 +18,11 @@ import numpy as np
 
 import oipjax
 from experiments.common import NETWORKS, command, network, save, show
-from oipjax import data, training
-from oipjax.data import Dataset
+from oipjax.data import mnist as data
+from oipjax.data.mnist import Dataset
 from oipjax.model import fingerprint
-from oipjax.verdict import BY_SURVEY, BY_WAKING, DEAD, FOUND, UNRESOLVED
+from oipjax.study.result import BY_SURVEY, BY_WAKING, DEAD, FOUND, UNRESOLVED
+from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -9,16 +9,16 @@
 
 from pathlib import Path
 
-from oipjax.ascent import Ascent, ascend
-from oipjax.images import Box, Fluctuation, Fluctuations, Standardised, space_for
-from oipjax.methods import Classic, Momentum
 from oipjax.model import Model
-from oipjax.objectives import Class, Direction, Layer, Map, Node, TotalVariation
-from oipjax.survey import Survey, survey
-from oipjax.verdict import Atlas
+from oipjax.objectives.units import Class, Direction, Layer, Map, Node, TotalVariation
+from oipjax.search.ascent import Ascent, ascend
+from oipjax.search.methods import Classic, Momentum
+from oipjax.search.precursor import Survey, survey
+from oipjax.spaces.pixels import Box, Fluctuation, Fluctuations, Standardised, space_for
+from oipjax.study.result import Atlas
 
 # After everything else, since this function takes the name of its module.
-from oipjax.atlas import Study, atlas  # isort: skip
+from oipjax.study.run import Study, atlas
 
 __version__ = "0.1.0"
 

@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 from test_plots import check_text
 
-from oipjax import activations as acts
-from oipjax import cli, data
-from oipjax.activation_plots import exemplars_figure, maps_figure
-from oipjax.commands.activations import _readings, _said
-from oipjax.commands.image_files import read_image
+from oipjax.analysis import activations as acts
+from oipjax.cli import main as cli
+from oipjax.cli.activations import _readings, _said
+from oipjax.data import mnist as data
+from oipjax.data.image_file import read_image
+from oipjax.plots.activations import exemplars_figure, maps_figure
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oipjax import climb
-from oipjax.ascent import COMPLETED, CONVERGED, NOT_FINITE, SILENT, Ascent, ascend, ascend_tiles, report_steps
-from oipjax.atlas import Study
-from oipjax.images import Box, space_for
-from oipjax.methods import Classic, Momentum
 from oipjax.model import Model, one_map, some
 from oipjax.networks import cnn
-from oipjax.objectives import Class, Direction, Map, Node, TotalVariation, Waking
-from oipjax.survey import make_starts
-from oipjax.tiles import PRECISIONS
+from oipjax.objectives.units import Class, Direction, Map, Node, TotalVariation, Waking
+from oipjax.runtime.tiles import PRECISIONS
+from oipjax.search import step as climb
+from oipjax.search.ascent import COMPLETED, CONVERGED, NOT_FINITE, SILENT, Ascent, ascend, ascend_tiles, report_steps
+from oipjax.search.methods import Classic, Momentum
+from oipjax.search.precursor import make_starts
+from oipjax.spaces.pixels import Box, space_for
+from oipjax.study.run import Study
 
 KEY = jax.random.key(11)
 WEIGHTS = np.array([[0.5, -1.0, 2.0], [1.0, 1.0, -1.0]], np.float32)
@@ -295,7 +295,7 @@ def test_what_is_evaluated_again_is_the_same_where_steps_are_as_exact(tiny, monk
     if jax.default_backend() == "cpu":
         asked = ascend(KEY, tiny, Map("conv2"), targets, starts, precision="tf32", **options)
         np.testing.assert_array_equal(asked.scores, exact.scores)
-    monkeypatch.setattr("oipjax.ascent.checked_precision", lambda precision: precision)
+    monkeypatch.setattr("oipjax.search.ascent.checked_precision", lambda precision: precision)
     again = ascend(KEY, tiny, Map("conv2"), targets, starts, precision="tf32", **options)
     for name in ("images", "trace", "status", "evaluations", "converged"):
         np.testing.assert_array_equal(getattr(again, name), getattr(exact, name), err_msg=name)
@@ -307,7 +307,7 @@ def test_what_is_evaluated_again_is_the_same_where_steps_are_as_exact(tiny, monk
 def test_of_steps_in_16_bits_the_scores_are_those_of_float32(tiny, monkeypatch):
     targets, starts = np.arange(12) % 4 + 2, np.arange(12)
     exact = ascend(KEY, tiny, Map("conv2"), targets, starts, tile=4)
-    monkeypatch.setattr("oipjax.ascent.checked_precision", lambda precision: precision)
+    monkeypatch.setattr("oipjax.search.ascent.checked_precision", lambda precision: precision)
     short = ascend(KEY, tiny, Map("conv2"), targets, starts, precision="bf16", tile=4)
     answers = np.asarray(tiny.apply(tiny.params, short.images)["conv2"]).mean((1, 2))[np.arange(12), targets]
     np.testing.assert_allclose(short.scores, answers, 1e-5, 1e-6)

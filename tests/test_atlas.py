@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import oipjax
-from oipjax.atlas import Study
-from oipjax.methods import Classic
-from oipjax.verdict import BY_EXEMPLAR, BY_SURVEY, BY_WAKING, DEAD, FOUND, UNRESOLVED
+from oipjax.search.methods import Classic
+from oipjax.study.result import BY_EXEMPLAR, BY_SURVEY, BY_WAKING, DEAD, FOUND, UNRESOLVED
+from oipjax.study.run import Study
 
 KEY = jax.random.key(3)
 OPTIONS = {"draws": 64, "keep": 3, "steps": 20, "wake": 2, "tile": 8}
@@ -139,7 +139,7 @@ def test_parts_are_asked_for_once_and_used(tiny, whole):
 
 
 def test_maps_do_not_depend_on_the_size_of_a_part(tiny, whole, monkeypatch):
-    monkeypatch.setattr(sys.modules["oipjax.atlas"], "PART_TILES", 1)
+    monkeypatch.setattr(sys.modules["oipjax.study.run"], "PART_TILES", 1)
     small = oipjax.atlas(KEY, tiny, "conv2", **OPTIONS)
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(small, name), getattr(whole, name), err_msg=name)
@@ -166,7 +166,7 @@ def test_images_of_the_best_patterns_only(tiny, whole):
 
 
 def test_a_survey_in_parts_is_the_survey(tiny, whole, monkeypatch):
-    monkeypatch.setattr(sys.modules["oipjax.atlas"], "PART_DRAWS", 24)
+    monkeypatch.setattr(sys.modules["oipjax.study.run"], "PART_DRAWS", 24)
     parts = oipjax.atlas(KEY, tiny, "conv2", **OPTIONS)
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name), err_msg=name)

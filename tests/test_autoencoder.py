@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 import oipjax
-from oipjax import autoencoding, corruptions, data, keys
-from oipjax.corruptions import Noise
+from oipjax import keys
+from oipjax.data import mnist as data
 from oipjax.networks import autoencoder, checkpoint
 from oipjax.networks.autoencoder import Autoencoder, AutoencoderConfig
-from oipjax.training_config import TrainConfig
+from oipjax.training import autoencoder as autoencoding
+from oipjax.training import corruptions
+from oipjax.training.config import TrainConfig
+from oipjax.training.corruptions import Noise
 
 KEY = jax.random.key(0)
 SMALL = AutoencoderConfig((8, 8, 1), (4, 6), 3, (2, 1), 3)
@@ -198,7 +201,7 @@ def test_trainings_that_cannot_be_are_named(bars):
     with pytest.raises(ValueError, match="trains classifiers"):
         autoencoding.train(KEY, TrainConfig(), bars)
     with pytest.raises(ValueError, match="trains autoencoders"):
-        from oipjax import training
+        from oipjax.training import loop as training
 
         training.train(KEY, CONFIG, bars)
 

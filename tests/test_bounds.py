@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 import oipjax
 from oipjax import ops
 from oipjax.bounds import Bounds, assemble, best_images, bounds, crown, hull_limits, intervals, tighten
-from oipjax.bounds.chain import chain
-from oipjax.bounds.means import computed
-from oipjax.bounds.program import trace
-from oipjax.images import Box, Sphere, space_for, standardise
+from oipjax.bounds.conv.chain import chain
+from oipjax.bounds.linear.means import computed
+from oipjax.jaxpr.flatten import trace
 from oipjax.model import Model
 from oipjax.networks import cnn
+from oipjax.spaces.pixels import Box, Sphere, space_for, standardise
 
 SHAPE = (7, 6, 2)
 
@@ -426,7 +426,7 @@ def test_a_proof_that_an_image_contradicts_is_an_error(tiny, monkeypatch, wrong)
         value[3] = {"dead": True, "score": 1e-6}[wrong]
         return replace(found, **{wrong: value})
 
-    monkeypatch.setattr(sys.modules["oipjax.atlas"], "bounds", false)
+    monkeypatch.setattr(sys.modules["oipjax.study.run"], "bounds", false)
     with pytest.raises(RuntimeError, match="contradicted by an image, for conv2 of tiny, maps 3: please report this"):
         oipjax.atlas(jax.random.key(0), tiny, "conv2", maps=(2, 3), draws=32, keep=1, steps=3, wake=0, search=0)
 
@@ -436,7 +436,7 @@ def test_what_is_proved_later_is_added_by_map_and_never_looser(tiny, monkeypatch
         score, node = np.where(maps == 1, 0.5, 9.0), np.where(maps == 1, 9.0, 0.25)
         return Bounds(layer, score, node, maps == 5, np.full(len(maps), "late"))
 
-    monkeypatch.setattr(sys.modules["oipjax.atlas"], "harder", better)
+    monkeypatch.setattr(sys.modules["oipjax.study.run"], "harder", better)
     study = oipjax.Study(jax.random.key(0), tiny, "conv2", maps=(5, 0, 1))
     known = {"score": np.full(3, 2.0), "node": np.full(3, 2.0), "dead": np.array([False, True, False])}
     known["method"] = np.full(3, "first")

@@ -45,7 +45,8 @@ def test_the_shipped_network_is_what_it_says():
 
 
 def test_the_shipped_network_reads_the_sample():
-    from oipjax import data, training
+    from oipjax.data import mnist as data
+    from oipjax.training import loop as training
 
     model = oipjax.load()
     confusion, loss = training.evaluate(model, model.params, data.sample())

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from oipjax import cli
+from oipjax.cli import main as cli
 from oipjax.networks import checkpoint, cnn
 
 SMALL = ["--draws", "64", "--steps", "8", "--tile", "8"]
@@ -181,7 +181,7 @@ def test_train_a_classifier_on_own_images(call, images):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_an_interrupted_training_goes_on(call, monkeypatch, overwrite):
-    from oipjax.commands import train as command
+    from oipjax.cli import train as command
 
     line, options = command._line, ["--data", "sample", "--epochs", 3]
     if overwrite:
@@ -212,7 +212,7 @@ def test_an_interrupted_training_goes_on(call, monkeypatch, overwrite):
 
 
 def test_an_autoencoder_that_undoes_what_is_done_to_images(call, images, monkeypatch):
-    from oipjax.commands import train as command
+    from oipjax.cli import train as command
 
     def interrupt(epoch):
         raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oipjax import data
+from oipjax.data import mnist as data
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -10,14 +10,15 @@ import pytest
 import scipy.stats
 
 import oipjax
-from oipjax import cli, records
-from oipjax.atlas import Study
-from oipjax.decoder import Decoder, decoder_space
+from oipjax.cli import main as cli
 from oipjax.networks import autoencoder, checkpoint
 from oipjax.networks.autoencoder import Autoencoder, AutoencoderConfig
-from oipjax.objectives import Map
-from oipjax.survey import make_starts
-from oipjax.verdict import DEAD
+from oipjax.objectives.units import Map
+from oipjax.records import atlas as records
+from oipjax.search.precursor import make_starts
+from oipjax.spaces.decoder import Decoder, decoder_space
+from oipjax.study.result import DEAD
+from oipjax.study.run import Study
 
 KEY = jax.random.key(4)
 CONFIG = AutoencoderConfig((8, 8, 1), (3, 4), 3, (2, 1), 5)

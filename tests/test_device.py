@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import oipjax
-from oipjax.commands.atlas import exemplars
-from oipjax.tiles import PRECISIONS
+from oipjax.cli.atlas import exemplars
+from oipjax.runtime.tiles import PRECISIONS
 
 pytestmark = pytest.mark.skipif(jax.default_backend() == "cpu", reason="there is no GPU here")
 

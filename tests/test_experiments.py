@@ -10,7 +10,7 @@ import pytest
 import experiments
 import experiments.benchmarks
 from experiments.common import command
-from oipjax import data
+from oipjax.data import mnist as data
 
 NAMES = [
     f"{package.__name__}.{module.name}"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from oipjax import fragments
+from experiments.tools import fragments
 
 RNG = np.random.default_rng(0)
 BODY = RNG.normal(size=(900, 3))

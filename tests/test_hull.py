@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from oipjax.bounds import hull as module
-from oipjax.bounds.hull import cells, hull
+from oipjax.bounds.conv import hull as module
+from oipjax.bounds.conv.hull import cells, hull
 
 LOW, HIGH = -0.5, 1.5
 CASES = [(3, 2, 1, (1, 1)), (2, 2, 1, (2, 1)), (2, 1, 2, (1, 2)), (2, 2, 1, (2, 3))]

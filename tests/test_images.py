@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oipjax.images import Box, Fluctuation, Fluctuations, Standardised, default_fluctuations, space_for, standardise
+from oipjax.spaces.pixels import (
+    Box,
+    Fluctuation,
+    Fluctuations,
+    Standardised,
+    default_fluctuations,
+    space_for,
+    standardise,
+)
 
 SHAPE = (12, 10, 2)
 SPACES = [Standardised(SHAPE), Box(SHAPE, (-1.0, 0.0), (2.0, 0.5))]

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from oipjax import ops
-from oipjax.ops import large_tiles
+from oipjax.ops import toom_cook as large_tiles
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 3, 4, 5])

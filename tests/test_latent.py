@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from oipjax import latent
+from oipjax.analysis import latent
 
 KEY = jax.random.key(0)
 MEAN = np.array([3.0, -1.0, 0.5])

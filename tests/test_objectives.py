@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oipjax.objectives import Class, Direction, Layer, Map, Node, Sum, TotalVariation, Waking
+from oipjax.objectives.units import Class, Direction, Layer, Map, Node, Sum, TotalVariation, Waking
 
 rng = np.random.default_rng(0)
 ACTS = {"a": rng.normal(size=(3, 4, 5)).astype(np.float32), "logits": rng.normal(size=7).astype(np.float32)}

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oipjax.parts import Finished, exclusive, shared_store
-from oipjax.tiles import in_flight
+from oipjax.runtime.tiles import in_flight
+from oipjax.storage.parts import Finished, exclusive, shared_store
 
 ROOT = Path(__file__).parents[1]
 FILES = ("oips.npz", "maps.csv")
@@ -31,7 +31,7 @@ def start(folder: Path, *more: str, devices: int = 1, cores: int | None = None) 
         command = [
             sys.executable,
             "-c",
-            f"{program} from oipjax.cli import main; raise SystemExit(main())",
+            f"{program} from oipjax.cli.main import main; raise SystemExit(main())",
             *command[3:],
         ]
     return subprocess.Popen(command, env=environment, text=True, **pipes)

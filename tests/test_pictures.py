@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from oipjax import pictures
+from oipjax.data import folder as pictures
 
 
 def image(value: int, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Image.Image:

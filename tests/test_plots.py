@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from scipy import ndimage
 
-from oipjax import plots
-from oipjax.verdict import DEAD, FOUND, UNRESOLVED, Atlas
+from oipjax.plots import atlas as plots
+from oipjax.study.result import DEAD, FOUND, UNRESOLVED, Atlas
 
 
 def made_up(count: int, channels: int = 1, side: int = 28) -> Atlas:
@@ -127,7 +127,7 @@ def test_numbers_are_short(value, text):
 
 
 def test_training_figures():
-    from oipjax.training_config import Epoch, ReconstructionEpoch
+    from oipjax.training.config import Epoch, ReconstructionEpoch
 
     errors = [ReconstructionEpoch(i, 0.1 + 1 / i, 0.1 / i, 0.2 / i, 0.1 + 2 / i, 1e-3) for i in range(1, 6)]
     both, one = (plots.history_figure(h, 4, "t") for h in (errors, [e._replace(loss=e.train_mse) for e in errors]))

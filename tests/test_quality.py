@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oipjax import linear, quality, quantisation
-from oipjax.quantisation import Quantiser
+from experiments.tools import linear, quality, quantisation
+from experiments.tools.quantisation import Quantiser
 
 RNG = np.random.default_rng(0)
 ONE, OTHER = RNG.random((2, 3, 14, 13, 2))

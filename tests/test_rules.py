@@ -12,16 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oipjax
-from oipjax import data, ops
+from oipjax import ops
 from oipjax.bounds import assemble, bounds, hull_limits, intervals, tighten
-from oipjax.bounds.backward import ROUNDING
-from oipjax.bounds.chain import chain
-from oipjax.bounds.means import computed
-from oipjax.bounds.program import PIECEWISE, trace
-from oipjax.bounds.sphere import energy_bound
-from oipjax.images import Box, Sphere, space_for, standardise
+from oipjax.bounds.conv.chain import chain
+from oipjax.bounds.conv.sphere import energy_bound
+from oipjax.bounds.linear.backward import ROUNDING
+from oipjax.bounds.linear.means import computed
+from oipjax.data import mnist as data
+from oipjax.jaxpr.flatten import PIECEWISE, trace
 from oipjax.model import Model
 from oipjax.networks import cnn
+from oipjax.spaces.pixels import Box, Sphere, space_for, standardise
 
 
 @dataclass(frozen=True)

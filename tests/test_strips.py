@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from oipjax.bounds import strips
+from oipjax.bounds.conv import strips
 
 LOW, HIGH = -0.4, 2.8
 CASES = [((4, 4), (2, 2)), ((3, 3), (1, 1)), ((4, 4), (3, 3)), ((3, 5), (2, 3))]

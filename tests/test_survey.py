@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from oipjax import keys
-from oipjax.images import Box, Standardised, space_for
-from oipjax.survey import make_starts, reactions, survey
+from oipjax.search.precursor import make_starts, reactions, survey
+from oipjax.spaces.pixels import Box, Standardised, space_for
 
 KEY = jax.random.key(7)
 

@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 from experiments import common, compression, denoising, recolouring
-from oipjax import autoencoding, data, linear, quality
-from oipjax.corruptions import Grey, Noise
+from experiments.tools import linear, quality
+from oipjax.data import mnist as data
 from oipjax.networks import checkpoint
 from oipjax.networks.autoencoder import AutoencoderConfig
-from oipjax.training_config import TrainConfig
+from oipjax.training import autoencoder as autoencoding
+from oipjax.training.config import TrainConfig
+from oipjax.training.corruptions import Grey, Noise
 
 SMALL = TrainConfig(AutoencoderConfig((28, 28, 1), (4,), 3, (4,), 3), l2=0.0, epochs=1, validation=40, loss="bce")
 

@@ -12,10 +12,11 @@ import numpy as np
 import optax
 import pytest
 
-from oipjax import data, training
+from oipjax.data import mnist as data
 from oipjax.networks import checkpoint, cnn
-from oipjax.tiles import cores
-from oipjax.training import TrainConfig
+from oipjax.runtime.tiles import cores
+from oipjax.training import loop as training
+from oipjax.training.loop import TrainConfig
 
 KEY = jax.random.key(0)
 
@@ -298,7 +299,7 @@ def test_a_batch_may_be_shared_by_devices(tmp_path):
         str(tmp_path / "out"),
     ]
     options += ["--optimizer", "sgd", "--learning-rate", "0.01"]
-    command = [sys.executable, "-c", "from oipjax.cli import main; main()", "train", *options]
+    command = [sys.executable, "-c", "from oipjax.cli.main import main; main()", "train", *options]
     subprocess.run(command, check=True, env=environment, capture_output=True)
     facts = json.loads((tmp_path / "out" / "checkpoint.json").read_text())
     assert facts["training"]["device"]["count"] == min(cores(), 4)

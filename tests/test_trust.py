@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import rankdata
 
 import oipjax
-from oipjax.activations import activations, map_means
+from oipjax.analysis.activations import activations, map_means
+from oipjax.analysis.path_similarity import PIXELS, Gate, alike, fooled, gate, path_similarity, relative
 from oipjax.bounds import bounds
-from oipjax.trust import PIXELS, Gate, alike, fooled, gate, path_similarity, relative
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from oipjax.bounds import windows as module
-from oipjax.bounds.hull import cells
-from oipjax.bounds.windows import window_bound
+from oipjax.bounds.conv import windows as module
+from oipjax.bounds.conv.hull import cells
+from oipjax.bounds.conv.windows import window_bound
 
 LOW, HIGH = -0.5, 1.5
 # kernel 1, pool, kernel 2, channels of the image, image

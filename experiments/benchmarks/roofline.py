@@ -29,13 +29,13 @@ from matplotlib.figure import Figure
 import oipjax
 from experiments.benchmarks import throughput
 from experiments.common import command, save, show
-from oipjax import climb
-from oipjax.commands.atlas import exemplars
-from oipjax.images import space_for
-from oipjax.methods import Momentum
-from oipjax.objectives import Waking
-from oipjax.plots import BLUE, FAINT, INK, SILENT
-from oipjax.tiles import PRECISIONS, default_tile, products, shortened
+from oipjax.cli.atlas import exemplars
+from oipjax.objectives.units import Waking
+from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT
+from oipjax.runtime.tiles import PRECISIONS, default_tile, products, shortened
+from oipjax.search import step as climb
+from oipjax.search.methods import Momentum
+from oipjax.spaces.pixels import space_for
 
 RESULTS = Path(__file__).parent / "results" / "gpu"
 LAYER = throughput.LAYER

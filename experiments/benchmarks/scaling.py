@@ -26,7 +26,7 @@ from matplotlib.ticker import LogLocator
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax.plots import BLUE, INK, SILENT
+from oipjax.plots.atlas import BLUE, INK, SILENT
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -21,7 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.common import command, save, show
-from oipjax.plots import BLUE, FAINT
+from oipjax.plots.atlas import BLUE, FAINT
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -47,7 +47,7 @@ SMOKE = Config(rounds=1, warm=1, options=("--layer", "conv1", "--maps", "0", "--
 
 def timed(options: tuple[str, ...], folder: Path) -> tuple[float, dict[str, Any]]:
     """Seconds of one process, and its manifest; programs are kept in ``folder``."""
-    call = [sys.executable, "-c", "import sys; from oipjax.cli import run; sys.exit(run())", "atlas", *options]
+    call = [sys.executable, "-c", "import sys; from oipjax.cli.main import run; sys.exit(run())", "atlas", *options]
     out = folder / "record"
     known = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     begin = time.perf_counter()

@@ -25,9 +25,11 @@ from matplotlib.figure import Figure
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax import data, ops, training
-from oipjax.plots import BLUE, FAINT, INK
-from oipjax.tiles import default_tile, shortened
+from oipjax import ops
+from oipjax.data import mnist as data
+from oipjax.plots.atlas import BLUE, FAINT, INK
+from oipjax.runtime.tiles import default_tile, shortened
+from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
 FORWARD = 6.2e6  # FLOP for one image of the shipped network: 2 for each weight and position

@@ -8,7 +8,7 @@ experiments/README.md), and as many epochs are needed, since all compute the sam
 Cost: about half an hour of two cores, more where the environments of ``peers.py`` are yet to be made.
 Command: OIPJAX_DATA=folder python -m experiments.benchmarks.training
 
-oipjax trains in this process, its epoch as `oipjax.training.train` compiles it; each peer in a process and environment
+oipjax trains in this process, its epoch as `oipjax.training.loop.train` compiles it; each peer in a process and environment
 of its own, as in ``peers.py``. First all variants of a peer are tried on a few images, and the fastest one counts:
 torch in both memory layouts, Adam fused or not, images gathered batch by batch or shuffled at once; ``model.fit`` from
 arrays and from a data set, and a loop in one ``tf.function``, with XLA and without. ``compile`` is what the first epoch
@@ -37,11 +37,12 @@ import oipjax
 from experiments.benchmarks import peers
 from experiments.benchmarks.common import ENVIRONMENTS, Contender, Process, exported
 from experiments.common import command, save, show
-from oipjax import data, training
-from oipjax.commands.common import use_cores
-from oipjax.data import Dataset
+from oipjax.cli.options import use_cores
+from oipjax.data import mnist as data
+from oipjax.data.mnist import Dataset
 from oipjax.networks import cnn
-from oipjax.plots import BLUE, FAINT, INK, SILENT
+from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT
+from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
 OWN = "oipjax"

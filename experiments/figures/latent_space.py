@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from oipjax import autoencoding, latent
-from oipjax.plots import BLUE, FAINT, INK, SILENT
+from oipjax.analysis import latent
+from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT
+from oipjax.training import autoencoder as autoencoding
 
 GREEN, MARKS = "#009E73", (11.1, 11.85, 12.55)
 """A colour, and where numbers stand beside the rows of images, in inches."""

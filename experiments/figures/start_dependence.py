@@ -8,7 +8,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from experiments.common import words
-from oipjax.plots import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
 
 SURVEYED, WOKEN, OPEN, PROVED = "a random start reacts", "found by waking only", "open", "proved dead"
 """What an atlas says of a map."""

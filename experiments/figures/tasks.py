@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.common import words
-from oipjax import quality
-from oipjax.data import Split
-from oipjax.plots import BLUE, FAINT, INK, SILENT
+from experiments.tools import quality
+from oipjax.data.mnist import Split
+from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT
 
 AUTOENCODER, COMPONENTS, SMALLER, JPEG = "autoencoder", "principal components", "smaller picture", "JPEG"
 SEEN, LINEAR, GREY, KEPT = "seen", "linear map", "grey, as seen", "autoencoder, luma kept"

@@ -1,6 +1,6 @@
 """Certified upper bounds: what no image of a domain can exceed, and proofs that a map is dead."""
 
-from oipjax.bounds.certify import (
+from oipjax.bounds.certificate import (
     LEVELS,
     Bounds,
     Limits,
@@ -13,9 +13,9 @@ from oipjax.bounds.certify import (
     relaxed_images,
     tighten,
 )
-from oipjax.bounds.crown import crown
-from oipjax.bounds.exact import Optimum, best_images
-from oipjax.bounds.intervals import Ends, intervals
+from oipjax.bounds.interval.enclosures import Ends, intervals
+from oipjax.bounds.linear.crown import crown
+from oipjax.bounds.linear.exact import Optimum, best_images
 
 __all__ = [
     "LEVELS",

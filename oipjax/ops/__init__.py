@@ -14,8 +14,8 @@ and gradients equal those of ``lax`` up to rounding: that of float32, or of the 
 Shapes: images ``x[n, h, w, c]``, kernels ``w[kh, kw, c, k]`` (HWIO), outputs ``y[n, i, j, k]``.
 """
 
-from oipjax.ops.common import compiled_for, plainly, roughly
 from oipjax.ops.convolution import conv2d, conv2d_map, conv2d_transpose, conv_pool
 from oipjax.ops.pooling import max_pool
+from oipjax.ops.windows import compiled_for, plainly, roughly
 
 __all__ = ["compiled_for", "conv2d", "conv2d_map", "conv2d_transpose", "conv_pool", "max_pool", "plainly", "roughly"]

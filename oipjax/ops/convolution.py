@@ -5,11 +5,13 @@ import functools
 import jax.numpy as jnp
 from jax import Array, lax
 
-from oipjax.ops import direct, large_tiles, plain, winograd
-from oipjax.ops.common import Padding, offsets, padded, pads_of, rough, size_of
-from oipjax.ops.patches import conv, conv_transpose
+from oipjax.ops import direct, winograd
+from oipjax.ops import library as plain
+from oipjax.ops import toom_cook as large_tiles
+from oipjax.ops.blocks import pooled, whole
+from oipjax.ops.im2col import conv, conv_transpose
 from oipjax.ops.pooling import max_pool
-from oipjax.ops.quartets import pooled, whole
+from oipjax.ops.windows import Padding, offsets, padded, pads_of, rough, size_of
 
 
 def conv2d(x: Array, w: Array, stride: tuple[int, int] = (1, 1), padding: Padding = "VALID") -> Array:

@@ -9,7 +9,7 @@ import functools
 import jax.numpy as jnp
 from jax import Array, lax
 
-from oipjax.ops.common import offsets, padded
+from oipjax.ops.windows import offsets, padded
 
 MOST_TERMS = 32
 """With more products the loop is slower than a product of matrices."""

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from oipjax.ops.common import (
+from oipjax.ops.windows import (
     Padding,
     choose,
     looked_at,
@@ -17,7 +17,7 @@ from oipjax.ops.common import (
     strided,
     to_winners,
     winners,
-)  # fmt: skip
+)
 
 
 def max_pool(

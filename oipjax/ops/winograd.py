@@ -5,7 +5,7 @@ F(2x2, 3x3) of A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural N
 channels where a plain convolution takes 36. The products of all tiles at one of the 16 places are one product of
 matrices, and the four outputs are four arrays: a 2x2 pool behind it is their maximum.
 
-Rounding is a little more than that of a plain convolution; `oipjax.bounds.rules` counts it.
+Rounding is a little more than that of a plain convolution; `oipjax.bounds.interval.rules` counts it.
 
 Letters: tiles ``i, j`` of an image; ``u[16, c, k]`` is a kernel transformed; a quartet is a list of the four
 ``[n, i, j, k]`` at (0, 0), (0, 1), (1, 0) and (1, 1) of each tile.
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from oipjax.ops.common import interleaved, padded, step
+from oipjax.ops.windows import interleaved, padded, step
 
 LEAST_CHANNELS, LEAST_SIZE = 16, 6
 """With fewer channels, or smaller outputs, the transforms cost more than they save."""

@@ -1,0 +1,1 @@
+"""What patterns and codes tell."""

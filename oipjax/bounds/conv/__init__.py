@@ -1,0 +1,1 @@
+"""Bounds made for chains of convolutions."""

@@ -1,0 +1,1 @@
+"""Enclosures of every value of a network, for all images at once."""

@@ -1,0 +1,1 @@
+"""Images to train with and to look at."""

@@ -1,0 +1,1 @@
+"""Any pure function as a flat list of steps."""

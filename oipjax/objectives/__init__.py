@@ -1,0 +1,1 @@
+"""What to climb: scores of one image."""

@@ -1,0 +1,1 @@
+"""One batch size, one compiled program, a stated precision."""

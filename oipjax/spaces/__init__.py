@@ -1,0 +1,1 @@
+"""Which images are allowed, and how they are parameterised."""

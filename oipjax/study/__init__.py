@@ -1,0 +1,1 @@
+"""Survey, ascend, prove, restart: every map of a layer."""

@@ -1,0 +1,1 @@
+"""Training a classifier or an autoencoder to the same bits."""
