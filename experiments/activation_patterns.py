@@ -1,14 +1,17 @@
 """What is left of a digit in each layer, and where can its class be told?
 
-Question: how far do the classes lie apart in the activations of each layer, how well does a linear read-out tell them,
-how much of the image can be read out, and where do two classes separate that the network confuses? Which digits excite
-each map most, and how do they compare with its pattern?
-Expected: as the source series describes (R. Moenchmeyer, "A simple CNN for the MNIST dataset", parts IV to VI): figures
-are still seen in the first layer and gone in the third; patterns of confusable digits look alike in the third layer,
-and the dense layer tells them apart. In numbers: from layer to layer the class is easier, the image harder to read out.
-Cost: a minute of two cores.
+Question: how far do the classes lie apart in the activations of each layer, how well does a linear
+    read-out tell them,
+how much of the image can be read out, and where do two classes separate that the network confuses?
+Which digits excite each map most, and how do they compare with its pattern?
+Expected: as the source series describes (R. Moenchmeyer, "A simple CNN for the MNIST dataset",
+    parts IV to VI): figures
+are still seen in the first layer and gone in the third; patterns of confusable digits look alike in
+the third layer, and the dense layer tells them apart. In numbers: from layer to layer the class is
+easier, the image harder to read out. Cost: a minute of two cores.
 Command: python -m experiments.activation_patterns
-(OIPJAX_DATA=folder python -m experiments.activation_patterns --images 2000: more digits, ten times as long)
+(OIPJAX_DATA=folder python -m experiments.activation_patterns --images 2000: more digits, ten times
+as long)
 """
 
 from dataclasses import asdict, dataclass
@@ -26,7 +29,7 @@ from oipjax.analysis import activations as acts
 from oipjax.data import mnist as data
 from oipjax.data.mnist import Split
 from oipjax.plots.activations import exemplars_figure, maps_figure
-from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT
+from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK
 from oipjax.study.result import FOUND, Atlas
 
 RESULTS = Path(__file__).parent / "results"
@@ -64,7 +67,12 @@ def digits(config: Config) -> Split:
 
 
 def read_out(
-    config: Config, name: str, features: np.ndarray, products: np.ndarray, split: Split, floor: float | None
+    config: Config,
+    name: str,
+    features: np.ndarray,
+    products: np.ndarray,
+    split: Split,
+    floor: float | None,
 ) -> dict[str, Any]:
     """All that is said of one layer."""
     key, labels = jax.random.key(config.seed), split.labels
@@ -73,8 +81,14 @@ def read_out(
     right = acts.ridge(products, one_hot, fold).argmax(1) == labels
     by_means = acts.ridge(acts.gram(acts.map_means(features)), one_hot, fold).argmax(1) == labels
     seen = acts.ridge(products, pixels, fold)
-    drawn = np.asarray(jax.random.randint(jax.random.fold_in(key, 1), (config.bootstraps, len(labels)), 0, len(labels)))
-    shares = [acts.spread(products, labels, np.bincount(d, minlength=len(labels))).share for d in drawn]
+    drawn = np.asarray(
+        jax.random.randint(
+            jax.random.fold_in(key, 1), (config.bootstraps, len(labels)), 0, len(labels)
+        )
+    )
+    shares = [
+        acts.spread(products, labels, np.bincount(d, minlength=len(labels))).share for d in drawn
+    ]
     found = acts.spread(products, labels)
     return {
         "layer": name, "values": int(np.prod(features.shape[1:])),
@@ -96,8 +110,8 @@ def accuracy(right: np.ndarray) -> list[float]:
 def confused_pair(logits: np.ndarray, labels: np.ndarray) -> tuple[int, int, np.ndarray]:
     """The two classes most often taken for each other, and the images of them that are, the clearest error first.
 
-    The first class is that of the clearest error, the second what it is read as. If every image is read right, the pair
-    is that of the image that comes nearest to an error.
+    The first class is that of the clearest error, the second what it is read as. If every image is
+    read right, the pair is that of the image that comes nearest to an error.
     """
     place = np.arange(len(labels))
     others = np.where(np.eye(logits.shape[1], dtype=bool)[labels], -np.inf, logits)
@@ -139,20 +153,26 @@ def exemplar_study(
     )  # fmt: skip
     scores = acts.map_means(activation)[:, atlas.maps]
     best = acts.exemplars(scores, config.keep)
-    reacts = np.flatnonzero((atlas.status == FOUND) & (scores.max(0) > 0))
-    if not reacts.size:
-        raise ValueError(f"no map of {layer} was found that reacts to a digit; ask for more steps or maps")
-    shown = labels[best[reacts]]
+    responds = np.flatnonzero((atlas.status == FOUND) & (scores.max(0) > 0))
+    if not responds.size:
+        raise ValueError(
+            f"no map of {layer} was found that responds to a digit; ask for more steps or maps"
+        )
+    shown = labels[best[responds]]
     purity = [np.bincount(row).max() / config.keep for row in shown]
-    rng = np.asarray(jax.random.randint(jax.random.key(config.seed), (2000, config.keep), 0, len(labels)))
-    ratio = atlas.scores[reacts, 0] / scores.max(0)[reacts]
+    rng = np.asarray(
+        jax.random.randint(jax.random.key(config.seed), (2000, config.keep), 0, len(labels))
+    )
+    ratio = atlas.scores[responds, 0] / scores.max(0)[responds]
     facts = {
-        "maps found that react to a digit": len(reacts),
-        "found that react to none": int(np.sum((atlas.status == FOUND) & (scores.max(0) <= 0))),
+        "maps found that respond to a digit": len(responds),
+        "found that respond to none": int(np.sum((atlas.status == FOUND) & (scores.max(0) <= 0))),
         "pattern / best digit, median and quartiles": np.percentile(ratio, (50, 25, 75)).tolist(),
         "pattern below the best digit": int(np.sum(ratio < 1)),
         f"largest share of one class in the best {config.keep}, mean": float(np.mean(purity)),
-        "the same of random digits": float(np.mean([np.bincount(labels[row]).max() / config.keep for row in rng])),
+        "the same of random digits": float(
+            np.mean([np.bincount(labels[row]).max() / config.keep for row in rng])
+        ),
         "maps whose best digits are all of one class": int(np.sum(np.array(purity) == 1)),
     }
     return facts, atlas, best
@@ -175,18 +195,30 @@ def plot(
     figure = Figure(figsize=(13.2, 9.0), facecolor="white", layout="constrained")
     (first, second), (third, fourth) = figure.subplots(2, 2)
     names, at = [row["layer"] for row in rows], np.arange(len(rows))
-    for what, colour, mark in (("class read out", BLUE, "o-"), ("class read out of map means", GREEN, "^-")):
+    for what, colour, mark in (
+        ("class read out", BLUE, "o-"),
+        ("class read out of map means", GREEN, "^-"),
+    ):
         middle, low, high = 100 * np.transpose([row[what] for row in rows])
         first.errorbar(at, middle, (middle - low, high - middle), fmt=mark, color=colour, markersize=5, capsize=2,
                        linewidth=1.5, label=what)  # fmt: skip
     first.set_ylabel("right, of digits not seen in fitting (%)", fontsize=9)
-    first.set_title("How well a linear read-out tells the class", fontsize=10, loc="left", fontweight="bold")
+    first.set_title(
+        "How well a linear read-out tells the class", fontsize=10, loc="left", fontweight="bold"
+    )
     share = 100 * np.array([row["between / all"] for row in rows])
     error = 196 * np.array([row["between / all, standard error"] for row in rows])
     second.errorbar(
-        at, share, error, fmt="o-", color=BLUE, markersize=5, capsize=2, label="spread between classes / all"
+        at,
+        share,
+        error,
+        fmt="o-",
+        color=BLUE,
+        markersize=5,
+        capsize=2,
+        label="spread between classes / all",
     )
-    second.plot(at, [100 * row["image read out (R2)"] for row in rows], "s-", color=SILENT, markersize=5,
+    second.plot(at, [100 * row["image read out (R2)"] for row in rows], "s-", color=INACTIVE, markersize=5,
                 label="pixels' variance read out linearly")  # fmt: skip
     active = [np.nan if row["active"] is None else 100 * row["active"] for row in rows]
     second.plot(at, active, "^--", color=FAINT, markersize=5, label="nodes that are active")
@@ -194,7 +226,7 @@ def plot(
     second.set_ylabel("%", fontsize=9)
     second.set_title("From the image to its class", fontsize=10, loc="left", fontweight="bold")
     a, b, images = pair
-    for cls, colour, side in ((a, BLUE, -1), (b, SILENT, 1)):
+    for cls, colour, side in ((a, BLUE, -1), (b, INACTIVE, 1)):
         parts = third.violinplot([row[labels == cls] for row in stands], at, widths=0.75, showextrema=False,
                                  side="low" if side < 0 else "high")  # fmt: skip
         for body in parts["bodies"]:  # pyright: ignore[reportGeneralTypeIssues]
@@ -208,13 +240,18 @@ def plot(
     third.set_title(f"Where {a} and {b} separate", fontsize=10, loc="left", fontweight="bold")
     name, means = dense
     order = np.lexsort((-means.max(0), np.where(means.max(0) > 0, means.argmax(0), len(means))))
-    drawn = fourth.imshow(means[:, order], aspect="auto", cmap="magma", interpolation="nearest", vmin=0)
+    drawn = fourth.imshow(
+        means[:, order], aspect="auto", cmap="magma", interpolation="nearest", vmin=0
+    )
     fourth.set_yticks(range(len(means)), [str(c) for c in np.unique(labels)])
     fourth.set_ylabel("class", fontsize=9)
     fourth.set_xlabel(
-        "nodes, in the order of the class that they answer most; those that answer none are last", fontsize=9
+        "nodes, in the order of the class that they answer most; those that answer none are last",
+        fontsize=9,
     )
-    fourth.set_title(f"Mean activation of {name} for each class", fontsize=10, loc="left", fontweight="bold")
+    fourth.set_title(
+        f"Mean activation of {name} for each class", fontsize=10, loc="left", fontweight="bold"
+    )
     figure.colorbar(drawn, ax=fourth, pad=0.01).ax.tick_params(labelsize=8)
     for axes in (first, second, third):
         axes.set_xticks(at, names)
@@ -238,7 +275,13 @@ def pictures(
 
     def maps_of(title: str, chosen: list[int], note: str) -> Figure:
         captions = [f"image {i}\nclass {labels[i]}, read as {logits[i].argmax()}" for i in chosen]
-        return maps_figure(title, split.images[chosen] / 255.0, captions, {n: found[n][chosen] for n in shown}, note)
+        return maps_figure(
+            title,
+            split.images[chosen] / 255.0,
+            captions,
+            {n: found[n][chosen] for n in shown},
+            note,
+        )
 
     typical = [int(np.flatnonzero(labels == c)[logits[labels == c, c].argmax()]) for c in (a, b)]
     scores = acts.map_means(found[model.default_layer])[:, atlas.maps]
@@ -270,9 +313,13 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
     layers = tuple(dict.fromkeys((*config.layers, model.default_layer, "logits")))
     found = acts.activations(model, inputs, layers)
     spaces = {"pixels": inputs, **{name: found[name] for name in config.layers}}
-    floors = {name: model.layer(name).floor for name in config.layers} | {"pixels": float(inputs.min())}
+    floors = {name: model.layer(name).floor for name in config.layers} | {
+        "pixels": float(inputs.min())
+    }
     grams = {name: acts.gram(array) for name, array in spaces.items()}
-    rows = [read_out(config, name, spaces[name], grams[name], split, floors[name]) for name in spaces]
+    rows = [
+        read_out(config, name, spaces[name], grams[name], split, floors[name]) for name in spaces
+    ]
     pair = confused_pair(found["logits"], split.labels)
     standing = [separate(config, products, split.labels, *pair[:2]) for products in grams.values()]
     for row, (facts, stands) in zip(rows, standing, strict=True):
@@ -295,7 +342,9 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
                "confused": {"classes": pair[:2], "images": pair[2].tolist()}, "exemplars": facts}  # fmt: skip
     hidden = next(name for name in reversed(config.layers) if name in model.nonlinearities)
     means = acts.class_means(acts.map_means(found[hidden]), split.labels)[1]
-    figure = plot(rows, np.stack([stands for _, stands in standing]), pair, split.labels, (hidden, means))
+    figure = plot(
+        rows, np.stack([stands for _, stands in standing]), pair, split.labels, (hidden, means)
+    )
     save(results, "activation_patterns", content, figure)
     for name, picture in pictures(config, model, split, found, pair, atlas, best).items():
         picture.savefig(results / f"activation_patterns_{name}.png", dpi=150)

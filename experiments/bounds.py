@@ -1,9 +1,11 @@
 """How good is the best? What is reached, held against what is proved to be the most.
 
-Question: for every convolution of the shipped network, how far is the best image found from the least upper bound
-proved, for one node and for a map's mean, and how does that move with effort: restarts on the one side, how hard the
-bound is tried on the other?
-Expected: the first layer is solved. For nodes of the second the joint patch hull proves about twice as tight as
+Question: for every convolution of the shipped network, how far is the best image found from the
+    least upper bound
+proved, for one node and for a map's mean, and how does that move with effort: restarts on the one
+side, how hard the bound is tried on the other?
+Expected: the first layer is solved. For nodes of the second the joint patch hull proves about twice
+    as tight as
 intervals; what is left above is mostly the bound's. Each deeper layer loses more.
 Cost: about 15 minutes on two cores.
 Command: python -m experiments.bounds
@@ -24,10 +26,10 @@ import oipjax
 from experiments.common import command, save, show
 from oipjax.bounds import Bounds, assemble, band_images, best_images, hull_limits, tighten
 from oipjax.bounds.interval.enclosures import Limits
-from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT
+from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK
 
 RESULTS = Path(__file__).parent / "results"
-COLOURS = {"conv1": FAINT, "conv2": BLUE, "conv3": SILENT}
+COLOURS = {"conv1": FAINT, "conv2": BLUE, "conv3": INACTIVE}
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ def reached(config: Config, model: oipjax.Model, layer: str, kind: str) -> np.nd
     objective: Any = oipjax.Map(layer)
     if kind == "node":
         objective = oipjax.Node(layer)
-        targets = np.stack([np.full_like(targets, h // 2), np.full_like(targets, w // 2), targets], 1)
+        targets = np.stack(
+            [np.full_like(targets, h // 2), np.full_like(targets, w // 2), targets], 1
+        )
     run = oipjax.ascend(
         key, model, objective, targets, found.start_index.ravel(), space=space, steps=config.steps,
         progress=lambda done, total: print(f"{layer} {kind}: ascent {done}/{total}", end="\r", flush=True),
@@ -109,7 +113,10 @@ def proved(
         best = tighten(model, last, domain)
         if best is not last:
             by = "strips" if layer == model.layers[1] else "windows"
-            out[by if layer == model.layers[1] else f"{name}, {by}"] = (best, before + time.perf_counter() - begin)
+            out[by if layer == model.layers[1] else f"{name}, {by}"] = (
+                best,
+                before + time.perf_counter() - begin,
+            )
     return out
 
 
@@ -129,7 +136,9 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
                 limit = bound.score if kind == "mean" else np.maximum(bound.node, 0)
                 share = best[live] / limit[live]
                 if share.max() > 1 + 1e-6:
-                    raise RuntimeError(f"an image of {layer} exceeds its bound ({name}, {kind}): {share.max()}")
+                    raise RuntimeError(
+                        f"an image of {layer} exceeds its bound ({name}, {kind}): {share.max()}"
+                    )
                 rows.append(
                     {"layer": layer, "of": kind, "bound": name, "median": float(np.median(share)),
                      "least": float(share.min()), "most": float(share.max()), "live": int(live.sum()),
@@ -139,12 +148,23 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
             last: Any = limit
             curves[f"{layer} {kind}"] = {
                 "restarts": counts,
-                "median": [float(np.median(scores[live, :count].max(1) / last[live])) for count in counts],
+                "median": [
+                    float(np.median(scores[live, :count].max(1) / last[live])) for count in counts
+                ],
                 "exact": None if exact is None else float(np.median(exact[live] / last[live])),
             }
     columns = ["layer", "of", "bound", "median", "least", "most", "live", "dead", "seconds"]
-    show("reached / bound over the box of pixels", columns, [[row[name] for name in columns] for row in rows])
-    save(results, "bounds", {"config": vars(config), "rows": rows, "curves": curves}, figure(rows, curves, model.name))
+    show(
+        "reached / bound over the box of pixels",
+        columns,
+        [[row[name] for name in columns] for row in rows],
+    )
+    save(
+        results,
+        "bounds",
+        {"config": vars(config), "rows": rows, "curves": curves},
+        figure(rows, curves, model.name),
+    )
     return rows
 
 
@@ -152,15 +172,26 @@ def figure(rows: list[dict[str, Any]], curves: dict[str, Any], name: str) -> Fig
     """Medians against restarts, and against how hard the bound is tried."""
     drawn = Figure(figsize=(11, 4.6), facecolor="white", layout="constrained")
     drawn.suptitle(
-        f"{name}: the best image found, as a share of the most that is proved possible", fontsize=12, color=INK
+        f"{name}: the best image found, as a share of the most that is proved possible",
+        fontsize=12,
+        color=INK,
     )
     left, right = drawn.subplots(1, 2, sharey=True)
     for label, curve in curves.items():
         layer, kind = label.split()
-        style = {"color": COLOURS.get(layer, INK), "linestyle": "-" if kind == "node" else "--", "markersize": 4}
+        style = {
+            "color": COLOURS.get(layer, INK),
+            "linestyle": "-" if kind == "node" else "--",
+            "markersize": 4,
+        }
         left.plot(curve["restarts"], curve["median"], marker="o", label=label, **style)
         if curve["exact"] is not None:
-            left.plot(2.0 * curve["restarts"][-1], curve["exact"], marker="*", **{**style, "markersize": 11})
+            left.plot(
+                2.0 * curve["restarts"][-1],
+                curve["exact"],
+                marker="*",
+                **{**style, "markersize": 11},
+            )
     counts = next(iter(curves.values()))["restarts"]
     left.set_xscale("log", base=2)
     left.set_xticks([*counts, 2 * counts[-1]], [*map(str, counts), "exact\nsearch"], fontsize=8)
@@ -173,15 +204,26 @@ def figure(rows: list[dict[str, Any]], curves: dict[str, Any], name: str) -> Fig
     for label in curves:
         layer, kind = label.split()
         own = [row for row in rows if row["layer"] == layer and row["of"] == kind]
-        style = {"color": COLOURS.get(layer, INK), "linestyle": "-" if kind == "node" else "--", "markersize": 4}
-        right.plot([names.index(row["bound"]) for row in own], [row["median"] for row in own], marker="o", **style)
+        style = {
+            "color": COLOURS.get(layer, INK),
+            "linestyle": "-" if kind == "node" else "--",
+            "markersize": 4,
+        }
+        right.plot(
+            [names.index(row["bound"]) for row in own],
+            [row["median"] for row in own],
+            marker="o",
+            **style,
+        )
     right.set_xticks(range(len(names)), [text.replace(", ", ",\n") for text in names], fontsize=8)
     right.set_xlabel("bound")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e4e4e4", linewidth=0.6)
         axes.set_axisbelow(True)
-    right.legend(*left.get_legend_handles_labels(), fontsize=8, frameon=False, ncols=3, loc="upper right")
+    right.legend(
+        *left.get_legend_handles_labels(), fontsize=8, frameon=False, ncols=3, loc="upper right"
+    )
     return drawn
 
 

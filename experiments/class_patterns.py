@@ -1,14 +1,17 @@
 """What does the network think a 4 is, and does another network agree?
 
-Question: which images raise a class most: its logit, its log-probability, a sum of the maps that answer it, the mean
-pattern of its digits in the last convolution or in the dense layer? How sure is the network itself of the class of such
-an image, how often do other networks, trained alike from other seeds, give it the same class, and does it resemble the
-mean digit?
-Expected: the network is certain of every such image. Others agree more often than by chance (10 %) and far less often
-than on digits (99 %); smooth images and those inside the box of valid pixels carry over better. None looks like a digit
-at first sight, but most are more like the mean digit of their class than like those of the nine others.
-Cost: about 2 minutes of two cores.
-Command: python -m experiments.class_patterns (further networks: --others folder folder; --seeds 1 2 trains them first)
+Question: which images raise a class most: its logit, its log-probability, a sum of the maps that
+    answer it, the mean
+pattern of its digits in the last convolution or in the dense layer? How sure is the network itself
+of the class of such an image, how often do other networks, trained alike from other seeds, give it
+the same class, and does it resemble the mean digit?
+Expected: the network is certain of every such image. Others agree more often than by chance (10 %)
+    and far less often
+than on digits (99 %); smooth images and those inside the box of valid pixels carry over better.
+None looks like a digit at first sight, but most are more like the mean digit of their class than
+like those of the nine others. Cost: about 2 minutes of two cores.
+Command: python -m experiments.class_patterns (further networks: --others folder folder; --seeds 1 2
+    trains them first)
 """
 
 from collections.abc import Sequence
@@ -27,7 +30,7 @@ from oipjax import Class, Direction, Map, TotalVariation
 from oipjax.analysis.clusters import similarity
 from oipjax.data import mnist as data
 from oipjax.objectives.units import Objective
-from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
 from oipjax.search.precursor import make_starts
 
 RESULTS = Path(__file__).parent / "results"
@@ -48,15 +51,22 @@ class LogProbability(Map):
 class Config:
     """``others`` are names or folders of checkpoints; ``seeds`` networks that are trained unless they are there.
 
-    ``smooth`` is the weight of the total variation beside a logit, or beside a direction whose digits score like their
-    logit: with 30 the images are about as smooth as digits. ``smooth_log`` is the weight beside a log-probability, of
-    which there is no more to gain than 0. ``maps`` is the number of maps in a sum.
+    ``smooth`` is the weight of the total variation beside a logit, or beside a direction whose
+    digits score like their logit: with 30 the images are about as smooth as digits. ``smooth_log``
+    is the weight beside a log-probability, of which there is no more to gain than 0. ``maps`` is
+    the number of maps in a sum.
     """
 
     checkpoint: str = "mnist-cnn"
     others: tuple[str, ...] = ("mnist-cnn-seed1",)
     seeds: tuple[int, ...] = ()
-    goals: tuple[str, ...] = ("logit", "log-probability", "sum of maps", "maps' mean pattern", "dense mean pattern")
+    goals: tuple[str, ...] = (
+        "logit",
+        "log-probability",
+        "sum of maps",
+        "maps' mean pattern",
+        "dense mean pattern",
+    )
     spaces: tuple[str, ...] = ("standardised", "box")
     starts: int = 16
     steps: int = 100
@@ -91,7 +101,9 @@ class Goal:
         return run.images.reshape(len(self.targets), config.starts, *model.input_shape)
 
 
-def goals(config: Config, model: oipjax.Model, digits: np.ndarray, labels: np.ndarray) -> list[Goal]:
+def goals(
+    config: Config, model: oipjax.Model, digits: np.ndarray, labels: np.ndarray
+) -> list[Goal]:
     """The objectives; directions are made of what the layers answer to digits ``[n, h, w, c]``."""
     seen = answers(model, digits)
     classes = np.arange(len(model.classes))
@@ -116,7 +128,9 @@ def goals(config: Config, model: oipjax.Model, digits: np.ndarray, labels: np.nd
     )
     unknown = set(config.goals) - {goal.name for goal in known}
     if unknown or not config.goals:
-        raise ValueError(f"unknown goals {sorted(unknown)}; there are {', '.join(goal.name for goal in known)}")
+        raise ValueError(
+            f"unknown goals {sorted(unknown)}; there are {', '.join(goal.name for goal in known)}"
+        )
     return [goal for goal in known if goal.name in config.goals]
 
 
@@ -124,7 +138,9 @@ def _dense(model: oipjax.Model) -> str:
     """The last hidden dense layer."""
     named = [name for name in model.nonlinearities if len(model.shapes[name]) == 1]
     if not named or len(model.classes) != model.shapes["logits"][-1]:
-        raise ValueError(f"{model.name}: expected a classifier with a hidden dense layer; it has {model.layers}")
+        raise ValueError(
+            f"{model.name}: expected a classifier with a hidden dense layer; it has {model.layers}"
+        )
     return named[-1]
 
 
@@ -135,7 +151,10 @@ def probabilities(model: oipjax.Model, images: np.ndarray) -> np.ndarray:
 
 def answers(model: oipjax.Model, images: np.ndarray) -> dict[str, np.ndarray]:
     """Of all layers to network inputs ``[n, h, w, c]``."""
-    return {name: np.asarray(value) for name, value in jax.jit(model.apply)(model.params, images).items()}
+    return {
+        name: np.asarray(value)
+        for name, value in jax.jit(model.apply)(model.params, images).items()
+    }
 
 
 def error(values: np.ndarray) -> float | None:
@@ -143,10 +162,13 @@ def error(values: np.ndarray) -> float | None:
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
 
-def verdict(model: oipjax.Model, others: Sequence[oipjax.Model], images: np.ndarray, meant: np.ndarray) -> dict:
+def verdict(
+    model: oipjax.Model, others: Sequence[oipjax.Model], images: np.ndarray, meant: np.ndarray
+) -> dict:
     """What the networks say of images ``[n, h, w, c]`` that are meant to show the classes ``meant [n]``.
 
-    The standard error is over the classes: images of one class are alike, and networks judge the same ones.
+    The standard error is over the classes: images of one class are alike, and networks judge the
+    same ones.
     """
     own, place = probabilities(model, images), np.arange(len(meant))
     theirs = np.stack([probabilities(other, images) for other in others])
@@ -161,7 +183,9 @@ def verdict(model: oipjax.Model, others: Sequence[oipjax.Model], images: np.ndar
         "others' confidence": float(theirs[:, place, meant].mean()),
         "by network": agree.mean(1).tolist(),
         "by class": dict(zip(classes, by_class.tolist(), strict=True)),
-        "by class, standard error over images": {c: error(agree[:, meant == c].mean(0)) for c in classes},
+        "by class, standard error over images": {
+            c: error(agree[:, meant == c].mean(0)) for c in classes
+        },
     }
 
 
@@ -177,7 +201,9 @@ def likeness(images: np.ndarray, means: np.ndarray, meant: np.ndarray) -> dict[s
     }
 
 
-def judge(config: Config, model: oipjax.Model, others: Sequence[oipjax.Model]) -> tuple[list[dict], list[tuple]]:
+def judge(
+    config: Config, model: oipjax.Model, others: Sequence[oipjax.Model]
+) -> tuple[list[dict], list[tuple]]:
     """Rows of the table, and rows of pictures ``(name, images [class, h, w, c])`` for the figure."""
     sample = data.sample()
     digits, labels = model.to_input(sample.images), sample.labels.astype(int)
@@ -209,7 +235,10 @@ def judge(config: Config, model: oipjax.Model, others: Sequence[oipjax.Model]) -
 
 
 def plot(
-    model: oipjax.Model, others: Sequence[oipjax.Model], rows: list[dict[str, Any]], pictures: list[tuple]
+    model: oipjax.Model,
+    others: Sequence[oipjax.Model],
+    rows: list[dict[str, Any]],
+    pictures: list[tuple],
 ) -> Figure:
     """Images of every class, what another network calls them, and how often others agree."""
     ends = {(False, pictures[2][1]), (True, pictures[-1][1])}
@@ -217,7 +246,9 @@ def plot(
     figure = Figure(figsize=(13.2, 0.6 + 0.78 * len(shown)), facecolor="white")
     title = f"{model.name} \N{MIDDLE DOT} what does the network think a digit is?"
     high = figure.get_figheight()
-    figure.text(0.02, 1 - 0.22 / high, title, fontsize=15, fontweight="bold", color=INK, va="center")
+    figure.text(
+        0.02, 1 - 0.22 / high, title, fontsize=15, fontweight="bold", color=INK, va="center"
+    )
     note = f"Below each image: what {others[0].name} calls it and how sure it is; orange where it is another class."
     figure.text(0.02, 1 - 0.5 / high, note, fontsize=9, color=FAINT, va="center")
     grid = figure.add_gridspec(len(shown), len(model.classes), left=0.15, right=0.65, top=1 - 0.68 / high,
@@ -232,7 +263,7 @@ def plot(
             axes.spines[:].set_visible(False)
             said = int(said_by[c].argmax())
             words = f"{model.classes[said]}: {100 * said_by[c, said]:.0f} %"
-            axes.set_xlabel(words, fontsize=7, labelpad=1, color=INK if said == c else SILENT)
+            axes.set_xlabel(words, fontsize=7, labelpad=1, color=INK if said == c else INACTIVE)
             if not c:
                 axes.text(-0.15, 0.5, f"{name}\n{space}".strip(), transform=axes.transAxes, fontsize=8, ha="right",
                           va="center", color=INK)  # fmt: skip
@@ -241,19 +272,31 @@ def plot(
     errors = [100 * (row["standard error"] or 0.0) for row in rows]
     colours = [FAINT if not row["space"] or "random" in row["images"] else BLUE if row["space"] == "standardised"
                else "#009E73" for row in rows]  # fmt: skip
-    panel.barh(range(len(rows)), values, xerr=errors, color=colours, height=0.7, error_kw={"linewidth": 1})
-    panel.set_yticks(range(len(rows)), [row["images"].replace(" (meant: own answer)", "") for row in rows])
+    panel.barh(
+        range(len(rows)), values, xerr=errors, color=colours, height=0.7, error_kw={"linewidth": 1}
+    )
+    panel.set_yticks(
+        range(len(rows)), [row["images"].replace(" (meant: own answer)", "") for row in rows]
+    )
     spaces = list(dict.fromkeys(row["space"] for row in rows if row["space"]))
     for space in spaces:
-        panel.plot([], [], "s", color=BLUE if space == "standardised" else "#009E73", label=f"{space} images")
+        panel.plot(
+            [],
+            [],
+            "s",
+            color=BLUE if space == "standardised" else "#009E73",
+            label=f"{space} images",
+        )
     panel.legend(fontsize=7.5, loc="upper right", bbox_to_anchor=(1.0, -0.05), ncols=2, frameon=False,
                  handletextpad=0.2, columnspacing=0.8)  # fmt: skip
     panel.set_ylim(-0.6, len(rows) - 0.4)
     panel.invert_yaxis()
-    panel.axvline(100 / len(model.classes), color=SILENT, linewidth=1, linestyle=":")
+    panel.axvline(100 / len(model.classes), color=INACTIVE, linewidth=1, linestyle=":")
     panel.set_title(f"Same class by {len(others)} other network{'s' * (len(others) > 1)} (%)", fontsize=10, color=INK,
                     loc="right", fontweight="bold")  # fmt: skip
-    panel.set_xlabel("mean and standard error over classes; dotted: chance", fontsize=8, loc="right")
+    panel.set_xlabel(
+        "mean and standard error over classes; dotted: chance", fontsize=8, loc="right"
+    )
     panel.set_xlim(0, 100)
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(color="#e4e4e4", linewidth=0.6, axis="x")
@@ -265,12 +308,18 @@ def plot(
 def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
     """Run, print, write."""
     model = oipjax.load(config.checkpoint)
-    others = [oipjax.load(other) for other in config.others] + [network(seed) for seed in config.seeds]
+    others = [oipjax.load(other) for other in config.others] + [
+        network(seed) for seed in config.seeds
+    ]
     if not others:
-        raise ValueError("expected at least one other network, got none; give --others NAME or --seeds 1")
+        raise ValueError(
+            "expected at least one other network, got none; give --others NAME or --seeds 1"
+        )
     for other in others:
         if (other.input_shape, other.mean, other.std) != (model.input_shape, model.mean, model.std):
-            raise ValueError(f"{other.name} does not take the images of {model.name}: other shape or normalisation")
+            raise ValueError(
+                f"{other.name} does not take the images of {model.name}: other shape or normalisation"
+            )
     rows, pictures = judge(config, model, others)
     columns = [name for name in rows[0] if not name.startswith("by ")]
     show(f"images of {model.name}, judged by {', '.join(other.name for other in others)}", columns,

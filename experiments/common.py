@@ -56,7 +56,11 @@ def machine() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":")[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         model = names[0] if names else model
     today = datetime.now(UTC).date().isoformat()
     return {"date": today, "processor": model, "cores": os.cpu_count(), **surroundings()}
@@ -82,7 +86,9 @@ def network(
             jax.random.key(seed), plan, digits or data.load(), name=f"seed{seed}",
             progress=lambda epoch: print(f"seed {seed}: epoch {epoch.epoch}, held out {epoch.validation_accuracy:.4f}"),
         )  # fmt: skip
-        checkpoint.save(place, trained.model, {"config": asdict(plan), "test_accuracy": trained.test_accuracy})
+        checkpoint.save(
+            place, trained.model, {"config": asdict(plan), "test_accuracy": trained.test_accuracy}
+        )
     return oipjax.load(place)
 
 
@@ -100,7 +106,9 @@ def autoencoder(config: TrainConfig, images: Dataset, folder: Path = AUTOENCODER
         raise ValueError(f"expected the training of an autoencoder, got {config.network}")
     key = jax.random.key(config.seed)
     plan = training.plan(key, config, images)
-    facts = {part: plan[part] for part in ("config", "key", "data")}  # not the versions: an update is no new training
+    facts = {
+        part: plan[part] for part in ("config", "key", "data")
+    }  # not the versions: an update is no new training
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     name = f"{images.name}-latent{config.network.latent}-{digest}"
     place = folder / name
@@ -111,7 +119,10 @@ def autoencoder(config: TrainConfig, images: Dataset, folder: Path = AUTOENCODER
             key, config, images, name=name, state=place / checkpoint.STATE,
             progress=lambda epoch: print(f"  epoch {epoch.epoch}, held out {epoch.validation_mse:.5f}", flush=True),
         )  # fmt: skip
-        results = {"history": [list(epoch) for epoch in trained.history], "test_mse": trained.test_mse}
+        results = {
+            "history": [list(epoch) for epoch in trained.history],
+            "test_mse": trained.test_mse,
+        }
         checkpoint.save(place, trained.autoencoder, facts | results)
     return checkpoint.load_autoencoder(place)
 
@@ -130,8 +141,9 @@ def scores(images: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 def command(main: Callable[..., Any], config: type, doc: str | None) -> None:
     """An experiment as a program: input that cannot be used is told in one line, with exit code 2.
 
-    Its options are the fields of its configuration, ``--results`` (a folder to write to) and, if it takes digits and
-    has no option of that name, ``--data`` (a folder with them, instead of ``OIPJAX_DATA``).
+    Its options are the fields of its configuration, ``--results`` (a folder to write to) and, if it
+    takes digits and has no option of that name, ``--data`` (a folder with them, instead of
+    ``OIPJAX_DATA``).
     """
     known = inspect.signature(main).parameters
     loads = "digits" in known and "data" not in {field.name for field in fields(config)}
@@ -141,15 +153,21 @@ def command(main: Callable[..., Any], config: type, doc: str | None) -> None:
         given = {"digits": images_of(source, folder)} if folder is not None else {}
         main(config, results=results, **given)
 
-    run.__doc__ = f"{doc}\n\nArgs:\n    results: folder to write to.\n    folder: with the files of MNIST."
+    run.__doc__ = (
+        f"{doc}\n\nArgs:\n    results: folder to write to.\n    folder: with the files of MNIST."
+    )
     run.__annotations__ |= {
         "config": Annotated[config, tyro.conf.arg(name="")],
         "folder": Annotated[Path | None, tyro.conf.arg(name="data")],
     }
     parameters = [
-        inspect.Parameter("config", KEYWORD, default=config(), annotation=run.__annotations__["config"]),
+        inspect.Parameter(
+            "config", KEYWORD, default=config(), annotation=run.__annotations__["config"]
+        ),
         inspect.Parameter("results", KEYWORD, default=known["results"].default, annotation=Path),
-        inspect.Parameter("folder", KEYWORD, default=None, annotation=run.__annotations__["folder"]),
+        inspect.Parameter(
+            "folder", KEYWORD, default=None, annotation=run.__annotations__["folder"]
+        ),
     ]
     run.__signature__ = inspect.Signature(parameters if loads else parameters[:2])  # pyright: ignore
     try:

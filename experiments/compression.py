@@ -1,12 +1,14 @@
 """How many bits does an image need?
 
-Question: how well are images given back from an autoencoder's code of 2 to 64 numbers, stored in full or in few bits,
-beside as many principal components, a smaller picture enlarged again, and JPEG, for each bit that is spent?
-Expected: with as many numbers, from 16 to 64, the autoencoder's squared error is a third of that of principal
-components. 6 bits for each number cost less than 0.3 dB, 4 bits about 1 dB. At 100 bits an image the autoencoder leads
-by 4 dB; JPEG needs five times the bits for the same PSNR, but can go on where the autoencoder cannot.
-Cost: it trains six autoencoders, 5 minutes of two cores each, once (kept in oipjax-out); then 5 minutes.
-Command: OIPJAX_DATA=folder python -m experiments.compression (clothes: --source fashion)
+Question: how well are images given back from an autoencoder's code of 2 to 64 numbers, stored in
+    full or in few bits,
+beside as many principal components, a smaller picture enlarged again, and JPEG, for each bit that
+is spent? Expected: with as many numbers, from 16 to 64, the autoencoder's squared error is a third
+of that of principal components. 6 bits for each number cost less than 0.3 dB, 4 bits about 1 dB. At
+100 bits an image the autoencoder leads by 4 dB; JPEG needs five times the bits for the same PSNR,
+but can go on where the autoencoder cannot. Cost: it trains six autoencoders, 5 minutes of two cores
+each, once (kept in oipjax-out); then 5 minutes. Command: OIPJAX_DATA=folder python -m
+experiments.compression (clothes: --source fashion)
 """
 
 import io
@@ -19,7 +21,17 @@ import jax
 import numpy as np
 from PIL import Image
 
-from experiments.common import AUTOENCODING, SMALL, autoencoder, command, images_of, save, scores, show, sized
+from experiments.common import (
+    AUTOENCODING,
+    SMALL,
+    autoencoder,
+    command,
+    images_of,
+    save,
+    scores,
+    show,
+    sized,
+)
 from experiments.figures import tasks as figures
 from experiments.tools import linear, quantisation
 from oipjax.data.mnist import Dataset
@@ -48,7 +60,9 @@ class Config:
 
     def __post_init__(self):
         if not (self.latents and self.bits):
-            raise ValueError(f"expected a latent size and a number of bits at least, got {self.latents}, {self.bits}")
+            raise ValueError(
+                f"expected a latent size and a number of bits at least, got {self.latents}, {self.bits}"
+            )
 
 
 SMOKE = Config(
@@ -68,7 +82,9 @@ class Codec(NamedTuple):
 def codecs(config: Config, digits: Dataset) -> Iterator[Codec]:
     """All that store numbers, one after another."""
     for latent in config.latents:
-        auto = autoencoder(sized(config.train, latent=latent, input_shape=digits.train.images.shape[1:]), digits)
+        auto = autoencoder(
+            sized(config.train, latent=latent, input_shape=digits.train.images.shape[1:]), digits
+        )
         yield Codec(
             figures.AUTOENCODER,
             lambda images, auto=auto: autoencoding.encode(auto, images),
@@ -76,7 +92,9 @@ def codecs(config: Config, digits: Dataset) -> Iterator[Codec]:
         )
     principal = linear.principal(digits.train.images)
     for count in config.components:
-        yield Codec(figures.COMPONENTS, principal.first(count).encode, principal.first(count).decode)
+        yield Codec(
+            figures.COMPONENTS, principal.first(count).encode, principal.first(count).decode
+        )
     for side in config.sides:
         yield smaller(side, digits.train.images.shape[1:])
 
@@ -85,7 +103,9 @@ def smaller(side: int, shape: tuple[int, ...]) -> Codec:
     """A picture of ``side * side`` pixels, enlarged again, both bicubic."""
 
     def encode(images: np.ndarray) -> np.ndarray:
-        small = jax.image.resize(linear.pixels_of(images), (len(images), side, side, shape[2]), "cubic")
+        small = jax.image.resize(
+            linear.pixels_of(images), (len(images), side, side, shape[2]), "cubic"
+        )
         return np.asarray(small).reshape(len(images), -1)
 
     def decode(codes: np.ndarray) -> np.ndarray:
@@ -95,7 +115,9 @@ def smaller(side: int, shape: tuple[int, ...]) -> Codec:
     return Codec(figures.SMALLER, encode, decode)
 
 
-def stored(config: Config, codec: Codec, digits: Dataset) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+def stored(
+    config: Config, codec: Codec, digits: Dataset
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """A codec's rows of the table, and the first images that are read back: in full, and in fewer and fewer bits."""
     train, test = codec.encode(digits.train.images), codec.encode(digits.test.images)
     for bits in (figures.FULL, *config.bits):
@@ -108,8 +130,8 @@ def stored(config: Config, codec: Codec, digits: Dataset) -> Iterator[tuple[dict
 def jpeg(config: Config, quality: int, digits: Dataset) -> tuple[dict[str, Any], np.ndarray]:
     """JPEG's row; its bits are those of the coded pixels alone.
 
-    Everything before them, sizes, tables of quantisation and of Huffman's codes, is the same for all images, so that
-    one who knows the quality needs it once.
+    Everything before them, sizes, tables of quantisation and of Huffman's codes, is the same for
+    all images, so that one who knows the quality needs it once.
     """
     back, bits, heads, whole = np.empty(digits.test.images.shape, np.float32), [], set(), []
     for number, image in enumerate(digits.test.images):
@@ -121,8 +143,14 @@ def jpeg(config: Config, quality: int, digits: Dataset) -> tuple[dict[str, Any],
         whole.append(8 * (len(head) + len(pixels)))
         back[number] = np.asarray(Image.open(buffer), np.float32).reshape(image.shape) / 255
     if len(heads) != 1:
-        raise ValueError(f"JPEG of quality {quality}: expected one header for all images, got {len(heads)}")
-    facts = {"quality": quality, "bits": float(np.mean(bits)), "bits with header": float(np.mean(whole))}
+        raise ValueError(
+            f"JPEG of quality {quality}: expected one header for all images, got {len(heads)}"
+        )
+    facts = {
+        "quality": quality,
+        "bits": float(np.mean(bits)),
+        "bits with header": float(np.mean(whole)),
+    }
     return row(figures.JPEG, back, digits, **facts), back[: config.shown]
 
 
@@ -140,7 +168,9 @@ def row(method: str, back: np.ndarray, digits: Dataset, **facts: Any) -> dict[st
     return {"method": method, **facts, **scores(back, linear.pixels_of(digits.test.images))}
 
 
-def main(config: Config = Config(), results: Path = RESULTS, digits: Dataset | None = None) -> list[dict[str, Any]]:
+def main(
+    config: Config = Config(), results: Path = RESULTS, digits: Dataset | None = None
+) -> list[dict[str, Any]]:
     """Run, print, write."""
     digits = digits or images_of(config.source)
     made = [one for codec in codecs(config, digits) for one in stored(config, codec, digits)]

@@ -1,11 +1,12 @@
 """What do maps want among the images that a decoder can make?
 
-Question: when a map's pattern is searched among the images of an autoencoder's decoder, its latent vectors kept to
-those like the codes of digits, how much of the score in pixel space is left, how does that compare with the best real
-digit, and do the patterns look like digits, to the eye, to the network and by their distance to real ones?
-Expected: the decoder's patterns score below those of the box of pixels and above the best of 1,000 digits for nearly
-all maps; they lie several times nearer to real digits than the box's patterns, and the network is surer of them.
-Cost: about 2 minutes of two cores.
+Question: when a map's pattern is searched among the images of an autoencoder's decoder, its latent
+    vectors kept to
+those like the codes of digits, how much of the score in pixel space is left, how does that compare
+with the best real digit, and do the patterns look like digits, to the eye, to the network and by
+their distance to real ones? Expected: the decoder's patterns score below those of the box of pixels
+and above the best of 1,000 digits for nearly all maps; they lie several times nearer to real digits
+than the box's patterns, and the network is surer of them. Cost: about 2 minutes of two cores.
 Command: python -m experiments.decoder_space
 """
 
@@ -22,7 +23,7 @@ import oipjax
 from experiments.common import command, save, show, words
 from oipjax.cli.options import space_of
 from oipjax.data import mnist as data
-from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
 from oipjax.spaces.pixels import Space, standardise
 from oipjax.study.result import FOUND
 
@@ -79,10 +80,14 @@ def answers(model: oipjax.Model, layer: str, images: np.ndarray) -> tuple[np.nda
     return scores, classes
 
 
-def nearest(model: oipjax.Model, images: np.ndarray, digits: np.ndarray, *, itself: bool = False) -> np.ndarray:
+def nearest(
+    model: oipjax.Model, images: np.ndarray, digits: np.ndarray, *, itself: bool = False
+) -> np.ndarray:
     """Distance ``[n]`` to the nearest digit: root mean square of the difference of pixels in [0, 1]."""
     low, high = model.input_box
-    a, b = (((x - low) / (high - low)).reshape(len(x), -1).astype(np.float64) for x in (images, digits))
+    a, b = (
+        ((x - low) / (high - low)).reshape(len(x), -1).astype(np.float64) for x in (images, digits)
+    )
     squares = (a**2).mean(1)[:, None] + (b**2).mean(1)[None] - 2 * a @ b.T / a.shape[1]
     if itself:
         np.fill_diagonal(squares, np.inf)
@@ -106,17 +111,20 @@ def measure(config: Config, model: oipjax.Model) -> tuple[dict[str, Any], dict[s
     found = np.all([a.status == FOUND for a in atlases.values()], axis=0)
     found &= scores[:, maps].max(0) > 0
     if not found.any():
-        raise ValueError(f"no map of {config.layer} is found in all spaces and wakes for a digit; choose other --maps")
+        raise ValueError(
+            f"no map of {config.layer} is found in all spaces and wakes for a digit; choose other --maps"
+        )
     chosen, row = maps[found], np.arange(found.sum())
     pictures = {space: atlas.images[found, 0] for space, atlas in atlases.items()}
     pictures["digit"] = digits[scores[:, chosen].argmax(0)]
     best = {space: atlas.scores[found, 0] for space, atlas in atlases.items()}
     best["digit"] = scores[:, chosen].max(0)
-    # The sphere holds other images than the box: for it, what was found is standardised and scored again.
+    # The sphere holds other images than the box: for it, what was found is standardised and scored
+    # again.
     sphere = {
-        name: answers(model, config.layer, np.asarray(jax.vmap(standardise)(jnp.asarray(pictures[name]))))[0][
-            row, chosen
-        ]
+        name: answers(
+            model, config.layer, np.asarray(jax.vmap(standardise)(jnp.asarray(pictures[name])))
+        )[0][row, chosen]
         for name in ("decoder", "box")
     }
     everything = np.asarray(jax.vmap(standardise)(jnp.asarray(digits)))
@@ -132,11 +140,17 @@ def measure(config: Config, model: oipjax.Model) -> tuple[dict[str, Any], dict[s
     for name, images in (*pictures.items(), ("all digits", digits)):
         sure = answers(model, config.layer, images)[1].max(1)
         # Standardised images are no pixels in [0, 1]: their distance to a digit says nothing.
-        far = None if name == "standardised" else nearest(model, images, digits, itself=name == "all digits")
+        far = (
+            None
+            if name == "standardised"
+            else nearest(model, images, digits, itself=name == "all digits")
+        )
         looks[name] = {
             "confidence, mean": float(sure.mean()),
             "sure (0.9) of a class": float(np.mean(sure >= 0.9)),
-            "distance to the nearest digit, quartiles": None if far is None or name == "digit" else quartiles(far),
+            "distance to the nearest digit, quartiles": None
+            if far is None or name == "digit"
+            else quartiles(far),
         }
     facts = {
         "maps found": {space: a.counts["found"] for space, a in atlases.items()},
@@ -152,7 +166,9 @@ def measure(config: Config, model: oipjax.Model) -> tuple[dict[str, Any], dict[s
     return facts, pictures
 
 
-def plot(config: Config, model: oipjax.Model, facts: dict[str, Any], pictures: dict[str, np.ndarray]) -> Figure:
+def plot(
+    config: Config, model: oipjax.Model, facts: dict[str, Any], pictures: dict[str, np.ndarray]
+) -> Figure:
     """The same maps' patterns in the three spaces beside the best digit, and what is left of the box's scores."""
     rows = facts["rows"]
     order = np.argsort([row[2] for row in rows])
@@ -165,29 +181,56 @@ def plot(config: Config, model: oipjax.Model, facts: dict[str, Any], pictures: d
         "Standardised images are drawn by contrast, others from black to white."
     )
     figure.text(0.03, 0.93, note, fontsize=9, color=FAINT, va="center")
-    names = {"standardised": "standardised", "box": "box", "decoder": "decoder", "digit": "best digit"}
-    grid = figure.add_gridspec(4, len(order), left=0.1, right=0.985, top=0.88, bottom=0.36, hspace=0.25, wspace=0.08)
+    names = {
+        "standardised": "standardised",
+        "box": "box",
+        "decoder": "decoder",
+        "digit": "best digit",
+    }
+    grid = figure.add_gridspec(
+        4, len(order), left=0.1, right=0.985, top=0.88, bottom=0.36, hspace=0.25, wspace=0.08
+    )
     low, high = model.input_box
     for line, (name, label) in enumerate(names.items()):
         for column, index in enumerate(order):
             axes = figure.add_subplot(grid[line, column])
             image = pictures[name][index]
-            drawn = contrast(image, 2.0) if name == "standardised" else ((image - low) / (high - low))[..., 0]
+            drawn = (
+                contrast(image, 2.0)
+                if name == "standardised"
+                else ((image - low) / (high - low))[..., 0]
+            )
             axes.imshow(drawn, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
             share = {"box": 1.0, "decoder": rows[index][2], "digit": rows[index][3]}.get(name)
-            axes.set_xlabel("" if share is None else f"{share:.2f}", fontsize=8, color=INK, labelpad=2)
+            axes.set_xlabel(
+                "" if share is None else f"{share:.2f}", fontsize=8, color=INK, labelpad=2
+            )
             if line == 0:
                 axes.set_title(f"map {rows[index][0]}", fontsize=8.5, color=INK, pad=4)
             if column == 0:
-                axes.text(-0.15, 0.5, label, transform=axes.transAxes, ha="right", va="center", fontsize=10, color=INK)
+                axes.text(
+                    -0.15,
+                    0.5,
+                    label,
+                    transform=axes.transAxes,
+                    ha="right",
+                    va="center",
+                    fontsize=10,
+                    color=INK,
+                )
     panels = figure.add_gridspec(1, 2, left=0.07, right=0.985, top=0.265, bottom=0.075, wspace=0.16)
-    titles = ("What is left of the score in the box", "What is left on the sphere of standardised images")
+    titles = (
+        "What is left of the score in the box",
+        "What is left on the sphere of standardised images",
+    )
     for place, (words_of, columns) in enumerate(zip(titles, ((2, 3), (5, 6)), strict=True)):
         axes = figure.add_subplot(panels[place])
-        for column, colour, label in zip(columns, (BLUE, SILENT), ("decoder", "best of 1,000 digits"), strict=True):
+        for column, colour, label in zip(
+            columns, (BLUE, INACTIVE), ("decoder", "best of 1,000 digits"), strict=True
+        ):
             shares = np.sort([row[column] for row in rows])
             axes.step(shares, 100 * np.arange(1, len(shares) + 1) / len(shares), where="post", color=colour,
                       label=f"{label}: median {np.median(shares):.2f}")  # fmt: skip
@@ -204,11 +247,19 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
     show("score of the same maps", ["", "lower quartile", "median", "upper quartile"],
          [[name, *values] for name, values in facts["shares, quartiles"].items()])  # fmt: skip
     names = list(facts["looks"]["box"])[:2]
-    far = [(look["distance to the nearest digit, quartiles"] or [None] * 3)[1] for look in facts["looks"].values()]
-    rows = [[name, *(look[n] for n in names), d] for (name, look), d in zip(facts["looks"].items(), far, strict=True)]
+    far = [
+        (look["distance to the nearest digit, quartiles"] or [None] * 3)[1]
+        for look in facts["looks"].values()
+    ]
+    rows = [
+        [name, *(look[n] for n in names), d]
+        for (name, look), d in zip(facts["looks"].items(), far, strict=True)
+    ]
     show("do they look like digits?", ["", *names, "median distance to the nearest digit"], rows)
     count, above = facts["maps compared"], facts["decoder above the best digit"]
-    print(f"found {facts['maps found']}; the decoder's pattern scores above the best digit for {above} of {count} maps")
+    print(
+        f"found {facts['maps found']}; the decoder's pattern scores above the best digit for {above} of {count} maps"
+    )
     content = {"config": asdict(config), **facts}
     save(results, "decoder_space", content, plot(config, model, facts, pictures))
     return content

@@ -1,13 +1,15 @@
 """How much noise does an autoencoder take away?
 
-Question: what do autoencoders make of images with Gaussian noise or lost pixels, in dB, in SSIM and for a classifier,
-beside filters, principal components and the best linear map? Does each corruption need a network of its own?
-Expected: 8 dB or more at sigma 0.5 (noise cut to the range of pixels; in test images of no training), 2 dB or more
-above the best linear map, which itself is far above blur and median. The classifier reads denoised images nearly as
-well as clean ones. A network is best at the corruption that it was trained with, and of little use for another kind;
-one trained with all of them loses 0.5 dB to heavy ones and 2 dB to light ones.
-Cost: it trains seven autoencoders, 5 minutes of two cores each, once (kept in oipjax-out); then 5 minutes.
-Command: OIPJAX_DATA=folder python -m experiments.denoising (clothes: --source fashion --classifier None)
+Question: what do autoencoders make of images with Gaussian noise or lost pixels, in dB, in SSIM and
+    for a classifier,
+beside filters, principal components and the best linear map? Does each corruption need a network of
+its own? Expected: 8 dB or more at sigma 0.5 (noise cut to the range of pixels; in test images of no
+training), 2 dB or more above the best linear map, which itself is far above blur and median. The
+classifier reads denoised images nearly as well as clean ones. A network is best at the corruption
+that it was trained with, and of little use for another kind; one trained with all of them loses 0.5
+dB to heavy ones and 2 dB to light ones. Cost: it trains seven autoencoders, 5 minutes of two cores
+each, once (kept in oipjax-out); then 5 minutes. Command: OIPJAX_DATA=folder python -m
+experiments.denoising (clothes: --source fashion --classifier None)
 """
 
 from collections.abc import Callable
@@ -20,7 +22,17 @@ import numpy as np
 from scipy import ndimage
 
 import oipjax
-from experiments.common import AUTOENCODING, SMALL, autoencoder, command, images_of, save, scores, show, sized
+from experiments.common import (
+    AUTOENCODING,
+    SMALL,
+    autoencoder,
+    command,
+    images_of,
+    save,
+    scores,
+    show,
+    sized,
+)
 from experiments.figures import tasks as figures
 from experiments.tools import linear
 from oipjax import keys
@@ -43,8 +55,9 @@ Filter = Callable[[np.ndarray, float], np.ndarray]
 class Config:
     """Corruptions, the training of the autoencoders, and strengths of the rivals, of which the best one counts.
 
-    ``blurs`` are standard deviations in pixels, ``medians`` sides of the window, ``components`` how many of the
-    principal components are kept; they are chosen on the first ``tuned`` training images.
+    ``blurs`` are standard deviations in pixels, ``medians`` sides of the window, ``components`` how
+    many of the principal components are kept; they are chosen on the first ``tuned`` training
+    images.
     """
 
     source: Literal["mnist", "fashion"] = "mnist"
@@ -62,7 +75,9 @@ class Config:
         if not self.corruptions:
             raise ValueError("no corruption: give --sigmas or --dropped")
         if self.source == "fashion" and self.classifier == "mnist-cnn":
-            raise ValueError("mnist-cnn reads digits: with --source fashion, give --classifier None or one's folder")
+            raise ValueError(
+                "mnist-cnn reads digits: with --source fashion, give --classifier None or one's folder"
+            )
 
     @property
     def corruptions(self) -> dict[str, Corruption]:
@@ -94,7 +109,9 @@ class Study:
 
     def seen(self, corrupt: Corruption, part: int, images: np.ndarray) -> np.ndarray:
         """Corrupted images; part 0 is for training images, 1 for test images."""
-        return corrupted(corrupt, jax.random.fold_in(keys.stream(jax.random.key(0), keys.NOISE), part), images)
+        return corrupted(
+            corrupt, jax.random.fold_in(keys.stream(jax.random.key(0), keys.NOISE), part), images
+        )
 
     def filters(self) -> dict[str, tuple[Filter, tuple[float, ...]]]:
         """Rivals with a strength, and the strengths that are tried."""
@@ -125,11 +142,24 @@ class Study:
             made[network] = reconstruct(auto, seen), None
         return made
 
-    def row(self, corruption: str, name: str, images: np.ndarray, strength: float | None, before: float | None) -> dict:
+    def row(
+        self,
+        corruption: str,
+        name: str,
+        images: np.ndarray,
+        strength: float | None,
+        before: float | None,
+    ) -> dict:
         """A row of the table."""
-        marks = scores(images, self.truth) if name != CLEAN else {"mse": None, "psnr": None, "ssim": None}
+        marks = (
+            scores(images, self.truth)
+            if name != CLEAN
+            else {"mse": None, "psnr": None, "ssim": None}
+        )
         gain = None if before is None or marks["psnr"] is None else marks["psnr"] - before
-        accuracy = None if self.classifier is None else read(self.classifier, images, self.digits.test)
+        accuracy = (
+            None if self.classifier is None else read(self.classifier, images, self.digits.test)
+        )
         return {"corruption": corruption, "images": name, "strength": strength, **marks, "gain": gain,
                 "accuracy": accuracy}  # fmt: skip
 
@@ -157,12 +187,15 @@ def median(images: np.ndarray, side: float) -> np.ndarray:
 def fitted(images: np.ndarray, truth: np.ndarray) -> tuple[tuple[float, float], float]:
     """Gain and offset that bring images nearest to the truth, and the squared error that is left.
 
-    A mean of noise that is cut to [0, 1] is no longer the image, nor is one of pixels half of which are lost.
+    A mean of noise that is cut to [0, 1] is no longer the image, nor is one of pixels half of which
+    are lost.
     """
     x, y = images.ravel().astype(np.float64), truth.ravel().astype(np.float64)
     covariance = np.cov(x, y, bias=True)
     gain = covariance[0, 1] / max(covariance[0, 0], 1e-12)
-    return (float(gain), float(y.mean() - gain * x.mean())), float(covariance[1, 1] - gain * covariance[0, 1])
+    return (float(gain), float(y.mean() - gain * x.mean())), float(
+        covariance[1, 1] - gain * covariance[0, 1]
+    )
 
 
 def read(classifier: Model, images: np.ndarray, split: Split) -> float:
@@ -171,7 +204,9 @@ def read(classifier: Model, images: np.ndarray, split: Split) -> float:
     return float((logits.argmax(1) == split.labels).mean())
 
 
-def main(config: Config = Config(), results: Path = RESULTS, digits: Dataset | None = None) -> list[dict[str, Any]]:
+def main(
+    config: Config = Config(), results: Path = RESULTS, digits: Dataset | None = None
+) -> list[dict[str, Any]]:
     """Run, print, write."""
     study = Study(config, digits or images_of(config.source))
     rows, pictures = [study.row("", CLEAN, study.truth, None, None)], {}
@@ -183,12 +218,21 @@ def main(config: Config = Config(), results: Path = RESULTS, digits: Dataset | N
         pictures[name] = {what: images[: config.shown] for what, (images, _) in made.items()}
     crossed = study.crossed()
     source = f"{study.digits.name}, {len(study.truth):,} test images"
-    show(f"{source}; psnr and gain in dB", COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
+    show(
+        f"{source}; psnr and gain in dB", COLUMNS, [[row[name] for name in COLUMNS] for row in rows]
+    )
     show("gain (dB) of networks by what they were trained with", ["trained with", *config.corruptions],
          [[name, *gains.values()] for name, gains in crossed.items()])  # fmt: skip
-    figure = figures.denoising(rows, pictures, study.truth[: config.shown], crossed, f"Denoising, {source}")
+    figure = figures.denoising(
+        rows, pictures, study.truth[: config.shown], crossed, f"Denoising, {source}"
+    )
     name = "denoising" if config.source == "mnist" else f"denoising_{config.source}"
-    save(results, name, {"config": asdict(config), "data": study.digits.name, "rows": rows, "crossed": crossed}, figure)
+    save(
+        results,
+        name,
+        {"config": asdict(config), "data": study.digits.name, "rows": rows, "crossed": crossed},
+        figure,
+    )
     return rows
 
 

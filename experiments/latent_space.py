@@ -1,14 +1,16 @@
 """Why do random latent vectors fail, and which ones give good images?
 
-Question: where do the codes of an autoencoder's images lie, is that region one ellipsoid or fragments, and which way of
-drawing vectors gives images that a classifier takes for what the autoencoder gives back of real ones?
-Expected: vectors with independent components, uniform in a box about the origin, fail even where their radii are those
-of the codes: hardly any lies in the ellipsoid with 99 % of the fitted normal. Draws from this normal do not: the
-classifier's mean confidence is at least 0.85 of that on real digits' reconstructions, and clearly less for the box.
-Codes are about normal, one connected body.
-Cost: 1 minute with the sample of 1,000 digits, 3 with all of MNIST (if OIPJAX_DATA is set), or with 10,000 faces.
-Command: python -m experiments.latent_space (clothes: --autoencoder FOLDER --source fashion --classifier FOLDER; one's
-own images: --autoencoder FOLDER --data ZIP --crop 0 10 89 99 --name faces --attributes CSV)
+Question: where do the codes of an autoencoder's images lie, is that region one ellipsoid or
+    fragments, and which way of
+drawing vectors gives images that a classifier takes for what the autoencoder gives back of real
+ones? Expected: vectors with independent components, uniform in a box about the origin, fail even
+where their radii are those of the codes: hardly any lies in the ellipsoid with 99 % of the fitted
+normal. Draws from this normal do not: the classifier's mean confidence is at least 0.85 of that on
+real digits' reconstructions, and clearly less for the box. Codes are about normal, one connected
+body. Cost: 1 minute with the sample of 1,000 digits, 3 with all of MNIST (if OIPJAX_DATA is set),
+or with 10,000 faces. Command: python -m experiments.latent_space (clothes: --autoencoder FOLDER
+--source fashion --classifier FOLDER; one's own images: --autoencoder FOLDER --data ZIP --crop 0 10
+89 99 --name faces --attributes CSV)
 """
 
 import importlib.util
@@ -53,12 +55,13 @@ GROUPS, LEAST = 10, 10
 class Config:
     """What is looked at; ``boxes`` are half widths as multiples of the one whose radii are those of the codes.
 
-    An autoencoder that is not given is made in memory, untrained. One's own images, ``data`` as in `pictures.load`, are
-    brought to its size and cut into train and test images as ``oipjax train`` does; ``attributes`` is a table for them,
-    as in `pictures.attributes`. The classifier is by default mnist-cnn for digits and none for others: then its columns
-    are empty, and precision, recall, density and coverage are those of the encoder's last maps; ``feature`` is another
-    layer to take them from. ``latent`` is what is expected of the autoencoder. ``projection`` auto: t-SNE as well, if
-    scikit-learn is there.
+    An autoencoder that is not given is made in memory, untrained. One's own images, ``data`` as in
+    `pictures.load`, are brought to its size and cut into train and test images as ``oipjax train``
+    does; ``attributes`` is a table for them, as in `pictures.attributes`. The classifier is by
+    default mnist-cnn for digits and none for others: then its columns are empty, and precision,
+    recall, density and coverage are those of the encoder's last maps; ``feature`` is another layer
+    to take them from. ``latent`` is what is expected of the autoencoder. ``projection`` auto: t-SNE
+    as well, if scikit-learn is there.
     """
 
     autoencoder: str | None = "mnist-autoencoder"
@@ -86,7 +89,11 @@ def images_of(config: Config, auto: Autoencoder) -> Dataset:
     if config.data is not None:
         *size, channels = auto.config.input_shape
         read = pictures.load(
-            config.data, crop=config.crop, size=(size[0], size[1]), colour=channels == 3, test=config.test
+            config.data,
+            crop=config.crop,
+            size=(size[0], size[1]),
+            colour=channels == 3,
+            test=config.test,
         )
         for line in read.skipped:
             print(f"left out: {line}", file=sys.stderr)
@@ -111,7 +118,9 @@ def network(config: Config) -> Autoencoder:
     if config.autoencoder is not None:
         return checkpoint.load_autoencoder(config.autoencoder, latent=config.latent)
     small = AutoencoderConfig(filters=(4,), strides=(4,), latent=4)
-    return Autoencoder(small, autoencoder.init(jax.random.key(config.seed), small), name="untrained")
+    return Autoencoder(
+        small, autoencoder.init(jax.random.key(config.seed), small), name="untrained"
+    )
 
 
 def classifier_of(config: Config, auto: Autoencoder) -> Model | None:
@@ -126,7 +135,9 @@ def classifier_of(config: Config, auto: Autoencoder) -> Model | None:
     return model
 
 
-def generators(config: Config, normal: Normal, codes: np.ndarray, labels: np.ndarray | None) -> dict[str, np.ndarray]:
+def generators(
+    config: Config, normal: Normal, codes: np.ndarray, labels: np.ndarray | None
+) -> dict[str, np.ndarray]:
     """Latent vectors ``[draws, d]`` by the way they are made; ``labels`` are those of classes, if there are any."""
     d, root = len(normal.mean), jax.random.key(config.seed)
 
@@ -135,14 +146,18 @@ def generators(config: Config, normal: Normal, codes: np.ndarray, labels: np.nda
 
     fitting = float(np.median(np.linalg.norm(codes, axis=1)) / np.sqrt(d / 3))
     made = {
-        f"box, b = {factor * fitting:.2f}": latent.draw_box(key(0), config.draws, d, factor * fitting)
+        f"box, b = {factor * fitting:.2f}": latent.draw_box(
+            key(0), config.draws, d, factor * fitting
+        )
         for factor in config.boxes
     }
     apart = Normal(codes.mean(0), np.eye(d), codes.var(0), 0.0)
     made["normal, no correlations"] = latent.draw_normal(key(1), apart, config.draws)
     made[NORMAL] = latent.draw_normal(key(1), normal, config.draws)
     for p in config.confidences:
-        made[f"ellipses of pairs, {100 * p:g} %"] = latent.draw_ellipses(key(2), normal, config.draws, p)
+        made[f"ellipses of pairs, {100 * p:g} %"] = latent.draw_ellipses(
+            key(2), normal, config.draws, p
+        )
     made["ellipsoid, 99 %"] = latent.draw_ellipses(key(3), normal, config.draws, 0.99, together=d)
     if labels is not None:
         own = [latent.fit(codes[labels == name]) for name in np.unique(labels)]
@@ -166,7 +181,9 @@ class Study:
         deep = self.auto.model.default_layer if self.classifier is None else "dense1"
         self.feature = self.judge.layer(deep if config.feature is None else config.feature).name
         train, test = self.images.train, self.images.test
-        self.codes, self.test_codes = (autoencoding.encode(self.auto, split.images) for split in (train, test))
+        self.codes, self.test_codes = (
+            autoencoding.encode(self.auto, split.images) for split in (train, test)
+        )
         self.classes = train.labels if len(self.images.classes) > 1 else None
         self.test_classes = test.labels if len(self.images.classes) > 1 else None
         self.normal = latent.fit(self.codes)
@@ -174,16 +191,25 @@ class Study:
         self.real = self.judged(train.images[: self.count].astype(np.float32) / 255)[0]
         self.tables = None
         if config.attributes is not None:
-            self.tables = tuple(pictures.attributes(config.attributes, names) for names in self.images.names)
+            self.tables = tuple(
+                pictures.attributes(config.attributes, names) for names in self.images.names
+            )
         there = importlib.util.find_spec("sklearn") is not None
-        self.projection = config.projection if config.projection != "auto" else "tsne" if there else "pca"
+        self.projection = (
+            config.projection if config.projection != "auto" else "tsne" if there else "pca"
+        )
         latent.embed(self.codes[:4], self.projection)  # says at once if a library is missing
 
     def judged(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Features ``[n, f]`` of images with pixels in [0, 1], and probabilities of classes ``[n, k]``, if any."""
         wanted = (self.feature,) if self.classifier is None else (self.feature, "logits")
-        apply = jax.jit(lambda params, x: {name: self.judge.apply(params, x)[name] for name in wanted})
-        parts = [apply(self.judge.params, self.judge.to_input(images[i : i + 500])) for i in range(0, len(images), 500)]
+        apply = jax.jit(
+            lambda params, x: {name: self.judge.apply(params, x)[name] for name in wanted}
+        )
+        parts = [
+            apply(self.judge.params, self.judge.to_input(images[i : i + 500]))
+            for i in range(0, len(images), 500)
+        ]
         out = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in wanted}
         chances = None if self.classifier is None else np.asarray(jax.nn.softmax(out["logits"]))
         return out[self.feature].reshape(len(images), -1), chances
@@ -200,7 +226,10 @@ class Study:
         again = np.square(autoencoding.decode(self.auto, back) - images).mean((1, 2, 3))
         feature, chances = self.judged(images)
         both = self.real[: self.count], feature[: self.count]
-        (precision, recall), (density, coverage) = latent.precision_recall(*both), latent.density_coverage(*both)
+        (precision, recall), (density, coverage) = (
+            latent.precision_recall(*both),
+            latent.density_coverage(*both),
+        )
         confidence = None if chances is None else chances.max(1)
         row = {
             "vectors": name,
@@ -221,7 +250,9 @@ class Study:
         """Is it one ellipsoid? How far codes are from it."""
         parts = latent.components(self.codes)
         axes = latent.components(self.normal.to_axes(self.codes))
-        correlated = np.abs(latent.correlations(self.codes)[np.triu_indices(len(self.normal.mean), 1)])
+        correlated = np.abs(
+            latent.correlations(self.codes)[np.triu_indices(len(self.normal.mean), 1)]
+        )
         return {
             "codes": len(self.codes), "latent": len(self.normal.mean), "shrinkage": self.normal.shrinkage,
             "centre to origin": float(np.linalg.norm(self.normal.mean)),
@@ -245,13 +276,25 @@ class Study:
         first, second = np.random.default_rng(self.config.seed).permuted(
             np.tile(np.arange(len(self.test_codes)), (2, 1)), axis=1
         )[:, : self.config.draws]
-        differ = first != second if self.test_classes is None else self.test_classes[first] != self.test_classes[second]
+        differ = (
+            first != second
+            if self.test_classes is None
+            else self.test_classes[first] != self.test_classes[second]
+        )
         middle = (self.test_codes[first] + self.test_codes[second])[differ] / 2
-        drawn = latent.draw_normal(jax.random.fold_in(jax.random.key(self.config.seed), 4), self.normal, len(middle))
+        drawn = latent.draw_normal(
+            jax.random.fold_in(jax.random.key(self.config.seed), 4), self.normal, len(middle)
+        )
         # Middles are nearer to the centre than codes are: so is what they are compared with.
         drawn = self.normal.mean + (drawn - self.normal.mean) / np.sqrt(2)
-        vectors = {"codes": self.test_codes[: self.count], "middles": middle, "the same of the fitted normal": drawn}
-        far = {name: float(np.median(latent.nearest(self.codes, z)[0])) for name, z in vectors.items()}
+        vectors = {
+            "codes": self.test_codes[: self.count],
+            "middles": middle,
+            "the same of the fitted normal": drawn,
+        }
+        far = {
+            name: float(np.median(latent.nearest(self.codes, z)[0])) for name, z in vectors.items()
+        }
         return {
             name: {"to nearest code": far[name], "confidence": self.confidence(z)} for name, z in vectors.items()
         }  # fmt: skip
@@ -260,20 +303,30 @@ class Study:
         """Fragments or lobes? Of codes and of as many draws from one normal, in classes and in groups by k-means."""
         codes, others = self.codes[:20_000], self.test_codes
         drawn = latent.draw_normal(
-            jax.random.fold_in(jax.random.key(self.config.seed), 5), self.normal, len(codes) + len(others)
+            jax.random.fold_in(jax.random.key(self.config.seed), 5),
+            self.normal,
+            len(codes) + len(others),
         )
         found = {}
-        for name, x, y in (("codes", codes, others), ("fitted normal", drawn[: len(codes)], drawn[len(codes) :])):
+        for name, x, y in (
+            ("codes", codes, others),
+            ("fitted normal", drawn[: len(codes)], drawn[len(codes) :]),
+        ):
             middles = fragments.centres(x, max(2, min(GROUPS, len(x) // 40)), self.config.seed)
             found[name] = {"linked": fragments.linked(x[:5000])}
-            found[name] |= grouped(x, fragments.members(x, middles), y, fragments.members(y, middles))
+            found[name] |= grouped(
+                x, fragments.members(x, middles), y, fragments.members(y, middles)
+            )
         if self.classes is not None and self.test_classes is not None:
             counts = np.unique(self.classes[: len(codes)], return_counts=True)[1]
             found["classes"] = grouped(codes, self.classes[: len(codes)], others, self.test_classes)
             nearest = latent.nearest(codes, others[: self.config.draws])[1][:, 0]
             same = self.classes[nearest] == self.test_classes[: self.config.draws]
             chance = np.square(counts / counts.sum()).sum()
-            found["classes"] |= {"nearest code has it": float(same.mean()), "by chance": float(chance)}
+            found["classes"] |= {
+                "nearest code has it": float(same.mean()),
+                "by chance": float(chance),
+            }
         return found
 
     @cached_property
@@ -306,11 +359,17 @@ class Study:
     @property
     def marked(self) -> str | None:
         """The attribute that is read best, of those that a third to two thirds of the images have."""
-        even = [row for row in self.attributes if 1 / 3 < row["training images with"] / row["of"] < 2 / 3]
+        even = [
+            row
+            for row in self.attributes
+            if 1 / 3 < row["training images with"] / row["of"] < 2 / 3
+        ]
         return even[0]["attribute"] if even else None
 
 
-def grouped(codes: np.ndarray, groups: np.ndarray, others: np.ndarray, other_groups: np.ndarray) -> dict[str, Any]:
+def grouped(
+    codes: np.ndarray, groups: np.ndarray, others: np.ndarray, other_groups: np.ndarray
+) -> dict[str, Any]:
     """Valleys between groups, and what the groups' normals gain over one, in nats a code, with its standard error."""
     gain = fragments.gain(codes, groups, others)
     depth = fragments.valleys(codes, groups, others, other_groups)
@@ -325,7 +384,9 @@ def spread_of_area(area: float, has: np.ndarray) -> float:
     """Standard error of an area under a ROC curve by J. A. Hanley and B. J. McNeil, Radiology 143 (1982), 29-36."""
     first, second = has.sum(), (~has).sum()
     above, below = area / (2 - area) - area**2, 2 * area**2 / (1 + area) - area**2
-    return float(np.sqrt((area * (1 - area) + (first - 1) * above + (second - 1) * below) / (first * second)))
+    return float(
+        np.sqrt((area * (1 - area) + (first - 1) * above + (second - 1) * below) / (first * second))
+    )
 
 
 def relative(row: dict[str, Any], real: dict[str, Any]) -> dict[str, Any]:
@@ -359,14 +420,22 @@ def along(study: Study) -> dict[str, list[Any]]:
 
 def tell(study: Study, rows: list[dict[str, Any]], region: dict[str, Any]) -> None:
     """Print what was found."""
-    show(f"{study.auto.name}, {study.images.name}", COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
+    show(
+        f"{study.auto.name}, {study.images.name}",
+        COLUMNS,
+        [[row[name] for name in COLUMNS] for row in rows],
+    )
     flat = {name: value for name, value in region.items() if not isinstance(value, list | dict)}
     show("the region of the codes", ["", "value"], list(map(list, flat.items())))
     for name, value in region.items():
         if name not in flat:
             print(f"{name}: {value}")
     if study.attributes:
-        show("attributes", list(study.attributes[0]), [list(row.values()) for row in study.attributes])
+        show(
+            "attributes",
+            list(study.attributes[0]),
+            [list(row.values()) for row in study.attributes],
+        )
 
 
 def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, Any]]:
@@ -382,18 +451,40 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
         shown[name] = images[:: max(1, len(images) // 16)][:16]
     region = study.region()
     tell(study, rows, region)
-    own = study.images.name if config.data is not None else config.source if config.source != "mnist" else None
+    own = (
+        study.images.name
+        if config.data is not None
+        else config.source
+        if config.source != "mnist"
+        else None
+    )
     name = "_".join(["latent_space", *filter(None, [own if config.name is None else config.name])])
     # Of files their names: where they lie concerns nobody else.
-    told = {part: value.name if isinstance(value, Path) else value for part, value in asdict(config).items()}
-    facts = {"config": told, "source": study.images.name, "parameters_sha256": fingerprint(study.auto.params)}
-    save(results, name, facts | {"rows": rows, "region": region, "along": along(study), "attributes": study.attributes})
+    told = {
+        part: value.name if isinstance(value, Path) else value
+        for part, value in asdict(config).items()
+    }
+    facts = {
+        "config": told,
+        "source": study.images.name,
+        "parameters_sha256": fingerprint(study.auto.params),
+    }
+    save(
+        results,
+        name,
+        facts
+        | {"rows": rows, "region": region, "along": along(study), "attributes": study.attributes},
+    )
     figures.region(study, vectors, rows, region).savefig(results / f"{name}_region.png", dpi=150)
     place = results if config.data is None else PICTURES
     place.mkdir(parents=True, exist_ok=True)
-    figures.images(study, rows, shown).savefig(place / f"{name}.png", dpi=150 if config.data is None else 220)
+    figures.images(study, rows, shown).savefig(
+        place / f"{name}.png", dpi=150 if config.data is None else 220
+    )
     if study.attributes:
-        figures.attributes(study, study.attributes).savefig(place / f"{name}_attributes.png", dpi=150)
+        figures.attributes(study, study.attributes).savefig(
+            place / f"{name}_attributes.png", dpi=150
+        )
     print(f"images: {place / name}.png")
     return rows
 

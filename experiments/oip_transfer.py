@@ -1,9 +1,11 @@
 """Is an OIP a property of the network or of the data?
 
-Question: what score does a map's OIP, made in one network, get from the partner of that map in a network of another
-seed, as a share of the score of the partner's own OIP? Beside it: the best of 1,000 digits, the digit that the first
-network's map likes best, and the OIPs of maps that are no partners.
-Expected: far more than an OIP of another map, less than the partner's own: about as much as the best digit. The better
+Question: what score does a map's OIP, made in one network, get from the partner of that map in a
+    network of another
+seed, as a share of the score of the partner's own OIP? Beside it: the best of 1,000 digits, the
+digit that the first network's map likes best, and the OIPs of maps that are no partners.
+Expected: far more than an OIP of another map, less than the partner's own: about as much as the
+    best digit. The better
 the partners' activations agree on digits, the more of the score is kept.
 Cost: about 2 minutes of two cores for two networks.
 Command: python -m experiments.oip_transfer (more networks: --networks mnist-cnn FOLDER FOLDER ...)
@@ -27,12 +29,17 @@ from experiments.common import command, save, show, words
 from oipjax.analysis.matching import correlations, match
 from oipjax.data import mnist as data
 from oipjax.model import Model, fingerprint
-from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
 from oipjax.study.result import FOUND
 
 RESULTS = Path(__file__).parent / "results"
-PARTNER, DIGIT, ITS_DIGIT, OTHER = "OIP of the partner", "best digit", "best digit of the partner", "OIP of another map"
-COLOURS = {PARTNER: BLUE, DIGIT: "#009E73", ITS_DIGIT: "#CC79A7", OTHER: SILENT}
+PARTNER, DIGIT, ITS_DIGIT, OTHER = (
+    "OIP of the partner",
+    "best digit",
+    "best digit of the partner",
+    "OIP of another map",
+)
+COLOURS = {PARTNER: BLUE, DIGIT: "#009E73", ITS_DIGIT: "#CC79A7", OTHER: INACTIVE}
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,9 @@ class Config:
 
     def __post_init__(self):
         if len(self.networks) < 2:
-            raise ValueError(f"expected two or more networks, got {self.networks}; name a second checkpoint")
+            raise ValueError(
+                f"expected two or more networks, got {self.networks}; name a second checkpoint"
+            )
 
 
 SMOKE = Config(("mnist-cnn", "mnist-cnn-seed1"), "conv1", draws=64, steps=3, rows=2)
@@ -85,14 +94,20 @@ def look(config: Config, name: str, digits: np.ndarray) -> Network:
     return Network(model, atlas.images[:, 0], atlas.scores[:, 0], atlas.status == FOUND, seen)
 
 
-def transfer(config: Config, source: Network, goal: Network, own: np.ndarray, partner: np.ndarray) -> dict[str, Any]:
+def transfer(
+    config: Config, source: Network, goal: Network, own: np.ndarray, partner: np.ndarray
+) -> dict[str, Any]:
     """Scores in ``goal`` of what belongs to maps ``own [p]`` of ``source``, as shares of the partners' own OIPs'.
 
     Returns:
-        For each of the words above shares ``[p]``, and ``first``: whether the partner answers most of all maps.
+        For each of the words above shares ``[p]``, and ``first``: whether the partner answers most
+        of all maps.
     """
-    # A share below one may still be the largest: maps differ in the scores that they can reach at all.
-    table = scores_of(goal.model, config.layer, source.images[own])[:, partner] / goal.scores[partner]
+    # A share below one may still be the largest: maps differ in the scores that they can reach at
+    # all.
+    table = (
+        scores_of(goal.model, config.layer, source.images[own])[:, partner] / goal.scores[partner]
+    )
     many = len(own)
     apart = table.T[~np.eye(many, dtype=bool)].reshape(many, many - 1)
     digits = goal.digits[:, partner] / goal.scores[partner]
@@ -108,7 +123,8 @@ def transfer(config: Config, source: Network, goal: Network, own: np.ndarray, pa
 def interval(values: np.ndarray, seed: int, statistic: Any = np.median) -> list[float]:
     """A statistic of ``values [p, ...]``, and its 95 % interval by bootstrap over the first axis: pairs of maps.
 
-    With more than two networks a map is in several pairs, which counts them as independent: the interval is too narrow.
+    With more than two networks a map is in several pairs, which counts them as independent: the
+    interval is too narrow.
     """
     drawn = stats.bootstrap(
         (np.arange(len(values)),), lambda i: statistic(values[i]), vectorized=False, method="percentile",
@@ -117,7 +133,9 @@ def interval(values: np.ndarray, seed: int, statistic: Any = np.median) -> list[
     return [float(statistic(values)), *map(float, drawn.confidence_interval)]
 
 
-def between(config: Config, networks: Sequence[Network], square: np.ndarray, i: int, j: int) -> dict[str, Any]:
+def between(
+    config: Config, networks: Sequence[Network], square: np.ndarray, i: int, j: int
+) -> dict[str, Any]:
     """Both directions between two networks; arrays are ``[p, 2]``: maps of i shown to j, and of j to i."""
     matching = match(square[i, :, j])
     own = matching.maps[networks[i].found[matching.maps]]
@@ -126,7 +144,13 @@ def between(config: Config, networks: Sequence[Network], square: np.ndarray, i: 
     there = transfer(config, networks[i], networks[j], own, partner)
     back = transfer(config, networks[j], networks[i], partner, own)
     both = {name: np.stack([there[name], back[name]], 1) for name in there}
-    return {"pair": (i, j), "maps": own, "partners": partner, "correlation": matching.correlation[own], **both}
+    return {
+        "pair": (i, j),
+        "maps": own,
+        "partners": partner,
+        "correlation": matching.correlation[own],
+        **both,
+    }
 
 
 def summary(config: Config, pairs: Sequence[dict[str, Any]]) -> list[list[Any]]:
@@ -135,15 +159,26 @@ def summary(config: Config, pairs: Sequence[dict[str, Any]]) -> list[list[Any]]:
     def row(name: str, some: dict[str, np.ndarray]) -> list[Any]:
         medians = [interval(some[kind], config.seed) for kind in COLOURS]
         more = interval(some[PARTNER] > some[DIGIT], config.seed, np.mean)
-        return [name, len(some["correlation"]), *medians, interval(some["first"], config.seed, np.mean), more]
+        return [
+            name,
+            len(some["correlation"]),
+            *medians,
+            interval(some["first"], config.seed, np.mean),
+            more,
+        ]
 
     rows = []
     for pair in pairs:
         names = [config.networks[k] for k in pair["pair"]]
         for way in (0, 1):
             some = {kind: pair[kind][:, way] for kind in (*COLOURS, "first")}
-            rows.append(row(" to ".join(names[:: 1 - 2 * way]), some | {"correlation": pair["correlation"]}))
-    whole = {name: np.concatenate([pair[name] for pair in pairs]) for name in (*COLOURS, "first", "correlation")}
+            rows.append(
+                row(" to ".join(names[:: 1 - 2 * way]), some | {"correlation": pair["correlation"]})
+            )
+    whole = {
+        name: np.concatenate([pair[name] for pair in pairs])
+        for name in (*COLOURS, "first", "correlation")
+    }
     rows.append(row("all", whole))
     order = np.argsort(-whole["correlation"], kind="stable")
     for part, name in zip(np.array_split(order, 3), ("best", "middle", "last"), strict=True):
@@ -153,7 +188,9 @@ def summary(config: Config, pairs: Sequence[dict[str, Any]]) -> list[list[Any]]:
     return rows
 
 
-def plot(config: Config, networks: Sequence[Network], pairs: Sequence[dict[str, Any]], digits: np.ndarray) -> Figure:
+def plot(
+    config: Config, networks: Sequence[Network], pairs: Sequence[dict[str, Any]], digits: np.ndarray
+) -> Figure:
     """How much of the score is kept: against the partners' correlation, over maps, and for some maps with pictures."""
     figure = Figure(figsize=(13.6, 9.2), facecolor="white")
     title = f"What an OIP is worth in another network \N{MIDDLE DOT} {config.layer}"
@@ -170,7 +207,9 @@ def plot(config: Config, networks: Sequence[Network], pairs: Sequence[dict[str, 
     values = {kind: np.concatenate([pair[kind].ravel() for pair in pairs]) for kind in COLOURS}
     axes = figure.add_subplot(left[0])
     for kind in (OTHER, DIGIT, PARTNER):
-        axes.scatter(level, values[kind], s=9, color=COLOURS[kind], alpha=0.55, linewidth=0, label=kind)
+        axes.scatter(
+            level, values[kind], s=9, color=COLOURS[kind], alpha=0.55, linewidth=0, label=kind
+        )
     words(
         axes,
         "Partners that agree on digits share their OIPs (colours as below)",
@@ -192,13 +231,19 @@ def plot(config: Config, networks: Sequence[Network], pairs: Sequence[dict[str, 
 
 
 def pictures(
-    figure: Figure, config: Config, networks: Sequence[Network], pair: dict[str, Any], digits: np.ndarray
+    figure: Figure,
+    config: Config,
+    networks: Sequence[Network],
+    pair: dict[str, Any],
+    digits: np.ndarray,
 ) -> None:
     """Rows of partners, from well to badly matched: both OIPs and both best digits, with their scores in either."""
     i, j = pair["pair"]
     order = np.argsort(-pair["correlation"], kind="stable")
     order = order[np.unique(np.linspace(0, len(order) - 1, config.rows).round().astype(int))]
-    grid = figure.add_gridspec(config.rows, 4, left=0.56, right=0.985, top=0.875, bottom=0.035, hspace=0.3, wspace=0.02)
+    grid = figure.add_gridspec(
+        config.rows, 4, left=0.56, right=0.985, top=0.875, bottom=0.035, hspace=0.3, wspace=0.02
+    )
     names = [config.networks[k] for k in (i, j)]
     heads = (f"OIP of A\n{names[0]}", f"OIP of B\n{names[1]}", "best digit of A", "best digit of B")
     for row, place in enumerate(order):
@@ -210,7 +255,11 @@ def pictures(
             *((networks[i].digits[n, a] / networks[i].scores[a], networks[j].digits[n, b] / networks[j].scores[b])
               for n in best),
         ]  # fmt: skip
-        shown = [networks[i].images[a], networks[j].images[b], *(networks[i].model.to_input(digits[n]) for n in best)]
+        shown = [
+            networks[i].images[a],
+            networks[j].images[b],
+            *(networks[i].model.to_input(digits[n]) for n in best),
+        ]
         for column, (image, (in_a, in_b)) in enumerate(zip(shown, worth, strict=True)):
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(contrast(image, 2.0), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -223,7 +272,16 @@ def pictures(
                 axes.set_title(heads[column], fontsize=8.5, color=INK)
             if not column:
                 text = f"map {a}\nand {b}\nr {pair['correlation'][place]:.2f}"
-                axes.text(-0.25, 0.5, text, transform=axes.transAxes, ha="right", va="center", fontsize=8, color=INK)
+                axes.text(
+                    -0.25,
+                    0.5,
+                    text,
+                    transform=axes.transAxes,
+                    ha="right",
+                    va="center",
+                    fontsize=8,
+                    color=INK,
+                )
 
 
 def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
@@ -232,14 +290,28 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
     networks = [look(config, name, digits) for name in config.networks]
     print()
     square = correlations([network.model for network in networks], config.layer, digits)
-    pairs = [between(config, networks, square, i, j) for i, j in combinations(range(len(networks)), 2)]
+    pairs = [
+        between(config, networks, square, i, j) for i, j in combinations(range(len(networks)), 2)
+    ]
     rows = summary(config, pairs)
-    columns = ["from network to network", "pairs of maps", *COLOURS, "partner answers most", "above best digit"]
+    columns = [
+        "from network to network",
+        "pairs of maps",
+        *COLOURS,
+        "partner answers most",
+        "above best digit",
+    ]
     text = [
         [*row[:2], *(f"{middle:.3f} ({low:.3f}-{high:.3f})" for middle, low, high in row[2:])] for row in rows
     ]  # fmt: skip
-    show("scores in the other network, as shares of its own OIPs' (medians, 95 % over maps)", columns, text)
-    level, kept = (np.concatenate([pair[name] for pair in pairs]) for name in ("correlation", PARTNER))
+    show(
+        "scores in the other network, as shares of its own OIPs' (medians, 95 % over maps)",
+        columns,
+        text,
+    )
+    level, kept = (
+        np.concatenate([pair[name] for pair in pairs]) for name in ("correlation", PARTNER)
+    )
     ranks = np.corrcoef(stats.rankdata(level), stats.rankdata(kept.mean(1)))
     content = {
         "config": asdict(config),
@@ -247,7 +319,9 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
         "columns": columns,
         "rows": rows,
         "rank correlation of the partners' correlation and the share kept": float(ranks[0, 1]),
-        "pairs": [{name: np.asarray(value).tolist() for name, value in pair.items()} for pair in pairs],
+        "pairs": [
+            {name: np.asarray(value).tolist() for name, value in pair.items()} for pair in pairs
+        ],
     }
     save(results, "oip_transfer", content, plot(config, networks, pairs, digits))
     return content

@@ -1,11 +1,13 @@
 """The run of the source article: one map, one random image, 600 steps.
 
-Question: how does the pattern of map 120 come out of a random image under the classic rule, when does the run converge,
+Question: how does the pattern of map 120 come out of a random image under the classic rule, when
+    does the run converge,
 and how often does the first random image do?
-Expected: what the source prints for its map 120 (R. Moenchmeyer, "A simple CNN for the MNIST dataset", part IX): the
-score rises slowly, then fast, then hardly; its relative change per step falls through the criterion 2e-4 at about step
-288 (2.03e-4 there) and is 6.3e-5 at the end. Some random images leave the map silent, and others must be tried.
-Cost: half a minute of two cores.
+Expected: what the source prints for its map 120 (R. Moenchmeyer, "A simple CNN for the MNIST
+    dataset", part IX): the
+score rises slowly, then fast, then hardly; its relative change per step falls through the criterion
+2e-4 at about step 288 (2.03e-4 there) and is 6.3e-5 at the end. Some random images leave the map
+silent, and others must be tried. Cost: half a minute of two cores.
 Command: python -m experiments.one_map
 """
 
@@ -21,10 +23,10 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 import oipjax
 from experiments import classic_curve
-from experiments.classic_curve import PUBLISHED, reacting_starts
+from experiments.classic_curve import PUBLISHED, responding_starts
 from experiments.common import command, save, show
 from oipjax.cli.oip import oip
-from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, oip_figure
+from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, oip_figure
 from oipjax.records.atlas import read_run
 from oipjax.search.ascent import Ascent
 from oipjax.spaces.pixels import Fluctuation, Fluctuations
@@ -39,7 +41,7 @@ PUBLISHED_CHANGE = {0: 7.380040645599365, 9: 1.0486774, 18: 1.439024, 36: 2.7197
 
 @dataclass(frozen=True)
 class Config:
-    """``starts`` runs for the band, from the first of ``draws`` random images that the map reacts to."""
+    """``starts`` runs for the band, from the first of ``draws`` random images that the map responds to."""
 
     checkpoint: str = "mnist-cnn"
     map: int = 120
@@ -84,10 +86,21 @@ def plot(config: Config, run: Ascent, runs: Ascent) -> Figure:
     ):  # fmt: skip
         here = steps[-len(one) :]
         low, high = np.nanpercentile(many, (5, 95), axis=0)
-        axes.fill_between(here, low, high, color=BLUE, alpha=0.18, linewidth=0, label=f"{len(many)} starts, 90 %")
+        axes.fill_between(
+            here, low, high, color=BLUE, alpha=0.18, linewidth=0, label=f"{len(many)} starts, 90 %"
+        )
         axes.plot(here, one, "o-", color=BLUE, markersize=4, label="the run shown")
-        axes.plot(list(theirs), list(theirs.values()), "s--", color=SILENT, markersize=4, label="published")
-        axes.set_xscale("symlog", linthresh=max(1, int(steps[min(1, len(steps) - 1)])), linscale=0.5)
+        axes.plot(
+            list(theirs),
+            list(theirs.values()),
+            "s--",
+            color=INACTIVE,
+            markersize=4,
+            label="published",
+        )
+        axes.set_xscale(
+            "symlog", linthresh=max(1, int(steps[min(1, len(steps) - 1)])), linscale=0.5
+        )
         axes.xaxis.set_major_locator(FixedLocator(here.tolist()))
         axes.set_xticks(here.tolist(), [str(step) for step in here])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -95,14 +108,40 @@ def plot(config: Config, run: Ascent, runs: Ascent) -> Figure:
     left.set_title("score / last score", fontsize=10, loc="left", color=INK, fontweight="bold")
     middle.set_yscale("log")
     middle.axhline(config.criterion, color=FAINT, linewidth=1, linestyle=":")
-    middle.text(steps[1], config.criterion * 0.93, f"criterion {config.criterion:g}", fontsize=8, color=FAINT, va="top")
-    middle.set_title("relative change by one step", fontsize=10, loc="left", color=INK, fontweight="bold")
+    middle.text(
+        steps[1],
+        config.criterion * 0.93,
+        f"criterion {config.criterion:g}",
+        fontsize=8,
+        color=FAINT,
+        va="top",
+    )
+    middle.set_title(
+        "relative change by one step", fontsize=10, loc="left", color=INK, fontweight="bold"
+    )
     met = runs.converged[runs.converged >= 0]
     if met.size:
-        right.step(np.sort(met), 100 * np.arange(1, len(met) + 1) / len(runs.converged), where="post", color=BLUE)
-        right.axvline(288, color=SILENT, linewidth=1, linestyle="--", label="published: just\nabove it at 288")
+        right.step(
+            np.sort(met),
+            100 * np.arange(1, len(met) + 1) / len(runs.converged),
+            where="post",
+            color=BLUE,
+        )
+        right.axvline(
+            288,
+            color=INACTIVE,
+            linewidth=1,
+            linestyle="--",
+            label="published: just\nabove it at 288",
+        )
     right.set(xlabel="step", xlim=(0, config.steps), ylim=(0, 100))
-    right.set_title("runs that have met the criterion (%)", fontsize=10, loc="left", color=INK, fontweight="bold")
+    right.set_title(
+        "runs that have met the criterion (%)",
+        fontsize=10,
+        loc="left",
+        color=INK,
+        fontweight="bold",
+    )
     for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e4e4e4", linewidth=0.6)
@@ -117,45 +156,70 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
     """Run, print, write."""
     model = oipjax.load(config.checkpoint)
     space = oipjax.Standardised(model.input_shape, Fluctuations((Fluctuation.parse(RECIPE),)))
-    asked = classic_curve.Config(config.checkpoint, config.draws, config.draws, config.steps, config.seed)
-    maps, reacting = reacting_starts(asked, model, space)
-    everywhere, reacting = reacting, reacting[maps == config.map]
-    if not reacting.size:
+    asked = classic_curve.Config(
+        config.checkpoint, config.draws, config.draws, config.steps, config.seed
+    )
+    maps, responding = responding_starts(asked, model, space)
+    everywhere, responding = responding, responding[maps == config.map]
+    if not responding.size:
         raise ValueError(
-            f"map {config.map} reacts to none of {config.draws} random images; ask for more, or another map"
+            f"map {config.map} responds to none of {config.draws} random images; ask for more, or another map"
         )
-    run = first_run(config, int(reacting[0]))
-    starts = reacting[: config.starts]
+    run = first_run(config, int(responding[0]))
+    starts = responding[: config.starts]
     runs = oipjax.ascend(
         jax.random.key(config.seed), model, oipjax.Map(model.default_layer), np.full(len(starts), config.map), starts,
         space=space, method=oipjax.Classic(), steps=config.steps, reports=config.reports, criterion=config.criterion,
     )  # fmt: skip
-    columns = ["step", "score", "change", "relative change", "score / last", "published", "published relative change"]
+    columns = [
+        "step",
+        "score",
+        "change",
+        "relative change",
+        "score / last",
+        "published",
+        "published relative change",
+    ]
     rows = [
         [int(step), float(score), float(change), float(relative(change, score)), float(score / run.trace[0, -1]),
          PUBLISHED[step] / PUBLISHED[599] if step in PUBLISHED else None,
          PUBLISHED_CHANGE[step] / PUBLISHED[step] if step in PUBLISHED else None]
         for step, score, change in zip(run.trace_steps.tolist(), run.trace[0], run.changes[0], strict=True)
     ]  # fmt: skip
-    show(f"map {config.map}, start {reacting[0]}", columns, rows)
+    show(f"map {config.map}, start {responding[0]}", columns, rows)
     met = runs.converged[runs.converged >= 0]
     facts = {
-        "first start that reacts": int(reacting[0]),
-        "starts that react": [len(reacting), config.draws],
-        "of all maps, those that react to the first start": int(np.sum(everywhere == 0)),
-        "those that react to none": model.layer(model.default_layer).maps - len(np.unique(maps)),
+        "first start that responds": int(responding[0]),
+        "starts that respond": [len(responding), config.draws],
+        "of all maps, those that respond to the first start": int(np.sum(everywhere == 0)),
+        "those that respond to none": model.layer(model.default_layer).maps - len(np.unique(maps)),
         "this run met the criterion at step": int(run.converged[0]),
         "runs": len(starts),
         "runs that met the criterion": len(met),
-        "step, median and quartiles": np.percentile(met, (50, 25, 75)).tolist() if met.size else None,
-        "relative change at the end, median": float(np.median(relative(runs.changes, runs.trace)[:, -1])),
-        "last score, median, least, greatest": [float(f(runs.trace[:, -1])) for f in (np.median, np.min, np.max)],
+        "step, median and quartiles": np.percentile(met, (50, 25, 75)).tolist()
+        if met.size
+        else None,
+        "relative change at the end, median": float(
+            np.median(relative(runs.changes, runs.trace)[:, -1])
+        ),
+        "last score, median, least, greatest": [
+            float(f(runs.trace[:, -1])) for f in (np.median, np.min, np.max)
+        ],
     }
     show("convergence", ["", ""], [[name, str(value)] for name, value in facts.items()])
-    title = f"{config.checkpoint} \N{MIDDLE DOT} {model.default_layer} \N{MIDDLE DOT} map {config.map}"
-    note = f"start {reacting[0]} of the source's mixture of fields ({RECIPE}), classic rule, {config.steps} steps"
-    strip = oip_figure(title, run.trace_steps.tolist(), run.trace_images[0], run.trace[0], run.changes[0], note)
-    save(results, "one_map", {"config": asdict(config), "columns": columns, "rows": rows, **facts}, strip)
+    title = (
+        f"{config.checkpoint} \N{MIDDLE DOT} {model.default_layer} \N{MIDDLE DOT} map {config.map}"
+    )
+    note = f"start {responding[0]} of the source's mixture of fields ({RECIPE}), classic rule, {config.steps} steps"
+    strip = oip_figure(
+        title, run.trace_steps.tolist(), run.trace_images[0], run.trace[0], run.changes[0], note
+    )
+    save(
+        results,
+        "one_map",
+        {"config": asdict(config), "columns": columns, "rows": rows, **facts},
+        strip,
+    )
     plot(config, run, runs).savefig(results / "one_map_convergence.png", dpi=150)
     return facts
 

@@ -1,11 +1,13 @@
 """How many different patterns does one map have?
 
-Question: of the patterns that ascents from many starts find for a map, how many are distinct once shifts are taken out,
+Question: of the patterns that ascents from many starts find for a map, how many are distinct once
+    shifts are taken out,
 how large are their shares, and how much do their scores differ?
-Expected: what the source article (R. Moenchmeyer, "A simple CNN for the MNIST dataset", part IX) sees: patterns of one
-map are similar in structure and different in detail. In numbers: pairs of a map are far more alike than pairs of
-different maps; at that level a map has a few distinct patterns with nearly equal scores; at a stricter one, every run
-has its own.
+Expected: what the source article (R. Moenchmeyer, "A simple CNN for the MNIST dataset", part IX)
+    sees: patterns of one
+map are similar in structure and different in detail. In numbers: pairs of a map are far more alike
+than pairs of different maps; at that level a map has a few distinct patterns with nearly equal
+scores; at a stricter one, every run has its own.
 Cost: about 6 minutes of one core, nearly all of it ascents.
 Command: python -m experiments.optima
 """
@@ -23,11 +25,19 @@ from matplotlib.ticker import MaxNLocator
 import oipjax
 from experiments.common import command, save, show, words
 from oipjax.analysis.clusters import Clusters, cluster, seen, similarity
-from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
 from oipjax.study.result import FOUND
 
 RESULTS = Path(__file__).parent / "results"
-COLUMNS = ["map", "distinct", "largest share", "silent", "best score", "second / best", "last / best"]
+COLUMNS = [
+    "map",
+    "distinct",
+    "largest share",
+    "silent",
+    "best score",
+    "second / best",
+    "last / best",
+]
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,22 @@ class Config:
     keep: int = 32
     steps: int = 100
     chance: float = 0.01
-    thresholds: tuple[float, ...] = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+    thresholds: tuple[float, ...] = (
+        0.3,
+        0.35,
+        0.4,
+        0.45,
+        0.5,
+        0.55,
+        0.6,
+        0.65,
+        0.7,
+        0.75,
+        0.8,
+        0.85,
+        0.9,
+        0.95,
+    )
     seed: int = 0
 
 
@@ -58,7 +83,9 @@ def gradients(model: oipjax.Model, layer: str, maps: np.ndarray, images: np.ndar
     return np.stack([np.asarray(one(x, k)) for k, x in zip(maps, images, strict=True)])
 
 
-def measure(config: Config, model: oipjax.Model, space: str) -> tuple[dict[str, Any], np.ndarray, list[Clusters]]:
+def measure(
+    config: Config, model: oipjax.Model, space: str
+) -> tuple[dict[str, Any], np.ndarray, list[Clusters]]:
     """Facts, the found maps' images ``[k, r, h, w, c]``, and the groups of each."""
     atlas = oipjax.atlas(
         jax.random.key(config.seed), model, config.layer, space=oipjax.space_for(model, space), draws=config.draws,
@@ -85,7 +112,10 @@ def measure(config: Config, model: oipjax.Model, space: str) -> tuple[dict[str, 
         for k, g in zip(maps, groups, strict=True)
     ]  # fmt: skip
     same = np.concatenate(
-        [upper(ncc[np.ix_(g.labels >= 0, g.labels >= 0)]) for ncc, g in zip(alike, groups, strict=True)]
+        [
+            upper(ncc[np.ix_(g.labels >= 0, g.labels >= 0)])
+            for ncc, g in zip(alike, groups, strict=True)
+        ]
     )
     summary = {
         "maps found": len(maps),
@@ -98,11 +128,18 @@ def measure(config: Config, model: oipjax.Model, space: str) -> tuple[dict[str, 
         "distinct, quartiles": np.percentile([row[1] for row in rows], (25, 75)).tolist(),
         "maps with one": int(np.sum([row[1] == 1 for row in rows])),
         "largest share, median": float(np.median([row[2] for row in rows])),
-        "best group is the largest": float(np.mean([g.counts[0] == g.counts.max() for g in groups])),
-        "second / best score, median": float(np.median([row[5] for row in rows if row[5] is not None] or [1.0])),
+        "best group is the largest": float(
+            np.mean([g.counts[0] == g.counts.max() for g in groups])
+        ),
+        "second / best score, median": float(
+            np.median([row[5] for row in rows if row[5] is not None] or [1.0])
+        ),
         "last / best score, median": float(np.median([row[6] for row in rows])),
     }
-    curve = [[level, float(np.median([len(g.best) for g in grouped(level)]))] for level in config.thresholds]
+    curve = [
+        [level, float(np.median([len(g.best) for g in grouped(level)]))]
+        for level in config.thresholds
+    ]
     facts = {"space": space, **summary, "curve": curve, "columns": COLUMNS, "rows": rows}
     return facts, images, groups
 
@@ -112,7 +149,9 @@ def upper(square: np.ndarray) -> np.ndarray:
     return square[np.triu_indices(len(square), 1)]
 
 
-def plot(config: Config, facts: list[dict[str, Any]], images: np.ndarray, groups: list[Clusters]) -> Figure:
+def plot(
+    config: Config, facts: list[dict[str, Any]], images: np.ndarray, groups: list[Clusters]
+) -> Figure:
     """Twelve maps with their distinct patterns, and how many there are: per map, and by threshold."""
     order = np.argsort([len(g.best) for g in groups], kind="stable")
     order = order[np.unique(np.linspace(0, len(order) - 1, 12).round().astype(int))]
@@ -125,7 +164,9 @@ def plot(config: Config, facts: list[dict[str, Any]], images: np.ndarray, groups
         f"Shifted copies count as one. Rows from few to many: maps at equal steps of the ranking by number."
     )
     figure.text(0.03, 0.949, note, fontsize=9, color=FAINT, va="center")
-    grid = figure.add_gridspec(12, columns, left=0.075, right=0.63, top=0.93, bottom=0.028, hspace=0.32, wspace=0.08)
+    grid = figure.add_gridspec(
+        12, columns, left=0.075, right=0.63, top=0.93, bottom=0.028, hspace=0.32, wspace=0.08
+    )
     for row, index in enumerate(order):
         group, number = groups[index], first["rows"][index][0]
         for column in range(min(columns, len(group.best))):
@@ -140,12 +181,29 @@ def plot(config: Config, facts: list[dict[str, Any]], images: np.ndarray, groups
             if column == 0:
                 count = len(group.best)
                 axes.text(
-                    -0.2, 0.62, f"map {number}", transform=axes.transAxes, fontsize=9, fontweight="bold", ha="right"
+                    -0.2,
+                    0.62,
+                    f"map {number}",
+                    transform=axes.transAxes,
+                    fontsize=9,
+                    fontweight="bold",
+                    ha="right",
                 )
-                text = f"{count} pattern{'s' * (count > 1)}" + f",\nbest {columns} shown" * (count > columns)
-                axes.text(-0.2, 0.5, text, va="top", transform=axes.transAxes, fontsize=7.5, color=FAINT, ha="right")
+                text = f"{count} pattern{'s' * (count > 1)}" + f",\nbest {columns} shown" * (
+                    count > columns
+                )
+                axes.text(
+                    -0.2,
+                    0.5,
+                    text,
+                    va="top",
+                    transform=axes.transAxes,
+                    fontsize=7.5,
+                    color=FAINT,
+                    ha="right",
+                )
     right = figure.add_gridspec(3, 1, left=0.69, right=0.98, top=0.90, bottom=0.055, hspace=0.36)
-    colours = [BLUE, SILENT]
+    colours = [BLUE, INACTIVE]
     panels = [figure.add_subplot(right[i]) for i in range(3)]
     for fact, colour, shift in zip(facts, colours, (-0.5, 0.5), strict=False):
         distinct = [row[1] for row in fact["rows"]]
@@ -164,7 +222,13 @@ def plot(config: Config, facts: list[dict[str, Any]], images: np.ndarray, groups
     panels[2].set_yscale("log", base=2)
     ticks = [2**i for i in range(12) if 2**i <= config.keep]
     panels[2].set_yticks(ticks, [str(tick) for tick in ticks])
-    _words(panels[0], "How many distinct patterns a map has", "distinct patterns", "maps", "upper right")
+    _words(
+        panels[0],
+        "How many distinct patterns a map has",
+        "distinct patterns",
+        "maps",
+        "upper right",
+    )
     _words(
         panels[1],
         "How much the largest group holds",
@@ -188,7 +252,11 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
     measured = [measure(config, model, space) for space in config.spaces]
     facts = [fact for fact, _, _ in measured]
     names = [name for name in facts[0] if name not in ("space", "curve", "columns", "rows")]
-    show("distinct patterns", ["", *config.spaces], [[name, *(fact[name] for fact in facts)] for name in names])
+    show(
+        "distinct patterns",
+        ["", *config.spaces],
+        [[name, *(fact[name] for fact in facts)] for name in names],
+    )
     content = {"config": asdict(config), "spaces": facts}
     save(results, "optima", content, plot(config, facts, *measured[0][1:]))
     return content

@@ -1,13 +1,15 @@
 """Can an autoencoder give a grey image its colours back?
 
-Question: how near do the colours come that an autoencoder gives to grey images, beside no colour, the mean colour, the
-mean colour of each grey level, and the best linear map? The digits' hue is that of their class, at one luma for all,
-so that a grey pixel tells nothing of its colour: the digit must be recognised. Other images: one's own, with --data.
-Expected: for digits the three rivals without recognition find no hue at all, the linear map that of most digits, the
-autoencoder that of 97 % or so. What it is not sure of it paints paler. In photographs of one kind the lookup already
-halves the error of grey, and the autoencoder gains less than 2 dB over it once the known luma is kept.
-Cost: it trains one autoencoder, 6 minutes of two cores, once (kept in oipjax-out); then 2 minutes.
-Command: OIPJAX_DATA=folder python -m experiments.recolouring (others: --data ZIP --name faces --size 64 64)
+Question: how near do the colours come that an autoencoder gives to grey images, beside no colour,
+    the mean colour, the
+mean colour of each grey level, and the best linear map? The digits' hue is that of their class, at
+one luma for all, so that a grey pixel tells nothing of its colour: the digit must be recognised.
+Other images: one's own, with --data. Expected: for digits the three rivals without recognition find
+no hue at all, the linear map that of most digits, the autoencoder that of 97 % or so. What it is
+not sure of it paints paler. In photographs of one kind the lookup already halves the error of grey,
+and the autoencoder gains less than 2 dB over it once the known luma is kept. Cost: it trains one
+autoencoder, 6 minutes of two cores, once (kept in oipjax-out); then 2 minutes. Command:
+OIPJAX_DATA=folder python -m experiments.recolouring (others: --data ZIP --name faces --size 64 64)
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +18,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments.common import AUTOENCODING, SMALL, autoencoder, command, images_of, save, scores, show, sized
+from experiments.common import (
+    AUTOENCODING,
+    SMALL,
+    autoencoder,
+    command,
+    images_of,
+    save,
+    scores,
+    show,
+    sized,
+)
 from experiments.figures import tasks as figures
 from experiments.tools import linear, quality
 from oipjax.data import folder as pictures
@@ -50,7 +62,9 @@ class Config:
 
     def __post_init__(self):
         if self.data is None and (self.name, self.crop, self.size) != (None, None, None):
-            raise ValueError("--name, --crop and --size are for one's own images: --data FOLDER_OR_ZIP")
+            raise ValueError(
+                "--name, --crop and --size are for one's own images: --data FOLDER_OR_ZIP"
+            )
 
 
 SMOKE = Config(train=sized(SMALL, input_shape=(28, 28, 3)), shown=4)
@@ -65,11 +79,13 @@ def hues(classes: int) -> np.ndarray:
 def coloured(digits: Dataset) -> Dataset:
     """Digits in the hue of their class: black to a colour of half the luma, the same one for all classes.
 
-    Levels are made even first, so that the luma, rounded to 256 levels, is the same number whatever the hue.
+    Levels are made even first, so that the luma, rounded to 256 levels, is the same number whatever
+    the hue.
     """
     half = np.full((1, 1, 1, 1), 0.5)
     colours = [
-        quality.with_chroma(half, hue.reshape(1, 1, 1, 2)).astype(np.float32) for hue in hues(len(digits.classes))
+        quality.with_chroma(half, hue.reshape(1, 1, 1, 2)).astype(np.float32)
+        for hue in hues(len(digits.classes))
     ]
 
     def paint(split: Split) -> Split:
@@ -79,7 +95,9 @@ def coloured(digits: Dataset) -> Dataset:
             images[own] = np.round(split.images[own] // 2 * 2 * colour)
         return Split(images, split.labels)
 
-    return Dataset(f"{digits.name}-coloured", paint(digits.train), paint(digits.test), digits.classes)
+    return Dataset(
+        f"{digits.name}-coloured", paint(digits.train), paint(digits.test), digits.classes
+    )
 
 
 def images(config: Config, digits: Dataset | None) -> tuple[Dataset, TrainConfig, bool]:
@@ -126,7 +144,8 @@ def recoloured(data: Dataset, train: TrainConfig) -> dict[str, np.ndarray]:
 def grey_of(images: np.ndarray) -> np.ndarray:
     """Luma ``float32 [n, h, w, 1]`` of ``uint8`` images, in the 256 levels of `Grey`."""
     made = [
-        np.round(quality.luma(linear.pixels_of(some)) * 255) for some in np.array_split(images, len(images) // 1000 + 1)
+        np.round(quality.luma(linear.pixels_of(some)) * 255)
+        for some in np.array_split(images, len(images) // 1000 + 1)
     ]
     return np.concatenate(made) / np.float32(255)
 
@@ -144,7 +163,9 @@ def row(name: str, made: np.ndarray, data: Dataset, by_class: bool) -> dict[str,
         "chroma / true": float(strength[0].sum() / strength[1].sum()),
         "hue right": None if right is None else float(right.mean()),
         "chroma / true, if": {
-            part: float(strength[0][own].sum() / strength[1][own].sum()) for part, own in parts.items() if own.any()
+            part: float(strength[0][own].sum() / strength[1][own].sum())
+            for part, own in parts.items()
+            if own.any()
         },
     }
 
@@ -156,18 +177,29 @@ def hue_right(made: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     return (nearest == labels) & (np.linalg.norm(mean, axis=1) > _PALE)
 
 
-def main(config: Config = Config(), results: Path = RESULTS, digits: Dataset | None = None) -> list[dict[str, Any]]:
+def main(
+    config: Config = Config(), results: Path = RESULTS, digits: Dataset | None = None
+) -> list[dict[str, Any]]:
     """Run, print, write."""
     data, train, by_class = images(config, digits)
     made = recoloured(data, train)
     rows = [row(name, one, data, by_class) for name, one in made.items()]
     source = f"{data.name}, {len(data.test.images):,} test images"
     show(f"{source}; psnr in dB", COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
-    first = np.unique(data.test.labels, return_index=True)[1] if by_class else np.arange(config.shown)
-    figure = figures.recolouring(rows, made, data.test, first[: config.shown], f"Colours from grey, {source}")
+    first = (
+        np.unique(data.test.labels, return_index=True)[1] if by_class else np.arange(config.shown)
+    )
+    figure = figures.recolouring(
+        rows, made, data.test, first[: config.shown], f"Colours from grey, {source}"
+    )
     own = config.data is not None
-    facts = {"config": asdict(config) | {"data": data.name}, "rows": rows}  # not where one's own images are
-    name = f"recolouring_{config.name or (data.name if own else config.source)}".removesuffix("_mnist")
+    facts = {
+        "config": asdict(config) | {"data": data.name},
+        "rows": rows,
+    }  # not where one's own images are
+    name = f"recolouring_{config.name or (data.name if own else config.source)}".removesuffix(
+        "_mnist"
+    )
     save(results, name, facts, None if own else figure)
     if own:
         FIGURES.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,15 @@
 """Do two training runs give the same filters, and the same order of maps?
 
-Question: the source article (R. Moenchmeyer, "A simple CNN for the MNIST dataset", part IX) leaves open whether two
-trainings of one CNN on shuffled images of the same training set give the same filters and the same map order. How many
-maps have a partner in a network of another seed (other initial weights, another order of the images), or of the same
-initial weights and another order only?
-Expected: with other seeds filters of the first layer come back in another order; the deeper the layer, the fewer maps
-have a partner; the index of a map says nothing. With the same initial weights most maps keep their place.
-Cost: about 4 minutes for each of six trainings (kept in oipjax-out/seeds, and not done again), then 4 minutes.
-Command: OIPJAX_DATA=folder python -m experiments.retrained_networks
+Question: the source article (R. Moenchmeyer, "A simple CNN for the MNIST dataset", part IX) leaves
+    open whether two
+trainings of one CNN on shuffled images of the same training set give the same filters and the same
+map order. How many maps have a partner in a network of another seed (other initial weights, another
+order of the images), or of the same initial weights and another order only?
+Expected: with other seeds filters of the first layer come back in another order; the deeper the
+    layer, the fewer maps
+have a partner; the index of a map says nothing. With the same initial weights most maps keep their
+place. Cost: about 4 minutes for each of six trainings (kept in oipjax-out/seeds, and not done
+again), then 4 minutes. Command: OIPJAX_DATA=folder python -m experiments.retrained_networks
 """
 
 from collections.abc import Sequence
@@ -28,13 +30,18 @@ from oipjax.data import mnist as data
 from oipjax.data.mnist import Dataset, Split
 from oipjax.model import Model, fingerprint
 from oipjax.networks import cnn
-from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
 from oipjax.study.result import FOUND
 from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
-SEEDS, TWINS, UNTRAINED, SHUFFLED = "other seeds", "same start, other order", "untrained", "shuffled images"
-COLOURS = {SEEDS: BLUE, TWINS: "#009E73", UNTRAINED: SILENT, SHUFFLED: FAINT}
+SEEDS, TWINS, UNTRAINED, SHUFFLED = (
+    "other seeds",
+    "same start, other order",
+    "untrained",
+    "shuffled images",
+)
+COLOURS = {SEEDS: BLUE, TWINS: "#009E73", UNTRAINED: INACTIVE, SHUFFLED: FAINT}
 LEVELS = (0.5, 0.7, 0.9)
 
 
@@ -42,7 +49,8 @@ LEVELS = (0.5, 0.7, 0.9)
 class Config:
     """Networks by the seed of their training; 0 is the shipped one.
 
-    Those in ``reordered`` are trained once more, from the same initial weights with the images in another order.
+    Those in ``reordered`` are trained once more, from the same initial weights with the images in
+    another order.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -57,9 +65,13 @@ class Config:
 
     def __post_init__(self):
         if len(self.seeds) < 2:
-            raise ValueError(f"expected the seeds of two or more networks to compare, got {self.seeds}; add some")
+            raise ValueError(
+                f"expected the seeds of two or more networks to compare, got {self.seeds}; add some"
+            )
         if not set(self.reordered) <= set(self.seeds):
-            raise ValueError(f"reordered must be some of the seeds {self.seeds}, got {self.reordered}")
+            raise ValueError(
+                f"reordered must be some of the seeds {self.seeds}, got {self.reordered}"
+            )
 
 
 SMOKE = Config((0, 0), (), ("conv1",), draws=64, steps=3, rows=2)
@@ -78,7 +90,9 @@ def twin(config: Config, seed: int, digits: Dataset | None) -> Model:
     """A network trained from the initial weights of another one, with the images in another order."""
     folder = config.networks / "reordered"
     if not (folder / f"seed{seed}").exists():
-        digits = other_order(data.load() if digits is None else digits, config.train.validation, seed)
+        digits = other_order(
+            data.load() if digits is None else digits, config.train.validation, seed
+        )
     return network(seed, config.train, folder, digits)
 
 
@@ -92,12 +106,18 @@ def untrained(config: Config, like: Model, key: jax.Array) -> Model:
 
 def measures(matching: Matching, live: float, alike: np.ndarray) -> np.ndarray:
     """Of one pair of networks, see `NAMES`; with the mean number of live maps, and how alike OIPs are, ``[k, k]``."""
-    maps, partner, value = matching.maps, matching.partner[matching.maps], matching.correlation[matching.maps]
+    maps, partner, value = (
+        matching.maps,
+        matching.partner[matching.maps],
+        matching.correlation[matching.maps],
+    )
     shares = [np.sum(value >= level) / live for level in LEVELS]
     own = alike[maps, partner]
     others = np.array(alike[maps])
     others[np.arange(len(maps)), partner] = np.nan
-    medians = [float(np.nanmedian(some)) if np.isfinite(some).any() else np.nan for some in (own, others)]
+    medians = [
+        float(np.nanmedian(some)) if np.isfinite(some).any() else np.nan for some in (own, others)
+    ]
     return np.array([np.median(value), *shares, np.mean(partner == maps), *medians])
 
 
@@ -108,7 +128,10 @@ NAMES = (
 
 
 def compare(
-    square: np.ndarray, pairs: Sequence[tuple[int, int]], alike: np.ndarray | None, levels: np.ndarray
+    square: np.ndarray,
+    pairs: Sequence[tuple[int, int]],
+    alike: np.ndarray | None,
+    levels: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """For pairs of networks in ``square [m, k, m, k]``: shares of maps at levels ``[p, t]``, measures ``[p, q]``."""
     maps = square.shape[1]
@@ -125,7 +148,11 @@ def compare(
 def spread(values: np.ndarray, many: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard error: over all pairs of ``many`` networks, or over pairs that share none (None)."""
     if many is None:
-        error = values.std(0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.full(values.shape[1], np.nan)
+        error = (
+            values.std(0, ddof=1) / np.sqrt(len(values))
+            if len(values) > 1
+            else np.full(values.shape[1], np.nan)
+        )
         return values.mean(0), error
     square = np.zeros((many, many, values.shape[1]))
     square[np.triu_indices(many, 1)] = values
@@ -135,7 +162,14 @@ def spread(values: np.ndarray, many: int | None) -> tuple[np.ndarray, np.ndarray
 def patterns(config: Config, model: Model, layer: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Best image of each map ``[k, h, w, c]``, and which of them were found, ``[k]``."""
     atlas = oipjax.atlas(
-        jax.random.key(seed), model, layer, draws=config.draws, keep=1, steps=config.steps, search=0, bounds="none"
+        jax.random.key(seed),
+        model,
+        layer,
+        draws=config.draws,
+        keep=1,
+        steps=config.steps,
+        search=0,
+        bounds="none",
     )
     return atlas.images[:, 0], atlas.status == FOUND
 
@@ -148,7 +182,9 @@ def resemblance(images: np.ndarray, found: np.ndarray) -> np.ndarray:
     return alike.reshape(many, maps, many, maps)
 
 
-def study(config: Config, layer: str, models: Sequence[Model], digits: np.ndarray) -> dict[str, Any]:
+def study(
+    config: Config, layer: str, models: Sequence[Model], digits: np.ndarray
+) -> dict[str, Any]:
     """One layer: curves and measures for each kind of pair, and what the figure shows."""
     many, keys = len(config.seeds), jax.random.split(jax.random.key(config.seed), len(config.seeds))
     square = correlations(models, layer, digits)
@@ -171,7 +207,11 @@ def study(config: Config, layer: str, models: Sequence[Model], digits: np.ndarra
     ):  # fmt: skip
         if pairs:
             curves, rows = compare(table, pairs, resembling, levels)
-            kinds[kind] = {"curve": spread(curves, networks), "measures": spread(rows, networks), "pairs": rows}
+            kinds[kind] = {
+                "curve": spread(curves, networks),
+                "measures": spread(rows, networks),
+                "pairs": rows,
+            }
     live = np.isfinite(square[np.arange(len(models)), :, np.arange(len(models))]).any(2)
     return {
         "layer": layer, "maps": square.shape[1], "live": live.sum(1).tolist(), "levels": levels, "kinds": kinds,
@@ -186,7 +226,10 @@ def filters(models: Sequence[Model], square: np.ndarray, many: int) -> dict[str,
     own, others = [], []
     for i, j in combinations(range(many), 2):
         matching = match(square[i, :, j])
-        one, two = (np.asarray(models[n].params["conv1"]["kernel"]).reshape(-1, square.shape[1]) for n in (i, j))
+        one, two = (
+            np.asarray(models[n].params["conv1"]["kernel"]).reshape(-1, square.shape[1])
+            for n in (i, j)
+        )
         cosine = (one / np.linalg.norm(one, axis=0)).T @ (two / np.linalg.norm(two, axis=0))
         own += cosine[matching.maps, matching.partner[matching.maps]].tolist()
         others += cosine[matching.maps].ravel().tolist()
@@ -197,17 +240,35 @@ def filters(models: Sequence[Model], square: np.ndarray, many: int) -> dict[str,
 def plot(config: Config, layers: Sequence[dict[str, Any]]) -> Figure:
     """Shares of maps with a partner, layer by layer; below, OIPs of some maps and of their partners."""
     figure = Figure(figsize=(14.4, 11.2), facecolor="white")
-    figure.text(0.045, 0.972, "Do two trainings give the same maps?", fontsize=15, fontweight="bold", color=INK)
+    figure.text(
+        0.045,
+        0.972,
+        "Do two trainings give the same maps?",
+        fontsize=15,
+        fontweight="bold",
+        color=INK,
+    )
     text = f"{len(config.seeds)} networks that differ in their seed. Lines: mean over pairs, bands: one standard error"
     figure.text(0.045, 0.953, f"{text} (networks left out in turn).", fontsize=9, color=FAINT)
-    top = figure.add_gridspec(1, len(layers), left=0.045, right=0.985, top=0.915, bottom=0.7, wspace=0.16)
-    names = [f"seed {seed}" for seed in config.seeds] + [f"seed {seed}\nreordered" for seed in config.reordered]
+    top = figure.add_gridspec(
+        1, len(layers), left=0.045, right=0.985, top=0.915, bottom=0.7, wspace=0.16
+    )
+    names = [f"seed {seed}" for seed in config.seeds] + [
+        f"seed {seed}\nreordered" for seed in config.reordered
+    ]
     for column, facts in enumerate(layers):
         axes = figure.add_subplot(top[column])
         for kind, found in facts["kinds"].items():
             mean, error = (100 * part for part in found["curve"])
             axes.plot(facts["levels"], mean, color=COLOURS[kind], label=kind, linewidth=1.8)
-            axes.fill_between(facts["levels"], mean - error, mean + error, color=COLOURS[kind], alpha=0.2, linewidth=0)
+            axes.fill_between(
+                facts["levels"],
+                mean - error,
+                mean + error,
+                color=COLOURS[kind],
+                alpha=0.2,
+                linewidth=0,
+            )
         live = facts["live"]
         span = f"{min(live)} to {max(live)}" if min(live) < max(live) else f"{max(live)}"
         axes.set_title(f"{facts['layer']}: {span} of {facts['maps']} maps answer to digits",
@@ -219,7 +280,13 @@ def plot(config: Config, layers: Sequence[dict[str, Any]]) -> Figure:
         axes.grid(color="#e4e4e4", linewidth=0.6)
         axes.tick_params(labelsize=8, colors="#444444")
         if column == len(layers) - 1:
-            axes.legend(fontsize=8.5, frameon=False, loc="upper right", title="pairs of networks", title_fontsize=8.5)
+            axes.legend(
+                fontsize=8.5,
+                frameon=False,
+                loc="upper right",
+                title="pairs of networks",
+                title_fontsize=8.5,
+            )
         grid = figure.add_gridspec(
             config.rows, len(names[: len(config.seeds) + 1]), left=0.045 + column * 0.321,
             right=0.325 + column * 0.321, top=0.58, bottom=0.03, wspace=0.1, hspace=0.34,
@@ -232,7 +299,9 @@ def plot(config: Config, layers: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def pictures(figure: Figure, grid: Any, config: Config, facts: dict[str, Any], names: Sequence[str]) -> None:
+def pictures(
+    figure: Figure, grid: Any, config: Config, facts: dict[str, Any], names: Sequence[str]
+) -> None:
     """A row for each of some maps, from well to badly matched: its OIP and those of its partners."""
     shown = len(config.seeds) + (config.reordered[:1] == config.seeds[:1])
     matched = [match(facts["square"][0, :, j]) for j in range(1, shown)]
@@ -241,7 +310,9 @@ def pictures(figure: Figure, grid: Any, config: Config, facts: dict[str, Any], n
     )
     level = np.mean([m.correlation for m in matched[: len(config.seeds) - 1]], axis=0)
     order = np.flatnonzero(there)[np.argsort(-level[there], kind="stable")]
-    for row, number in enumerate(order[np.unique(np.linspace(0, len(order) - 1, config.rows).round().astype(int))]):
+    for row, number in enumerate(
+        order[np.unique(np.linspace(0, len(order) - 1, config.rows).round().astype(int))]
+    ):
         for column in range(shown):
             axes = figure.add_subplot(grid[row, column])
             index = number if not column else matched[column - 1].partner[number]
@@ -250,20 +321,31 @@ def pictures(figure: Figure, grid: Any, config: Config, facts: dict[str, Any], n
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
-            label = f" \N{MIDDLE DOT} {matched[column - 1].correlation[number]:.2f}" if column else ""
+            label = (
+                f" \N{MIDDLE DOT} {matched[column - 1].correlation[number]:.2f}" if column else ""
+            )
             axes.set_xlabel(f"{index}{label}", fontsize=7.5, color=INK, labelpad=2)
             if not row:
                 axes.set_title(names[column], fontsize=8, color=FAINT if column else INK, pad=4)
 
 
-def main(config: Config = Config(), digits: Dataset | None = None, results: Path = RESULTS) -> dict[str, Any]:
+def main(
+    config: Config = Config(), digits: Dataset | None = None, results: Path = RESULTS
+) -> dict[str, Any]:
     """Run, print, write."""
-    models = [network(s, config.train, config.networks, digits) if s else oipjax.load() for s in config.seeds]
+    models = [
+        network(s, config.train, config.networks, digits) if s else oipjax.load()
+        for s in config.seeds
+    ]
     models += [twin(config, seed, digits) for seed in config.reordered]
     images = unseen().images
     layers = [study(config, layer, models, images) for layer in config.layers]
     rows = [
-        [facts["layer"], kind, *(f"{mean:.3f} +- {error:.3f}" for mean, error in zip(*found["measures"], strict=True))]
+        [
+            facts["layer"],
+            kind,
+            *(f"{mean:.3f} +- {error:.3f}" for mean, error in zip(*found["measures"], strict=True)),
+        ]
         for facts in layers
         for kind, found in facts["kinds"].items()
     ]
@@ -274,7 +356,11 @@ def main(config: Config = Config(), digits: Dataset | None = None, results: Path
         "parameters_sha256": [fingerprint(model.params) for model in models],
         "measures": NAMES,
         "layers": [
-            {name: plain(value) for name, value in facts.items() if name not in ("square", "images", "found")}
+            {
+                name: plain(value)
+                for name, value in facts.items()
+                if name not in ("square", "images", "found")
+            }
             for facts in layers
         ],
     }

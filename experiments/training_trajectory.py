@@ -1,8 +1,10 @@
 """When during training do the maps and their OIPs settle?
 
-Question: how alike are a map's activations and its OIP to those at the end of the training, from the initial weights
+Question: how alike are a map's activations and its OIP to those at the end of the training, from
+    the initial weights
 over the first steps to each epoch; and how does the score of its OIP change?
-Expected: most of it happens in the first epoch. Maps of the first layer change least and settle first; the OIPs of the
+Expected: most of it happens in the first epoch. Maps of the first layer change least and settle
+    first; the OIPs of the
 third keep changing in details for longer than the accuracy does.
 Cost: about 4 minutes of two cores, half of them for a training of 6 epochs.
 Command: OIPJAX_DATA=folder python -m experiments.training_trajectory (or --data folder)
@@ -29,20 +31,21 @@ from oipjax.data import mnist as data
 from oipjax.data.mnist import Dataset
 from oipjax.model import Model
 from oipjax.networks import cnn
-from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
 from oipjax.study.result import FOUND
 from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
 GREEN = "#009E73"
-LAYERS = {"conv1": SILENT, "conv2": GREEN, "conv3": BLUE}
+LAYERS = {"conv1": INACTIVE, "conv2": GREEN, "conv3": BLUE}
 
 
 @dataclass(frozen=True)
 class Config:
     """``stops``: steps within the first epoch after which the network is looked at, beside the end of each epoch.
 
-    Two maps do the same if their activations correlate by ``same``; what OIPs have to reach is `optima.THRESHOLD`.
+    Two maps do the same if their activations correlate by ``same``; what OIPs have to reach is
+    `optima.THRESHOLD`.
     """
 
     train: training.TrainConfig = training.TrainConfig(epochs=6)
@@ -56,7 +59,9 @@ class Config:
     seed: int = 0
 
 
-SMOKE = Config(training.TrainConfig(epochs=1, validation=66), (0, 3), "conv1", 50, draws=64, steps=3, rows=3)
+SMOKE = Config(
+    training.TrainConfig(epochs=1, validation=66), (0, 3), "conv1", 50, draws=64, steps=3, rows=3
+)
 
 
 def trained(config: Config, digits: Dataset) -> list[tuple[str, Model]]:
@@ -72,25 +77,36 @@ def trained(config: Config, digits: Dataset) -> list[tuple[str, Model]]:
     first = cnn.model(cnn.init(jax.random.fold_in(stream, 0), plan.network), plan.network, name="trajectory",
                       mean=(float(pixels.mean()),), std=(float(pixels.std()),), classes=digits.classes)  # fmt: skip
     x, y = jnp.asarray(first.to_input(images[:count])), jnp.asarray(labels[:count], jnp.int32)
-    orders = [jax.random.permutation(jax.random.fold_in(stream, 1 + epoch), count) for epoch in range(plan.epochs)]
-    order = jnp.stack([some[: batches * plan.batch].reshape(batches, plan.batch) for some in orders]).reshape(steps, -1)
+    orders = [
+        jax.random.permutation(jax.random.fold_in(stream, 1 + epoch), count)
+        for epoch in range(plan.epochs)
+    ]
+    order = jnp.stack(
+        [some[: batches * plan.batch].reshape(batches, plan.batch) for some in orders]
+    ).reshape(steps, -1)
     tx = training.optimizer(plan, steps)
 
     @jax.jit
-    def advance(carry: Any, x: jax.Array, y: jax.Array, order: jax.Array, start: int, stop: int) -> Any:
+    def advance(
+        carry: Any, x: jax.Array, y: jax.Array, order: jax.Array, start: int, stop: int
+    ) -> Any:
         def step(number: jax.Array, carry: Any) -> Any:
             params, state = carry
 
             def loss(params: Any) -> jax.Array:
                 logits = first.apply(params, x[order[number]])["logits"]
-                return optax.softmax_cross_entropy_with_integer_labels(logits, y[order[number]]).mean()
+                return optax.softmax_cross_entropy_with_integer_labels(
+                    logits, y[order[number]]
+                ).mean()
 
             updates, state = tx.update(jax.grad(loss)(params), state, params)
             return optax.apply_updates(params, updates), state
 
         return jax.lax.fori_loop(start, stop, step, carry)
 
-    stops = [stop for stop in config.stops if stop < batches] + [batches * (1 + epoch) for epoch in range(plan.epochs)]
+    stops = [stop for stop in config.stops if stop < batches] + [
+        batches * (1 + epoch) for epoch in range(plan.epochs)
+    ]
     carry, before, found = (first.params, tx.init(first.params)), 0, []
     for stop in stops:
         carry = advance(carry, x, y, order, before, stop)
@@ -105,7 +121,14 @@ def patterns(config: Config, model: Model, seed: int) -> Any:
     """The atlas of one moment: one OIP for each map."""
     key = jax.random.key(seed)
     return oipjax.atlas(
-        key, model, config.layer, draws=config.draws, keep=1, steps=config.steps, search=0, bounds="none"
+        key,
+        model,
+        config.layer,
+        draws=config.draws,
+        keep=1,
+        steps=config.steps,
+        search=0,
+        bounds="none",
     )
 
 
@@ -121,7 +144,9 @@ def accuracy(model: Model, digits: Dataset) -> float:
     return float(np.trace(confusion) / confusion.sum())
 
 
-def measure(config: Config, moments: Sequence[tuple[str, Model]], digits: Dataset) -> dict[str, Any]:
+def measure(
+    config: Config, moments: Sequence[tuple[str, Model]], digits: Dataset
+) -> dict[str, Any]:
     """Everything against the moment ``t``, and the OIPs ``[t, k, h, w, c]``; the last of them from other starts."""
     models, test = [model for _, model in moments], digits.test.images[: config.images]
     alike = {}
@@ -159,7 +184,9 @@ def plot(config: Config, facts: dict[str, Any]) -> Figure:
     figure.text(0.04, 0.941, note, fontsize=9, color=FAINT)
     order = np.argsort(-np.nan_to_num(facts["oips"][:moments]).mean(0), kind="stable")
     order = order[np.unique(np.linspace(0, len(order) - 1, config.rows).round().astype(int))]
-    grid = figure.add_gridspec(len(order), len(names), left=0.04, right=0.655, top=0.9, bottom=0.03, wspace=0.08)
+    grid = figure.add_gridspec(
+        len(order), len(names), left=0.04, right=0.655, top=0.9, bottom=0.03, wspace=0.08
+    )
     for row, number in enumerate(order):
         for column, name in enumerate(names):
             axes = figure.add_subplot(grid[row, column])
@@ -170,12 +197,19 @@ def plot(config: Config, facts: dict[str, Any]) -> Figure:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
-            text, ink = (f"{alike:.2f}", INK) if there else ("silent", SILENT)
+            text, ink = (f"{alike:.2f}", INK) if there else ("silent", INACTIVE)
             axes.set_xlabel(text, fontsize=7, color=ink, labelpad=1.5)
             if not row:
                 axes.set_title(name, fontsize=8.5, color=INK, pad=4)
             if not column:
-                axes.set_ylabel(str(facts["maps"][number]), fontsize=9, rotation=0, ha="right", va="center", color=INK)
+                axes.set_ylabel(
+                    str(facts["maps"][number]),
+                    fontsize=9,
+                    rotation=0,
+                    ha="right",
+                    va="center",
+                    color=INK,
+                )
     right = figure.add_gridspec(4, 1, left=0.715, right=0.985, top=0.9, bottom=0.045, hspace=0.42)
     panels = [figure.add_subplot(right[i]) for i in range(4)]
     for layer, colour in LAYERS.items():
@@ -184,14 +218,20 @@ def plot(config: Config, facts: dict[str, Any]) -> Figure:
     panels[0].legend(fontsize=8, frameon=False, loc="lower right")
     _band(panels[1], facts["oips"][:moments], BLUE, "the map at the end")
     again = float(np.nanmedian(facts["oips"][-1]))
-    panels[1].axhline(again, color=GREEN, linewidth=1.2, linestyle="--", label="the end, from other starts")
-    panels[1].axhline(facts["others"], color=SILENT, linewidth=1.2, linestyle=":", label="other maps at the end")
+    panels[1].axhline(
+        again, color=GREEN, linewidth=1.2, linestyle="--", label="the end, from other starts"
+    )
+    panels[1].axhline(
+        facts["others"], color=INACTIVE, linewidth=1.2, linestyle=":", label="other maps at the end"
+    )
     _words(panels[1], "OIPs: similarity to", facts["moments"])
     panels[1].legend(fontsize=8, frameon=False, loc="upper left")
     _band(panels[2], facts["scores"][:moments], BLUE, "")
     _words(panels[2], "Score of the OIP, relative to the end", facts["moments"])
     panels[3].semilogy(100 * (1 - np.array(facts["accuracy"])), "o-", color=INK, markersize=3.5)
-    panels[3].set_yticks([0.5, 1, 2, 5, 10, 50, 90], ["0.5", "1", "2", "5", "10", "50", "90"], minor=False)
+    panels[3].set_yticks(
+        [0.5, 1, 2, 5, 10, 50, 90], ["0.5", "1", "2", "5", "10", "50", "90"], minor=False
+    )
     panels[3].minorticks_off()
     _words(panels[3], "Test error (%)", facts["moments"])
     return figure
@@ -213,7 +253,9 @@ def _words(axes: Axes, title: str, moments: Sequence[str]) -> None:
     axes.tick_params(labelsize=8, colors="#444444")
 
 
-def main(config: Config = Config(), digits: Dataset | None = None, results: Path = RESULTS) -> dict[str, Any]:
+def main(
+    config: Config = Config(), digits: Dataset | None = None, results: Path = RESULTS
+) -> dict[str, Any]:
     """Run, print, write."""
     digits = data.load() if digits is None else digits
     facts = measure(config, trained(config, digits), digits)
@@ -224,7 +266,14 @@ def main(config: Config = Config(), digits: Dataset | None = None, results: Path
          float(np.nanmedian(facts["oips"][t])), float(np.median(facts["scores"][t])), int(facts["found"][t].sum())]
         for t, name in enumerate(moments)
     ]  # fmt: skip
-    columns = ["after", "test accuracy", *(f"{layer}: correlation" for layer in LAYERS), "OIP", "score", "found"]
+    columns = [
+        "after",
+        "test accuracy",
+        *(f"{layer}: correlation" for layer in LAYERS),
+        "OIP",
+        "score",
+        "found",
+    ]
     show("medians over maps, relative to the end", columns, rows)
     when = {}
     for name, values, least in (
@@ -232,7 +281,9 @@ def main(config: Config = Config(), digits: Dataset | None = None, results: Path
         ("OIPs", facts["oips"][: len(moments)], THRESHOLD),
     ):
         live = np.isfinite(values[-1])
-        when[name] = np.bincount(settled(values[:, live], least), minlength=len(moments))[: len(moments)].tolist()
+        when[name] = np.bincount(settled(values[:, live], least), minlength=len(moments))[
+            : len(moments)
+        ].tolist()
     show("maps that settle", ["from", *moments], [[name, *counts] for name, counts in when.items()])
     content = {
         "config": asdict(config), "columns": columns, "rows": rows, "settled": when,

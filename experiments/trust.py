@@ -1,15 +1,17 @@
 """Can the picture be believed?
 
-Question: is the image an ascent finds for a map stronger than every real digit, and is it processed as real digits are
-that excite the same map? Path similarity (R. Geirhos and others, "Don't trust your eyes: on the (un)reliability of
-feature visualizations", ICML 2024, arXiv:2306.04719) is Spearman's correlation of all activations of a layer, on a
-scale where two digits that excite the same map are at 1 and two that excite different maps at 0; means over maps are
-taken first. Real digits are made images of the space as well: clipped into the box (nothing changes), or standardised.
-Expected: no digit is better than the OIP of its map. As in the paper, in the early layers an OIP is less similar to the
-map's digits than digits of other maps are (below 0), and approaches them only near the map's own layer. An image on its
-way to the OIP that scores as the digits do is nearer to them than the OIP.
-Cost: about 2 minutes and 3 GB, with all 70,000 digits (if OIPJAX_DATA is set) or with the sample of 1,000.
-Command: python -m experiments.trust
+Question: is the image an ascent finds for a map stronger than every real digit, and is it processed
+    as real digits are
+that excite the same map? Path similarity (R. Geirhos and others, "Don't trust your eyes: on the
+(un)reliability of feature visualizations", ICML 2024, arXiv:2306.04719) is Spearman's correlation
+of all activations of a layer, on a scale where two digits that excite the same map are at 1 and two
+that excite different maps at 0; means over maps are taken first. Real digits are made images of the
+space as well: clipped into the box (nothing changes), or standardised. Expected: no digit is better
+than the OIP of its map. As in the paper, in the early layers an OIP is less similar to the map's
+digits than digits of other maps are (below 0), and approaches them only near the map's own layer.
+An image on its way to the OIP that scores as the digits do is nearer to them than the OIP. Cost:
+about 2 minutes and 3 GB, with all 70,000 digits (if OIPJAX_DATA is set) or with the sample of
+1,000. Command: python -m experiments.trust
 """
 
 import os
@@ -29,7 +31,7 @@ from oipjax import keys
 from oipjax.analysis.activations import activations, exemplars, map_means
 from oipjax.analysis.path_similarity import PIXELS, alike, path_similarity, relative
 from oipjax.data import mnist as data
-from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT, contrast
+from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
 from oipjax.study.result import FOUND
 
 RESULTS = Path(__file__).parent / "results"
@@ -37,7 +39,7 @@ OWN, STAGE, OTHER, NOISE, DIGIT = (
     "OIP", "on its way, as strong as the digits", "OIP of another map", "random start", "digit at random",
 )  # fmt: skip
 STYLES = {
-    OWN: (BLUE, "o-"), STAGE: ("#56B4E9", "s-"), OTHER: (SILENT, "^-"), NOISE: (FAINT, "d-"), DIGIT: (INK, ":"),
+    OWN: (BLUE, "o-"), STAGE: ("#56B4E9", "s-"), OTHER: (INACTIVE, "^-"), NOISE: (FAINT, "d-"), DIGIT: (INK, ":"),
 }  # fmt: skip
 
 
@@ -72,7 +74,9 @@ def scores_of(model: oipjax.Model, layer: str, images: np.ndarray) -> np.ndarray
     return np.concatenate([map_means(activations(model, part, (layer,))[layer]) for part in parts])
 
 
-def measure(config: Config, model: oipjax.Model, name: str, layer: str, digits: np.ndarray) -> dict[str, Any]:
+def measure(
+    config: Config, model: oipjax.Model, name: str, layer: str, digits: np.ndarray
+) -> dict[str, Any]:
     """Both studies of one layer over one image space; arrays for the figure are under ``examples``."""
     key, space = jax.random.key(config.seed), oipjax.space_for(model, name)
     real = np.asarray(jax.vmap(space.project)(jnp.asarray(model.to_input(digits))))
@@ -88,14 +92,18 @@ def measure(config: Config, model: oipjax.Model, name: str, layer: str, digits: 
     strongest = exemplars(scores, config.keep)
     used = np.take_along_axis(scores.T, strongest, 1).min(1) > 0
     if used.sum() < 2:
-        raise ValueError(f"expected {config.keep} digits or more that excite each map of {layer}; use more digits")
+        raise ValueError(
+            f"expected {config.keep} digits or more that excite each map of {layer}; use more digits"
+        )
     curves, matched, stages = paths(
         config, model, space, layer, maps[used], made[used], scores[:, used], strongest[used], real
     )
     top = scores.max(0)
     ratio = np.where(top > 0, best / np.where(top > 0, top, 1), np.inf)
     finite = ratio[np.isfinite(ratio)]
-    order = np.argsort(ratio[used])[np.unique(np.linspace(0, used.sum() - 1, 8).round().astype(int))]
+    order = np.argsort(ratio[used])[
+        np.unique(np.linspace(0, used.sum() - 1, 8).round().astype(int))
+    ]
     shown = np.flatnonzero(used)[order]
     return {
         "space": name, "layer": layer, "digits": len(real), "maps found": int(found.sum()),
@@ -127,7 +135,15 @@ def paths(
     for_starts, for_digits, for_error = jax.random.split(key, 3)
     starts = np.asarray(jax.vmap(space.init)(jax.random.split(for_starts, len(maps))))
     climbed = oipjax.ascend(
-        key, model, oipjax.Map(layer), maps, starts, space=space, steps=config.steps, reports=8, record_images=True
+        key,
+        model,
+        oipjax.Map(layer),
+        maps,
+        starts,
+        space=space,
+        steps=config.steps,
+        reports=8,
+        record_images=True,
     )
     goal = np.take_along_axis(scores, strongest.T, 0).mean(0)
     nearest = np.abs(np.log(np.maximum(climbed.trace, 1e-9) / goal[:, None])).argmin(1)
@@ -141,13 +157,18 @@ def paths(
         OWN: first[0] + own, STAGE: first[1] + own, OTHER: first[0] + np.roll(own, len(own) // 2),
         NOISE: first[2] + own, DIGIT: first[3] + own,
     }  # fmt: skip
-    layers = [n for n in model.layers if n in model.nonlinearities and not n.startswith("pool")] + [model.layers[-1]]
+    layers = [n for n in model.layers if n in model.nonlinearities and not n.startswith("pool")] + [
+        model.layers[-1]
+    ]
     similarity = path_similarity(model, images, (PIXELS, *layers))
     curves = {}
     for name, pairs in similarity.items():
         found = alike(pairs, place.reshape(strongest.shape), queries)
         curves[name] = {kind: relative(for_error, found, kind) for kind in queries}
-        curves[name] |= {"same map": float(found.same.mean()), "other map": float(found.other.mean())}
+        curves[name] |= {
+            "same map": float(found.same.mean()),
+            "other map": float(found.other.mean()),
+        }
     return curves, climbed.trace[own, nearest] / goal, stages
 
 
@@ -158,24 +179,37 @@ def plot(config: Config, facts: list[dict[str, Any]]) -> Figure:
     figure.text(0.03, 0.968, title, fontsize=15, fontweight="bold", color=INK, va="center")
     last = [fact for fact in facts if fact["layer"] == config.layers[-1]]
     axes = figure.add_axes((0.065, 0.575, 0.29, 0.31))
-    for fact, colour in zip(facts, (BLUE, SILENT, "#56B4E9", "#E69F00"), strict=False):
+    for fact, colour in zip(facts, (BLUE, INACTIVE, "#56B4E9", "#E69F00"), strict=False):
         ratio = np.sort([a / b for _, a, b, _ in fact["rows"] if b > 0])
         label = f"{fact['layer']}, {fact['space']}: median {np.median(ratio):.1f}"
         axes.step(
-            ratio, 100 * np.arange(1, len(ratio) + 1) / len(fact["rows"]), where="post", color=colour, label=label
+            ratio,
+            100 * np.arange(1, len(ratio) + 1) / len(fact["rows"]),
+            where="post",
+            color=colour,
+            label=label,
         )
     axes.axvline(1, color=INK, linewidth=1, linestyle=":")
     axes.set_xscale("log")
     axes.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
     axes.minorticks_off()
     axes.set_ylim(0, 100)
-    words(axes, f"Score of the OIP / of the best of {facts[0]['digits']:,} digits", "ratio", "maps with no more (%)")
+    words(
+        axes,
+        f"Score of the OIP / of the best of {facts[0]['digits']:,} digits",
+        "ratio",
+        "maps with no more (%)",
+    )
     axes.legend(fontsize=8, loc="lower right", edgecolor="none")
-    grid = figure.add_gridspec(3, 8, left=0.44, right=0.985, top=0.89, bottom=0.555, wspace=0.06, hspace=0.06)
+    grid = figure.add_gridspec(
+        3, 8, left=0.44, right=0.985, top=0.89, bottom=0.555, wspace=0.06, hspace=0.06
+    )
     figure.text(0.44, 0.907, f"Maps of {last[0]['layer']}, from the least ratio to the greatest "
                 f"({last[0]['space']})", fontsize=10, fontweight="bold", color=INK, va="center")  # fmt: skip
     for column, (number, ratio, *pair) in enumerate(last[0]["examples"]):
-        for row, (image, name) in enumerate(zip(pair, ("best digit", "on its way", "OIP"), strict=True)):
+        for row, (image, name) in enumerate(
+            zip(pair, ("best digit", "on its way", "OIP"), strict=True)
+        ):
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(contrast(image, 2.0), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes.set_xticks([])
@@ -184,7 +218,9 @@ def plot(config: Config, facts: list[dict[str, Any]]) -> Figure:
             if column == 0:
                 axes.set_ylabel(name, fontsize=8, color=INK)
             if row == 2:
-                axes.set_xlabel(f"map {number}\n\N{MULTIPLICATION SIGN} {ratio:.1f}", fontsize=8, color=INK)
+                axes.set_xlabel(
+                    f"map {number}\n\N{MULTIPLICATION SIGN} {ratio:.1f}", fontsize=8, color=INK
+                )
     for index, fact in enumerate(last):
         axes = figure.add_axes((0.065 + 0.475 * index, 0.075, 0.43, 0.36))
         names = list(fact["path similarity"])
@@ -195,12 +231,21 @@ def plot(config: Config, facts: list[dict[str, Any]]) -> Figure:
         for level in (0, 1):
             axes.axhline(level, color="#555555", linewidth=0.8)
         axes.set_yscale("symlog", linthresh=1, linscale=1)
-        ticks = [t for t in (-16, -8, -4, -2, -1, -0.5, 0, 0.5, 1, 2) if axes.get_ylim()[0] <= t <= axes.get_ylim()[1]]
+        ticks = [
+            t
+            for t in (-16, -8, -4, -2, -1, -0.5, 0, 0.5, 1, 2)
+            if axes.get_ylim()[0] <= t <= axes.get_ylim()[1]
+        ]
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.axvline(names.index(fact["layer"]), color=FAINT, linewidth=5, alpha=0.18)
         heading = f"Path similarity to digits that excite the same map of {fact['layer']} ({fact['space']})"
-        words(axes, heading, "layer", "0: digits of another map, 1: of the same map" if index == 0 else "")
+        words(
+            axes,
+            heading,
+            "layer",
+            "0: digits of another map, 1: of the same map" if index == 0 else "",
+        )
         if index == 0:
             axes.legend(fontsize=8, loc="lower right", edgecolor="none")
     return figure
@@ -220,19 +265,38 @@ def words(axes: Axes, title: str, x: str, y: str) -> None:
 def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
     """Run, print, write."""
     model, digits = oipjax.load(config.checkpoint), real_digits(config.digits)
-    facts = [measure(config, model, space, layer, digits) for layer in config.layers for space in config.spaces]
+    facts = [
+        measure(config, model, space, layer, digits)
+        for layer in config.layers
+        for space in config.spaces
+    ]
     print()
     hidden = ("space", "layer", "path similarity", "columns", "rows", "examples")
-    cells = [[name, *(_short(fact[name]) for fact in facts)] for name in facts[0] if name not in hidden]
+    cells = [
+        [name, *(_short(fact[name]) for fact in facts)] for name in facts[0] if name not in hidden
+    ]
     show("scores", ["", *(f"{fact['layer']}, {fact['space']}" for fact in facts)], cells)
     for fact in facts:
         table = [
-            [kind, *("{:.2f} ({:.2f} to {:.2f})".format(*of[kind]) for of in fact["path similarity"].values())]
+            [
+                kind,
+                *(
+                    "{:.2f} ({:.2f} to {:.2f})".format(*of[kind])
+                    for of in fact["path similarity"].values()
+                ),
+            ]
             for kind in STYLES
         ]
-        show(f"path similarity: {fact['layer']}, {fact['space']}", ["", *fact["path similarity"]], table)
+        show(
+            f"path similarity: {fact['layer']}, {fact['space']}",
+            ["", *fact["path similarity"]],
+            table,
+        )
     figure = plot(config, facts)
-    content = {"config": asdict(config), "cases": [{k: v for k, v in f.items() if k != "examples"} for f in facts]}
+    content = {
+        "config": asdict(config),
+        "cases": [{k: v for k, v in f.items() if k != "examples"} for f in facts],
+    }
     save(results, "trust", content, figure)
     return content
 
@@ -240,7 +304,10 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
 def _short(value: Any) -> Any:
     """Lists of numbers in few characters."""
     if isinstance(value, list):
-        return " ".join(f"{item[0]}: {item[1]:.2f}" if isinstance(item, list) else f"{item:.3g}" for item in value)
+        return " ".join(
+            f"{item[0]}: {item[1]:.2f}" if isinstance(item, list) else f"{item:.3g}"
+            for item in value
+        )
     return value
 
 

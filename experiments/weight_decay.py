@@ -1,8 +1,8 @@
 """How much weight decay should the shipped network have?
 
 Question: how do accuracy and the number of live maps depend on the L2 term of the training?
-Expected: accuracy hardly moves between 0 and 1e-3, while more and more kernels of the third layer go to zero, and with
-    them their maps: dead, not hard to find.
+Expected: accuracy hardly moves between 0 and 1e-3, while more and more kernels of the third layer
+    go to zero, and with them their maps: dead, not hard to find.
 Cost: about 3 minutes of two cores for each value, 15 in all.
 Command: OIPJAX_DATA=folder python -m experiments.weight_decay
 """
@@ -52,13 +52,15 @@ def measure(config: Config, l2: float, digits: Dataset) -> dict[str, Any]:
         "l2": l2,
         "test_accuracy": trained.test_accuracy,
         "kernels_near_zero": int((norms < config.norm).sum()),
-        "maps_reacting_to_random_starts": int((answer.reacted > 0).sum()),
+        "maps_reacting_to_random_starts": int((answer.responded > 0).sum()),
         "maps_found": counts["found"],
         "maps": counts["maps"],
     }
 
 
-def main(config: Config = Config(), digits: Dataset | None = None, results: Path = RESULTS) -> list[dict[str, Any]]:
+def main(
+    config: Config = Config(), digits: Dataset | None = None, results: Path = RESULTS
+) -> list[dict[str, Any]]:
     """Run, print, write."""
     digits = digits or data.load()
     rows = [measure(config, l2, digits) for l2 in config.l2]

@@ -1,7 +1,7 @@
 """A trained network as a pure function and its parameters.
 
-Nothing here knows Flax: any function that returns its activations is a network. Layers come before and after their
-nonlinearity (``conv3_pre``, ``conv3``), because a ReLU that is off has no gradient.
+Nothing here knows Flax: any function that returns its activations is a network. Layers come before
+and after their nonlinearity (``conv3_pre``, ``conv3``), because a ReLU that is off has no gradient.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from oipjax.ops import plainly
+from oipjax.ops import trace_only
 
 Params = Any
 Activations = dict[str, Array]
@@ -49,15 +49,17 @@ class Model:
 
     Attributes:
         name: for people and for folder names.
-        apply: pure function ``apply(params, x[n, h, w, c]) -> {layer: array[n, h, w, k] or [n, k]}``, float32, NHWC.
-            An ascent with ``precision="bf16"`` gives it numbers of 16 bits, and constants of 32 bits may then not fit.
-            Programs are cached per ``apply``, so give equal networks equal functions (a frozen dataclass with
-            ``__call__``, or one module-level function), not a fresh lambda each time. What it can do faster than that
-            it may say by methods, see `some` and `one_map`.
+        apply: pure function ``apply(params, x[n, h, w, c]) -> {layer: array[n, h, w, k] or [n,
+            k]}``, float32, NHWC. An ascent with ``precision="bf16"`` gives it numbers of 16 bits,
+            and constants of 32 bits may then not fit. Programs are cached per ``apply``, so give
+            equal networks equal functions (a frozen dataclass with ``__call__``, or one
+            module-level function), not a fresh lambda each time. What it can do faster than that it
+            may say by methods, see `some` and `one_map`.
         params: the pytree that goes with it; always passed as an argument, never closed over.
         layers: names of the activations, in the network's order (jit sorts dictionary keys).
         input_shape: of one image, ``(h, w, c)``.
-        mean, std: the normalisation, one number per channel: network input = (pixel in [0, 1] - mean) / std.
+        mean, std: the normalisation, one number per channel: network input = (pixel in [0, 1] -
+            mean) / std.
         nonlinearities: for a layer after a nonlinearity, ``(layer before it, floor or None)``.
         classes: names of the output classes, if any.
     """
@@ -76,7 +78,9 @@ class Model:
     def normalisation(self) -> tuple[np.ndarray, np.ndarray]:
         """``(mean, std)`` as float32 arrays ``[c]``."""
         channels = self.input_shape[2]
-        return tuple(np.broadcast_to(np.asarray(v, np.float32), (channels,)) for v in (self.mean, self.std))  # pyright: ignore
+        return tuple(
+            np.broadcast_to(np.asarray(v, np.float32), (channels,)) for v in (self.mean, self.std)
+        )  # pyright: ignore
 
     @property
     def input_box(self) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +92,11 @@ class Model:
     def to_input(self, pixels: np.ndarray) -> np.ndarray:
         """Network inputs of ``pixels[..., h, w, c]``: floats in [0, 1], or uint8."""
         pixels = np.asarray(pixels)
-        scaled = pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+        scaled = (
+            pixels.astype(np.float32) / np.float32(255)
+            if pixels.dtype == np.uint8
+            else pixels.astype(np.float32)
+        )
         mean, std = self.normalisation
         return (scaled - mean) / std
 
@@ -96,7 +104,7 @@ class Model:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each layer's activations for one image, in the network's order. Nothing is computed for it."""
         image = jax.ShapeDtypeStruct((1, *self.input_shape), np.float32)
-        with plainly():
+        with trace_only():
             out = jax.eval_shape(self.apply, self.params, image)
         return {name: tuple(out[name].shape[1:]) for name in self.layers}
 
@@ -114,16 +122,22 @@ class Model:
     @property
     def default_layer(self) -> str:
         """The deepest layer of maps with a nonlinearity (pooled ones apart), or the last layer."""
-        named = [name for name in self.layers if name in self.nonlinearities and not name.startswith("pool")]
+        named = [
+            name
+            for name in self.layers
+            if name in self.nonlinearities and not name.startswith("pool")
+        ]
         maps = [name for name in named if len(self.shapes[name]) == 3]
         return maps[-1] if maps else self.layers[-1]
 
 
-def some(apply: Callable[..., Activations], params: Params, x: Array, names: tuple[str, ...]) -> Activations:
+def some(
+    apply: Callable[..., Activations], params: Params, x: Array, names: tuple[str, ...]
+) -> Activations:
     """The layers of these names, in their order.
 
-    An ``apply`` may have a method ``some(params, x, names)`` that gives no more than it is asked for. XLA drops what is
-    not used anyway, but only after it has been traced.
+    An ``apply`` may have a method ``some(params, x, names)`` that gives no more than it is asked
+    for. XLA drops what is not used anyway, but only after it has been traced.
     """
     own = getattr(apply, "some", None)
     out = apply(params, x) if own is None else own(params, x, names)
@@ -135,8 +149,8 @@ def one_map(
 ) -> Activations | None:
     """One map of a layer, before and after its nonlinearity, ``[n, h, w, 1]``; None if ``apply`` has no way to do that.
 
-    Such a way is its method ``one_map(params, x, layer, number)``: under `jax.vmap` each image may ask for a map of its
-    own, by a fraction of the products that all maps take.
+    Such a way is its method ``one_map(params, x, layer, number)``: under `jax.vmap` each image may
+    ask for a map of its own, by a fraction of the products that all maps take.
     """
     own = getattr(apply, "one_map", None)
     return None if own is None else own(params, x, layer, number)
@@ -173,4 +187,6 @@ def check_finite(params: Params, name: str) -> None:
     """Raise a ValueError that names the parameters holding NaN or infinity."""
     bad = [path for path, leaf in flatten(params).items() if not np.all(np.isfinite(leaf))]
     if bad:
-        raise ValueError(f"{name}: NaN or infinity in the parameters {', '.join(bad)}; such a network has no scores")
+        raise ValueError(
+            f"{name}: NaN or infinity in the parameters {', '.join(bad)}; such a network has no scores"
+        )

@@ -69,7 +69,9 @@ def linear() -> Model:
 def quadratic() -> Model:
     centres = np.random.default_rng(2).normal(size=(3, *SHAPE)).astype(np.float32)
     params = {"centres": jnp.asarray(centres)}
-    return Model("quadratic", Quadratic(), params, ("maps", "logits"), SHAPE, (0.25, 0.5), (0.5, 0.25))
+    return Model(
+        "quadratic", Quadratic(), params, ("maps", "logits"), SHAPE, (0.25, 0.5), (0.5, 0.25)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +81,12 @@ def tiny() -> Model:
     params["conv2"]["kernel"][..., 0] = 0
     params["conv2"]["bias"][:2] = (-1.0, -4.5)
     return cnn.model(
-        jax.tree.map(jnp.asarray, params), TINY, name="tiny", mean=(0.1,), std=(0.3,), classes=tuple("abc")
+        jax.tree.map(jnp.asarray, params),
+        TINY,
+        name="tiny",
+        mean=(0.1,),
+        std=(0.3,),
+        classes=tuple("abc"),
     )
 
 

@@ -21,7 +21,11 @@ from oipjax.plots.activations import exemplars_figure, maps_figure
 def cloud():
     rng = np.random.default_rng(3)
     labels = rng.permutation(np.repeat([2, 5, 7], (14, 11, 15)))
-    features = rng.normal(size=(40, 2, 3, 4)) + 0.8 * labels[:, None, None, None] * rng.normal(size=(2, 3, 4)) + 50
+    features = (
+        rng.normal(size=(40, 2, 3, 4))
+        + 0.8 * labels[:, None, None, None] * rng.normal(size=(2, 3, 4))
+        + 50
+    )
     return features, labels
 
 
@@ -35,12 +39,16 @@ def test_activations_are_those_of_the_network_whatever_the_tile(tiny):
             assert array.dtype == np.float32
             np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-5)
     assert tuple(acts.activations(tiny, images[:1])) == tiny.layers
-    np.testing.assert_allclose(acts.map_means(found["conv2"]), np.mean(expected["conv2"], (1, 2)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        acts.map_means(found["conv2"]), np.mean(expected["conv2"], (1, 2)), rtol=1e-5, atol=1e-5
+    )
     assert acts.map_means(found["logits"]).shape == (11, 3)
     with pytest.raises(ValueError, match="no layer 'conv7'; it has conv1_pre"):
         acts.activations(tiny, images, ("conv7",))
     for wrong in (images[0], images[:, :7], images[:0]):
-        with pytest.raises(ValueError, match=r"tiny takes images \[n, 8, 8, 1\] with n at least 1, got"):
+        with pytest.raises(
+            ValueError, match=r"tiny takes images \[n, 8, 8, 1\] with n at least 1, got"
+        ):
             acts.activations(tiny, wrong)
 
 
@@ -48,7 +56,9 @@ def test_exemplars_are_the_best_images_first(cloud):
     scores = np.array([[1.0, 0.0], [3.0, 0.0], [2.0, 5.0], [3.0, 1.0]])
     assert acts.exemplars(scores, 3).tolist() == [[1, 3, 2], [2, 3, 0]]
     for keep in (0, 5):
-        with pytest.raises(ValueError, match=r"keep must be between 1 and the number of images \(4\)"):
+        with pytest.raises(
+            ValueError, match=r"keep must be between 1 and the number of images \(4\)"
+        ):
             acts.exemplars(scores, keep)
 
 
@@ -89,7 +99,9 @@ def test_folds_deal_every_class_out_evenly():
         assert sizes.max() - sizes.min() <= 1
     assert not np.array_equal(fold, acts.folds(jax.random.key(1), labels, 5))
     np.testing.assert_array_equal(fold, acts.folds(jax.random.key(0), labels, 5))
-    with pytest.raises(ValueError, match="3 folds need 2 or more, and as many images of every class; 1 of 8"):
+    with pytest.raises(
+        ValueError, match="3 folds need 2 or more, and as many images of every class; 1 of 8"
+    ):
         acts.folds(jax.random.key(0), np.array([1, 1, 1, 8]), 3)
 
 
@@ -98,7 +110,9 @@ def dumb_ridge(x, y, penalty, new):
     wide = np.hstack([np.ones((len(x), 1)), x])
     penalties = penalty * np.eye(wide.shape[1])
     penalties[0, 0] = 0
-    return np.hstack([np.ones((len(new), 1)), new]) @ np.linalg.solve(wide.T @ wide + penalties, wide.T @ y)
+    return np.hstack([np.ones((len(new), 1)), new]) @ np.linalg.solve(
+        wide.T @ wide + penalties, wide.T @ y
+    )
 
 
 def test_ridge_is_the_one_of_the_normal_equations_and_sees_no_test_image(cloud):
@@ -116,12 +130,16 @@ def test_ridge_is_the_one_of_the_normal_equations_and_sees_no_test_image(cloud):
         for strength in strengths:
             places = np.flatnonzero(train)
             alone = [
-                dumb_ridge(x[places[places != i]], targets[places[places != i]], scale * strength, x[[i]])[0]
+                dumb_ridge(
+                    x[places[places != i]], targets[places[places != i]], scale * strength, x[[i]]
+                )[0]
                 for i in places
             ]
             errors.append(np.sum((targets[train] - alone) ** 2))
         best = scale * strengths[int(np.argmin(errors))]
-        np.testing.assert_allclose(found[test], dumb_ridge(x[train], targets[train], best, x[test]), atol=1e-8)
+        np.testing.assert_allclose(
+            found[test], dumb_ridge(x[train], targets[train], best, x[test]), atol=1e-8
+        )
     other = targets.copy()
     other[fold == 0] = 7
     np.testing.assert_allclose(
@@ -150,7 +168,9 @@ def test_positions_leave_each_image_out_of_its_own_mean(cloud):
 
 def test_separation_counts_pairs():
     assert acts.separation(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 1
-    assert acts.separation(np.array([0.0, 2.0]), np.array([1.0, 2.0])) == pytest.approx((1 + 0 + 1 + 0.5) / 4)
+    assert acts.separation(np.array([0.0, 2.0]), np.array([1.0, 2.0])) == pytest.approx(
+        (1 + 0 + 1 + 0.5) / 4
+    )
 
 
 @pytest.mark.parametrize("scale", ["layer", "map"])
@@ -159,7 +179,14 @@ def test_the_picture_of_activations_shows_all_maps(count, channels, scale):
     rng = np.random.default_rng(0)
     pixels = rng.uniform(size=(count, 12, 12, channels))
     values = {"conv1": rng.normal(size=(count, 5, 5, 7)), "dense": rng.normal(size=(count, 11))}
-    figure = maps_figure("title", pixels, [f"image {i}\nread as 3" for i in range(count)], values, "note", scale=scale)
+    figure = maps_figure(
+        "title",
+        pixels,
+        [f"image {i}\nread as 3" for i in range(count)],
+        values,
+        "note",
+        scale=scale,
+    )
     check_text(figure)
     assert len(figure.axes) == count * 3
 
@@ -174,7 +201,8 @@ def test_the_picture_of_exemplars():
     assert sum(bool(axes.images) for axes in figure.axes) == 3 * 5
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
+# --- files
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_pictures_are_read_as_pixels_between_0_and_1(tmp_path):
@@ -193,7 +221,9 @@ def test_pictures_are_read_as_pixels_between_0_and_1(tmp_path):
         np.testing.assert_allclose(found, digit / 255, atol=0.02 if file.suffix == ".jpg" else 1e-6)
     colour = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
     Image.fromarray(colour).save(tmp_path / "colour.png")
-    np.testing.assert_allclose(read_image(tmp_path / "colour.png", (6, 5, 3)), colour / 255, atol=1e-6)
+    np.testing.assert_allclose(
+        read_image(tmp_path / "colour.png", (6, 5, 3)), colour / 255, atol=1e-6
+    )
 
 
 def test_pictures_that_do_not_fit_get_one_clear_line(tmp_path):
@@ -221,7 +251,8 @@ def test_pictures_that_do_not_fit_get_one_clear_line(tmp_path):
         read_image(tmp_path / "no.png", (28, 28, 1))
 
 
-# --- the command ------------------------------------------------------------------------------------------------------
+# --- the command
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -243,13 +274,20 @@ def call(capfd, monkeypatch, tmp_path):
 def test_activations_of_one_digit_and_of_a_class(call):
     code, out, _ = call("--index", 449)
     folder = Path("oipjax-out/mnist-cnn-activations")
-    assert code == 0 and "449" in out and "class 3, read as 5" in out and str(folder / "activations.png") in out
+    assert (
+        code == 0
+        and "449" in out
+        and "class 3, read as 5" in out
+        and str(folder / "activations.png") in out
+    )
     names = ["activations.csv", "activations.npz", "activations.png", "manifest.json"]
     assert sorted(p.name for p in folder.iterdir()) == names
     assert call("--index", 449)[1].startswith("finished before")
     code, _, err = call("--digit", 4)
     assert code == 2 and "--overwrite" in err
-    code, out, _ = call("--digit", 4, "--count", 2, "--layer", "conv3", "dense1", "--overwrite", "--format", "svg")
+    code, out, _ = call(
+        "--digit", 4, "--count", 2, "--layer", "conv3", "dense1", "--overwrite", "--format", "svg"
+    )
     assert code == 0 and out.count("class 4, read as 4") == 2
     assert sorted(p.name for p in folder.iterdir()) == ["activations.csv", "activations.npz", *names[3:]][:2] + [
         "activations.svg", "manifest.json",
@@ -259,7 +297,9 @@ def test_activations_of_one_digit_and_of_a_class(call):
         means = file["conv3"].mean((1, 2))
     assert json.loads((folder / "manifest.json").read_text())["labels"] == [4, 4]
     rows = [row.split(",") for row in (folder / "activations.csv").read_text().splitlines()]
-    assert rows[0] == ["image", "layer", "map", "mean", "largest", "share_active"] and len(rows) == 1 + 2 * (128 + 100)
+    assert rows[0] == ["image", "layer", "map", "mean", "largest", "share_active"] and len(
+        rows
+    ) == 1 + 2 * (128 + 100)
     assert float(rows[6][3]) == pytest.approx(means[0, 5], rel=1e-5)
 
 
@@ -283,7 +323,10 @@ def test_activations_of_files_beside_a_digit(call):
         (["--index", -1], "images are numbered from 0 to 999, got -1"),
         (["--digit", 11], "no class 11; there are 0 to 9"),
         (["--digit", 4, "--count", 0], "--count must be between 1 and"),
-        (["--digit", 4, "--count", 1000], "--count must be between 1 and 110, the images of class 4, got 1000"),
+        (
+            ["--digit", 4, "--count", 1000],
+            "--count must be between 1 and 110, the images of class 4, got 1000",
+        ),
         (["--index", 1, "--layer", "conv9"], "no layer 'conv9'"),
         (["--index", *range(13)], "at most 12 images"),
         (["--file", "nothing.png"], "no such file"),
@@ -298,7 +341,10 @@ def test_bad_input_is_one_line(call, arguments, words):
 
 
 def test_a_network_without_classes_reads_nothing(linear, tiny):
-    assert _readings(linear, np.zeros((4, 3))) == [None] * 4 and _readings(tiny, np.zeros((2, 6, 6, 3))) == [None] * 2
+    assert (
+        _readings(linear, np.zeros((4, 3))) == [None] * 4
+        and _readings(tiny, np.zeros((2, 6, 6, 3))) == [None] * 2
+    )
     ((name, chance),) = _readings(tiny, np.array([[0.0, np.log(2), 0.0]]))
     assert name == "b" and chance == pytest.approx(0.5)
     assert _said(7, None) == "class 7" and _said(None, ("b", 0.5)) == "read as b (50 %)"

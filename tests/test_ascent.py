@@ -10,10 +10,19 @@ import pytest
 
 from oipjax.model import Model, one_map, some
 from oipjax.networks import cnn
-from oipjax.objectives.units import Class, Direction, Map, Node, TotalVariation, Waking
+from oipjax.objectives.units import Class, Direction, Map, Node, PreActivation, TotalVariation
 from oipjax.runtime.tiles import PRECISIONS
 from oipjax.search import step as climb
-from oipjax.search.ascent import COMPLETED, CONVERGED, NOT_FINITE, SILENT, Ascent, ascend, ascend_tiles, report_steps
+from oipjax.search.ascent import (
+    COMPLETED,
+    CONVERGED,
+    INACTIVE,
+    NOT_FINITE,
+    Ascent,
+    ascend,
+    ascend_tiles,
+    report_steps,
+)
 from oipjax.search.methods import Classic, Momentum
 from oipjax.search.precursor import make_starts
 from oipjax.spaces.pixels import Box, space_for
@@ -43,15 +52,22 @@ def best_possible(model: Model, objective, targets, space) -> np.ndarray:
 
         zero = jnp.zeros(model.input_shape)
         offset, slope = float(value(zero)), np.asarray(jax.grad(value)(zero), np.float64)
-        curvature = float(value(jnp.ones(model.input_shape)) - value(zero) - slope.sum()) / slope.size
+        curvature = (
+            float(value(jnp.ones(model.input_shape)) - value(zero) - slope.sum()) / slope.size
+        )
         if isinstance(space, Box):
-            low, high = (np.broadcast_to(np.asarray(end), slope.shape).astype(float) for end in (space.low, space.high))
+            low, high = (
+                np.broadcast_to(np.asarray(end), slope.shape).astype(float)
+                for end in (space.low, space.high)
+            )
             ends = np.maximum(slope * low + curvature * low**2, slope * high + curvature * high**2)
             inner = np.clip(-slope / (2 * curvature), low, high) if curvature < -1e-9 else low
             optima.append(offset + np.maximum(ends, slope * inner + curvature * inner**2).sum())
         else:  # all images have the same length, so curvature is a constant
             centred = slope - slope.mean()
-            optima.append(offset + np.linalg.norm(centred) * np.sqrt(slope.size) + curvature * slope.size)
+            optima.append(
+                offset + np.linalg.norm(centred) * np.sqrt(slope.size) + curvature * slope.size
+            )
     return np.array(optima)
 
 
@@ -67,7 +83,17 @@ def test_every_combination_reaches_the_known_optimum(request, model_name, case, 
     elif case == "Node":
         targets = np.array([[0, 0, 0], [1, 1, 2]])
     chosen, (rule, steps) = space_for(model, space), METHODS[method]
-    out = ascend(KEY, model, objective, targets, np.array([0, 1]), space=chosen, method=rule, steps=steps, tile=2)
+    out = ascend(
+        KEY,
+        model,
+        objective,
+        targets,
+        np.array([0, 1]),
+        space=chosen,
+        method=rule,
+        steps=steps,
+        tile=2,
+    )
     optimum = best_possible(model, objective, targets, chosen)
     assert (out.scores <= optimum + 1e-3 * np.abs(optimum)).all()
     gained = (out.scores - out.start_scores) / (optimum - out.start_scores)
@@ -109,7 +135,9 @@ def test_classic_is_the_reference_rule(tiny):
     for i in range(3):
         scores, image = reference_classic(tiny, "conv2_pre", maps[i], starts[i], 60)
         np.testing.assert_allclose(out.trace[i], scores[out.trace_steps], rtol=1e-3)
-        np.testing.assert_allclose(out.changes[i, 1:], np.diff(scores)[out.trace_steps[1:] - 1], rtol=0.05, atol=1e-5)
+        np.testing.assert_allclose(
+            out.changes[i, 1:], np.diff(scores)[out.trace_steps[1:] - 1], rtol=0.05, atol=1e-5
+        )
         assert out.changes[i, 0] == out.trace[i, 0]
         np.testing.assert_allclose(out.trace_images[i, -1], image, atol=1e-2)
     assert (out.evaluations == 60).all()
@@ -125,11 +153,19 @@ def test_report_steps_double():
 
 def test_images_give_their_scores_again(tiny):
     space = space_for(tiny, "box")
-    out = ascend(KEY, tiny, Map("conv2"), np.array([2, 3, 4]), np.array([5, 6, 7]), space=space, steps=30)
-    again = np.asarray(tiny.apply(tiny.params, out.images)["conv2"]).mean((1, 2))[np.arange(3), [2, 3, 4]]
+    out = ascend(
+        KEY, tiny, Map("conv2"), np.array([2, 3, 4]), np.array([5, 6, 7]), space=space, steps=30
+    )
+    again = np.asarray(tiny.apply(tiny.params, out.images)["conv2"]).mean((1, 2))[
+        np.arange(3), [2, 3, 4]
+    ]
     np.testing.assert_allclose(again, out.scores, rtol=1e-5)
-    starts = np.asarray(tiny.apply(tiny.params, make_starts(KEY, space, np.array([5, 6, 7])))["conv2"])
-    np.testing.assert_allclose(starts.mean((1, 2))[np.arange(3), [2, 3, 4]], out.start_scores, rtol=1e-5)
+    starts = np.asarray(
+        tiny.apply(tiny.params, make_starts(KEY, space, np.array([5, 6, 7])))["conv2"]
+    )
+    np.testing.assert_allclose(
+        starts.mean((1, 2))[np.arange(3), [2, 3, 4]], out.start_scores, rtol=1e-5
+    )
 
 
 def test_a_wide_network_is_climbed_by_nodes_and_sums_too():
@@ -137,12 +173,17 @@ def test_a_wide_network_is_climbed_by_nodes_and_sums_too():
     config = cnn.CNNConfig((14, 14, 1), (16, 16), 3, (1, 1), (), 3)
     model = cnn.model(cnn.init(jax.random.key(1), config), config)
     nodes, maps = np.array([[3, 3, 1], [4, 5, 6]]), np.array([1, 6])
-    for objective, targets in ((Node("conv2_pre"), nodes), (2 * Map("conv2") + 0.1 * TotalVariation(), (maps,))):
+    for objective, targets in (
+        (Node("conv2_pre"), nodes),
+        (2 * Map("conv2") + 0.1 * TotalVariation(), (maps,)),
+    ):
         out = ascend(KEY, model, objective, targets, np.array([3, 4]), steps=5, tile=2)
         assert (out.scores > out.start_scores).all()
     out = ascend(KEY, model, Node("conv2_pre"), nodes, np.array([3, 4]), steps=5, tile=2)
     again = model.apply(model.params, out.images)["conv2_pre"]
-    np.testing.assert_allclose(out.scores, [again[n, i, j, k] for n, (i, j, k) in enumerate(nodes)], rtol=1e-5)
+    np.testing.assert_allclose(
+        out.scores, [again[n, i, j, k] for n, (i, j, k) in enumerate(nodes)], rtol=1e-5
+    )
 
 
 def test_each_run_has_the_bits_it_has_alone(tiny):
@@ -154,7 +195,9 @@ def test_each_run_has_the_bits_it_has_alone(tiny):
         alone = ascend(KEY, tiny, Map("conv2"), maps[i : i + 1], starts[i : i + 1], **options)
         for name in ("images", "scores", "trace", "status", "converged", "evaluations"):
             np.testing.assert_array_equal(getattr(alone, name)[0], getattr(together, name)[i])
-            np.testing.assert_array_equal(getattr(backwards, name)[6 - i], getattr(together, name)[i])
+            np.testing.assert_array_equal(
+                getattr(backwards, name)[6 - i], getattr(together, name)[i]
+            )
 
 
 @dataclass(frozen=True)
@@ -177,7 +220,14 @@ def test_one_trace_serves_all_maps_starts_and_parameters(tiny):
     first = len([shape for shape in counting.traces if shape[0] == 1])
     for seed, maps in ((1, [2, 3, 4, 5, 0]), (2, [1])):
         halved = replace(model, params=jax.tree.map(lambda leaf: leaf / 2, tiny.params))
-        ascend(jax.random.key(seed), halved, Map("conv2"), np.array(maps), np.arange(len(maps)), **options)
+        ascend(
+            jax.random.key(seed),
+            halved,
+            Map("conv2"),
+            np.array(maps),
+            np.arange(len(maps)),
+            **options,
+        )
     traced = [shape for shape in counting.traces if shape[0] == 1]
     assert len(traced) == first, traced
 
@@ -197,32 +247,48 @@ def test_a_map_alone_is_that_of_all_and_is_climbed_as_well(tiny, layer):
     maps, plain = np.arange(tiny.layer(layer).maps), replace(tiny, apply=Plain(tiny.apply))
     x = jax.random.normal(jax.random.key(0), (len(maps), *tiny.input_shape))
     every = some(plain.apply, tiny.params, x, (layer,))
-    assert list(every) == [layer] and one_map(plain.apply, tiny.params, x, layer, jnp.array(0)) is None
-    np.testing.assert_allclose(some(tiny.apply, tiny.params, x, (layer,))[layer], every[layer], rtol=1e-5, atol=1e-6)
-    alone = jax.vmap(lambda x, number: one_map(tiny.apply, tiny.params, x[None], layer, number)[layer][0])(x, maps)
-    np.testing.assert_allclose(alone[..., 0], [every[layer][n, ..., n] for n in maps], rtol=1e-5, atol=1e-6)
-    runs = [ascend(jax.random.key(1), model, Map(layer), maps, maps, steps=5) for model in (tiny, plain)]
+    assert (
+        list(every) == [layer] and one_map(plain.apply, tiny.params, x, layer, jnp.array(0)) is None
+    )
+    np.testing.assert_allclose(
+        some(tiny.apply, tiny.params, x, (layer,))[layer], every[layer], rtol=1e-5, atol=1e-6
+    )
+    alone = jax.vmap(
+        lambda x, number: one_map(tiny.apply, tiny.params, x[None], layer, number)[layer][0]
+    )(x, maps)
+    np.testing.assert_allclose(
+        alone[..., 0], [every[layer][n, ..., n] for n in maps], rtol=1e-5, atol=1e-6
+    )
+    runs = [
+        ascend(jax.random.key(1), model, Map(layer), maps, maps, steps=5) for model in (tiny, plain)
+    ]
     for name in ("scores", "trace", "images"):
-        np.testing.assert_allclose(getattr(runs[0], name), getattr(runs[1], name), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            getattr(runs[0], name), getattr(runs[1], name), rtol=1e-3, atol=1e-4
+        )
 
 
 def test_silent_maps_are_woken_and_dead_ones_said_to_be_silent(tiny):
     start = np.array([0, 0, 0])
     plain = ascend(KEY, tiny, Map("conv2"), np.array([0, 1, 3]), start, method=Classic(), steps=50)
     assert plain.start_scores[:2].tolist() == [0, 0] and plain.scores[:2].tolist() == [0, 0]
-    assert plain.status[:2].tolist() == [SILENT, SILENT] and plain.status[2] != SILENT
+    assert plain.status[:2].tolist() == [INACTIVE, INACTIVE] and plain.status[2] != INACTIVE
     woken = ascend(KEY, tiny, Map("conv2"), np.array([0, 1, 3]), start, steps=50)
-    assert woken.status[0] == SILENT and woken.scores[0] == 0 and woken.reactions[0] == pytest.approx(-1)
-    assert woken.start_scores[1] == 0 and woken.scores[1] > 0 and woken.status[1] != SILENT
-    assert woken.reactions[1] == woken.scores[1]
+    assert (
+        woken.status[0] == INACTIVE
+        and woken.scores[0] == 0
+        and woken.responses[0] == pytest.approx(-1)
+    )
+    assert woken.start_scores[1] == 0 and woken.scores[1] > 0 and woken.status[1] != INACTIVE
+    assert woken.responses[1] == woken.scores[1]
 
 
 def test_a_silent_node_is_woken_too(tiny):
     nodes = np.array([[0, 0, 1], [0, 0, 0]])
     plain = ascend(KEY, tiny, Node("conv2"), nodes, np.array([0, 0]), method=Classic(), steps=50)
-    assert plain.scores.tolist() == [0, 0] and plain.status.tolist() == [SILENT, SILENT]
+    assert plain.scores.tolist() == [0, 0] and plain.status.tolist() == [INACTIVE, INACTIVE]
     woken = ascend(KEY, tiny, Node("conv2"), nodes, np.array([0, 0]), steps=50)
-    assert woken.scores[0] > 0 and woken.scores[1] == 0 and woken.status[1] == SILENT
+    assert woken.scores[0] > 0 and woken.scores[1] == 0 and woken.status[1] == INACTIVE
 
 
 @dataclass(frozen=True)
@@ -243,8 +309,14 @@ def test_a_batch_survives_a_run_that_is_not_finite(method, abyss):
     space = Box((4, 4, 1), (-1.0,), (1.0,))
     starts = np.zeros((3, 4, 4, 1), np.float32)
     starts[2] = 0.9
-    out = ascend(KEY, model, Map("maps"), np.array([0, 1, 0]), starts, space=space, method=method, steps=60)
-    assert out.status[0] == NOT_FINITE and out.status[1] in (COMPLETED, CONVERGED) and out.status[2] == NOT_FINITE
+    out = ascend(
+        KEY, model, Map("maps"), np.array([0, 1, 0]), starts, space=space, method=method, steps=60
+    )
+    assert (
+        out.status[0] == NOT_FINITE
+        and out.status[1] in (COMPLETED, CONVERGED)
+        and out.status[2] == NOT_FINITE
+    )
     assert 0.15 < out.scores[0] <= 0.2 and np.isfinite(out.images[0]).all()
     assert out.scores[1] > 0.4
     assert not np.isfinite(out.scores[2]), "a start without a score has no best image"
@@ -252,12 +324,22 @@ def test_a_batch_survives_a_run_that_is_not_finite(method, abyss):
 
 @pytest.mark.parametrize("method", [Classic(), Momentum()], ids=["classic", "momentum"])
 def test_early_stop_ends_converged_runs_and_changes_nothing_before(linear, method):
-    options = {"space": space_for(linear), "method": method, "steps": 600, "criterion": 1e-3, "tile": 4}
+    options = {
+        "space": space_for(linear),
+        "method": method,
+        "steps": 600,
+        "criterion": 1e-3,
+        "tile": 4,
+    }
     targets, starts = np.array([0, 1, 2]), np.arange(3)
     full = ascend(KEY, linear, Map("maps"), targets, starts, **options)
     short = ascend(KEY, linear, Map("maps"), targets, starts, stop=True, **options)
     np.testing.assert_array_equal(full.converged, short.converged)
-    assert (full.converged > 0).all() and (full.status == CONVERGED).all() and (full.evaluations == 600).all()
+    assert (
+        (full.converged > 0).all()
+        and (full.status == CONVERGED).all()
+        and (full.evaluations == 600).all()
+    )
     np.testing.assert_array_equal(short.evaluations, short.converged + 1)
     for i in range(3):
         before = full.trace_steps <= full.converged[i]
@@ -270,11 +352,24 @@ def test_early_stop_ends_converged_runs_and_changes_nothing_before(linear, metho
 @pytest.mark.parametrize("method", [Classic(step=0.3), Momentum()], ids=["classic", "momentum"])
 def test_a_run_that_ends_early_makes_room_for_another_and_changes_nothing(tiny, method):
     """More runs than a tile holds, of different lengths: each as it is alone, and in order."""
-    options = {"method": method, "steps": 90, "criterion": 3e-3, "tile": 3, "stop": True, "record_images": True}
+    options = {
+        "method": method,
+        "steps": 90,
+        "criterion": 3e-3,
+        "tile": 3,
+        "stop": True,
+        "record_images": True,
+    }
     targets, starts = np.arange(11) % 4 + 2, np.arange(11)
     shown = []
     together = ascend(
-        KEY, tiny, Map("conv2"), targets, starts, progress=lambda done, total: shown.append((done, total)), **options
+        KEY,
+        tiny,
+        Map("conv2"),
+        targets,
+        starts,
+        progress=lambda done, total: shown.append((done, total)),
+        **options,
     )
     assert len(set(together.evaluations.tolist())) > 3, "runs should be of different lengths"
     assert shown == [(3, 11), (6, 11), (9, 11), (11, 11)]
@@ -282,7 +377,9 @@ def test_a_run_that_ends_early_makes_room_for_another_and_changes_nothing(tiny, 
         alone = ascend(KEY, tiny, Map("conv2"), targets[i : i + 1], starts[i : i + 1], **options)
         for name in Ascent._fields:
             if name != "trace_steps":
-                np.testing.assert_array_equal(getattr(together, name)[i], getattr(alone, name)[0], err_msg=name)
+                np.testing.assert_array_equal(
+                    getattr(together, name)[i], getattr(alone, name)[0], err_msg=name
+                )
 
 
 @pytest.mark.parametrize("stop", [False, True])
@@ -299,8 +396,10 @@ def test_what_is_evaluated_again_is_the_same_where_steps_are_as_exact(tiny, monk
     again = ascend(KEY, tiny, Map("conv2"), targets, starts, precision="tf32", **options)
     for name in ("images", "trace", "status", "evaluations", "converged"):
         np.testing.assert_array_equal(getattr(again, name), getattr(exact, name), err_msg=name)
-    for name in ("scores", "start_scores", "reactions"):
-        np.testing.assert_allclose(getattr(again, name), getattr(exact, name), 1e-5, 1e-6, err_msg=name)
+    for name in ("scores", "start_scores", "responses"):
+        np.testing.assert_allclose(
+            getattr(again, name), getattr(exact, name), 1e-5, 1e-6, err_msg=name
+        )
     assert len(set(exact.start_scores.tolist())) > 5, "starts should be told apart"
 
 
@@ -309,7 +408,9 @@ def test_of_steps_in_16_bits_the_scores_are_those_of_float32(tiny, monkeypatch):
     exact = ascend(KEY, tiny, Map("conv2"), targets, starts, tile=4)
     monkeypatch.setattr("oipjax.search.ascent.checked_precision", lambda precision: precision)
     short = ascend(KEY, tiny, Map("conv2"), targets, starts, precision="bf16", tile=4)
-    answers = np.asarray(tiny.apply(tiny.params, short.images)["conv2"]).mean((1, 2))[np.arange(12), targets]
+    answers = np.asarray(tiny.apply(tiny.params, short.images)["conv2"]).mean((1, 2))[
+        np.arange(12), targets
+    ]
     np.testing.assert_allclose(short.scores, answers, 1e-5, 1e-6)
     assert (short.scores >= short.start_scores).all() and short.images.dtype == np.float32
     off = np.abs(short.trace[:, 0] - short.start_scores) / np.maximum(short.start_scores, 1)
@@ -322,17 +423,29 @@ def test_what_is_returned_is_never_below_the_start_even_if_steps_are_short(tiny)
     """A best point that is worse than the start, evaluated exactly, gives way to it."""
     objective, z = Map("conv2"), np.asarray(make_starts(KEY, space_for(tiny), np.arange(2)))
     problem = climb.Problem(
-        tiny.apply, objective, Waking.of(objective, tiny), space_for(tiny), Momentum(), 1e-3, False, "tf32"
+        tiny.apply,
+        objective,
+        PreActivation.of(objective, tiny),
+        space_for(tiny),
+        Momentum(),
+        1e-3,
+        False,
+        "tf32",
     )
     target, plan = jnp.asarray(3), jnp.arange(2)
-    scores = [float(climb.init(problem, tiny.params, jnp.asarray(one), target).here.reaction) for one in z]
+    scores = [
+        float(climb.init(problem, tiny.params, jnp.asarray(one), target).here.response) for one in z
+    ]
     good, bad = z[np.argmax(scores)], z[np.argmin(scores)]
     run = climb.blank(problem, plan, jnp.asarray(good))
     wrong = climb.init(problem, tiny.params, jnp.asarray(bad), target)
-    run = run._replace(state=wrong._replace(best=wrong.best._replace(reaction=jnp.asarray(1e9))))
-    image, _, start, reaction, *_ = climb.result(problem, tiny.params, target, run)
+    run = run._replace(state=wrong._replace(best=wrong.best._replace(response=jnp.asarray(1e9))))
+    image, _, start, response, *_ = climb.result(problem, tiny.params, target, run)
     np.testing.assert_allclose(image, good, atol=1e-6)
-    assert float(reaction) == pytest.approx(max(scores), rel=1e-5) and float(start) <= float(reaction) + 1e-6
+    assert (
+        float(response) == pytest.approx(max(scores), rel=1e-5)
+        and float(start) <= float(response) + 1e-6
+    )
 
 
 def test_unknown_precisions_are_named(tiny):
@@ -400,7 +513,9 @@ def test_backtracking_returns_to_the_best_image(linear):
     peak = replace(linear, apply=Peak(), params={}, layers=("maps",))
     options = {"space": space, "steps": 30}
     maps, starts = np.zeros(4, int), np.arange(4)
-    lost = ascend(KEY, peak, Map("maps"), maps, starts, method=Wild(tolerance=float("inf")), **options)
+    lost = ascend(
+        KEY, peak, Map("maps"), maps, starts, method=Wild(tolerance=float("inf")), **options
+    )
     kept = ascend(KEY, peak, Map("maps"), maps, starts, method=Wild(tolerance=0.1), **options)
     assert (lost.trace[:, -1] < 0.8 * lost.scores).all()
     assert (kept.trace[:, -1] >= 0.9 * kept.scores).all() and (kept.scores > lost.scores).all()
@@ -423,7 +538,16 @@ def test_how_long_a_step_is_follows_from_its_share_of_the_ascent(linear):
             cosine = 0.5 * (1 + np.cos(np.pi * (share - 0.25) / 0.75))
             along = 0.5 * along + 1
             length += 2e3 * 1e-3 * along * (0.05 + 0.95 * share / 0.25 if share < 0.25 else cosine)
-        out = ascend(KEY, linear, Map("maps"), np.array([0]), np.array([1]), space=space, method=method, steps=steps)
+        out = ascend(
+            KEY,
+            linear,
+            Map("maps"),
+            np.array([0]),
+            np.array([1]),
+            space=space,
+            method=method,
+            steps=steps,
+        )
         climbed = float(out.scores[0] - out.start_scores[0])
         assert climbed == pytest.approx(length * np.sum(gradient * direction), rel=1e-4)
 
@@ -443,7 +567,11 @@ def test_being_sent_back_is_not_convergence(tiny):
         criterion=1e-6,
     )  # fmt: skip
     stood_still = (out.changes[:, 1:] == 0).any(1)
-    assert stood_still.any() and (out.converged[stood_still] == -1).all() and (out.evaluations == 12).all()
+    assert (
+        stood_still.any()
+        and (out.converged[stood_still] == -1).all()
+        and (out.evaluations == 12).all()
+    )
 
 
 def test_key_reuse_checker_finds_nothing(tiny):

@@ -9,12 +9,14 @@ import pytest
 
 import oipjax
 from oipjax.search.methods import Classic
-from oipjax.study.result import BY_EXEMPLAR, BY_SURVEY, BY_WAKING, DEAD, FOUND, UNRESOLVED
+from oipjax.study.result import BY_EXEMPLAR, BY_PRE_ACTIVATION, BY_SURVEY, DEAD, FOUND, UNRESOLVED
 from oipjax.study.run import Study
 
 KEY = jax.random.key(3)
-OPTIONS = {"draws": 64, "keep": 3, "steps": 20, "wake": 2, "tile": 8}
-ARRAYS = [field.name for field in dataclasses.fields(oipjax.Atlas) if field.name not in ("model", "layer")]
+OPTIONS = {"draws": 64, "keep": 3, "steps": 20, "restarts": 2, "tile": 8}
+ARRAYS = [
+    field.name for field in dataclasses.fields(oipjax.Atlas) if field.name not in ("model", "layer")
+]
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +28,19 @@ def test_one_verdict_for_each_map(whole, tiny):
     assert whole.model == "tiny" and whole.layer == "conv2"
     assert whole.status.tolist() == [DEAD, FOUND, FOUND, FOUND, FOUND, FOUND]
     assert whole.counts == {"maps": 6, "found": 5, "dead": 1, "unresolved": 0}
-    assert whole.found_by.tolist()[:3] == ["", BY_WAKING, BY_SURVEY]
-    assert whole.reacted_fraction[:2].tolist() == [0, 0] and (whole.reacted_fraction[2:] > 0).all()
+    assert whole.found_by.tolist()[:3] == ["", BY_PRE_ACTIVATION, BY_SURVEY]
+    assert (
+        whole.responded_fraction[:2].tolist() == [0, 0] and (whole.responded_fraction[2:] > 0).all()
+    )
     assert whole.draws_seen.tolist() == [64] * 6
-    assert whole.gradient_evaluations.tolist() == [3 * 5 + 20] * 6, "three short ascents, one to the end"
-    assert whole.bound[0] == 0 and whole.node_bound[0] == pytest.approx(-1, abs=1e-6) and np.isnan(whole.achieved[0])
+    assert whole.gradient_evaluations.tolist() == [3 * 5 + 20] * 6, (
+        "three short ascents, one to the end"
+    )
+    assert (
+        whole.bound[0] == 0
+        and whole.node_bound[0] == pytest.approx(-1, abs=1e-6)
+        and np.isnan(whole.achieved[0])
+    )
     assert (whole.scores[1:, 0] < whole.bound[1:]).all() and (whole.achieved[1:] > 0).all()
     assert (np.diff(whole.scores, axis=1) <= 0).all(), "the best comes first"
     assert (whole.scores >= whole.start_scores).all() and (whole.scores[0] == 0).all()
@@ -42,7 +52,10 @@ def test_one_verdict_for_each_map(whole, tiny):
 def test_without_bounds_nothing_is_dead(whole, tiny):
     out = oipjax.atlas(KEY, tiny, "conv2", bounds="none", search=0, **OPTIONS)
     assert out.status.tolist() == [UNRESOLVED, *[FOUND] * 5] and np.isnan(out.bound).all()
-    assert out.draws_seen.tolist() == [66, *[64] * 5] and out.gradient_evaluations.tolist() == [35 + 2 * 25, *[35] * 5]
+    assert out.draws_seen.tolist() == [66, *[64] * 5] and out.gradient_evaluations.tolist() == [
+        35 + 2 * 25,
+        *[35] * 5,
+    ]
     np.testing.assert_array_equal(out.images[1:], whole.images[1:])
 
 
@@ -57,7 +70,9 @@ def test_the_same_key_gives_the_same_bits_and_another_key_others(whole, tiny):
     same, other = (oipjax.atlas(key, tiny, "conv2", **OPTIONS) for key in (KEY, jax.random.key(4)))
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(same, name), getattr(whole, name))
-    assert not np.array_equal(other.images, whole.images) and not np.array_equal(other.start_index, whole.start_index)
+    assert not np.array_equal(other.images, whole.images) and not np.array_equal(
+        other.start_index, whole.start_index
+    )
 
 
 @pytest.mark.parametrize("maps", [(4,), (5, 1, 0)])
@@ -65,41 +80,51 @@ def test_maps_do_not_depend_on_what_else_is_asked(whole, tiny, maps):
     some = oipjax.atlas(KEY, tiny, "conv2", maps=maps, **OPTIONS)
     for name in ARRAYS:
         if name != "trace_steps":
-            np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[list(maps)], err_msg=name)
+            np.testing.assert_array_equal(
+                getattr(some, name), getattr(whole, name)[list(maps)], err_msg=name
+            )
 
 
 def test_shipped_map_120_alone_is_map_120_in_the_crowd():
     model = oipjax.load()
-    options = {"draws": 96, "keep": 2, "steps": 12, "wake": 0}
+    options = {"draws": 96, "keep": 2, "steps": 12, "restarts": 0}
     crowd = oipjax.atlas(KEY, model, "conv3", maps=tuple(range(100, 128)), **options)
     alone = oipjax.atlas(KEY, model, "conv3", maps=(120,), **options)
     for name in ("images", "scores", "trace", "start_index", "start_scores", "run_status"):
-        np.testing.assert_array_equal(getattr(alone, name)[0], getattr(crowd, name)[20], err_msg=name)
+        np.testing.assert_array_equal(
+            getattr(alone, name)[0], getattr(crowd, name)[20], err_msg=name
+        )
 
 
 def test_most_maps_of_the_shipped_network_are_found():
-    counts = oipjax.atlas(KEY, oipjax.load(), "conv3", draws=2048, keep=1, steps=30, wake=0).counts
+    counts = oipjax.atlas(
+        KEY, oipjax.load(), "conv3", draws=2048, keep=1, steps=30, restarts=0
+    ).counts
     assert counts["maps"] == 128 and counts["found"] >= 110
 
 
 def test_silent_maps_have_the_same_bits_alone_and_together():
     model = oipjax.load()
-    options = {"draws": 64, "keep": 2, "steps": 3, "wake": 4, "search": 0}
+    options = {"draws": 64, "keep": 2, "steps": 3, "restarts": 4, "search": 0}
     silent = (17, 44, 49, 65, 68, 86, 103)
     crowd = oipjax.atlas(KEY, model, "conv3", maps=silent, **options)
     assert (crowd.draws_seen == 68).any() and (crowd.start_index == -1).any()
     for position in (1, 3, 5):
         alone = oipjax.atlas(KEY, model, "conv3", maps=(silent[position],), **options)
-        for name in ("images", "scores", "reactions", "start_index", "run_status"):
-            np.testing.assert_array_equal(getattr(alone, name)[0], getattr(crowd, name)[position], err_msg=name)
+        for name in ("images", "scores", "responses", "start_index", "run_status"):
+            np.testing.assert_array_equal(
+                getattr(alone, name)[0], getattr(crowd, name)[position], err_msg=name
+            )
 
 
 def test_pooled_layers_know_their_floor(tiny):
     params = jax.tree.map(np.array, tiny.params)
     params["conv1"]["kernel"][..., 0], params["conv1"]["bias"][0] = 0, -1
     out = oipjax.atlas(KEY, dataclasses.replace(tiny, params=params), "pool1", **OPTIONS)
-    assert out.status.tolist() == [DEAD, FOUND, FOUND, FOUND] and out.reactions[0, 0] == pytest.approx(-1)
-    assert out.reacted_fraction[0] == 0
+    assert out.status.tolist() == [DEAD, FOUND, FOUND, FOUND] and out.responses[
+        0, 0
+    ] == pytest.approx(-1)
+    assert out.responded_fraction[0] == 0
 
 
 def test_the_classic_method_leaves_silent_maps_alone(tiny):
@@ -116,7 +141,10 @@ def test_layers_without_a_floor_have_no_silent_maps(tiny):
 def test_dense_layers_and_boxes(tiny):
     space = oipjax.space_for(tiny, "box")
     out = oipjax.atlas(KEY, tiny, "dense1", space=space, **OPTIONS)
-    assert out.images.shape == (5, 3, 8, 8, 1) and space.domain.contains(out.images.reshape(-1, 8, 8, 1)).all()
+    assert (
+        out.images.shape == (5, 3, 8, 8, 1)
+        and space.domain.contains(out.images.reshape(-1, 8, 8, 1)).all()
+    )
 
 
 def test_parts_are_asked_for_once_and_used(tiny, whole):
@@ -153,8 +181,12 @@ def test_only_the_best_are_climbed_to_their_end(tiny, whole):
     assert (two.scores[:, 0] >= whole.scores[:, 0]).all()
     assert whole.trace_steps.tolist() == [0, 1, 2, 4, 5, 6, 7, 9, 13, 21, 24]
     at_last = whole.trace[:, :, -1]
-    assert (np.sum(at_last == whole.trace[:, :, 4], axis=1) >= 2).all(), "of the others the last value repeats"
-    assert oipjax.atlas(KEY, tiny, "conv2", method=Classic(), **OPTIONS).gradient_evaluations[2] == 60
+    assert (np.sum(at_last == whole.trace[:, :, 4], axis=1) >= 2).all(), (
+        "of the others the last value repeats"
+    )
+    assert (
+        oipjax.atlas(KEY, tiny, "conv2", method=Classic(), **OPTIONS).gradient_evaluations[2] == 60
+    )
 
 
 def test_images_of_the_best_patterns_only(tiny, whole):
@@ -187,7 +219,7 @@ def test_a_survey_in_parts_is_the_survey(tiny, whole, monkeypatch):
         ({"space": oipjax.Standardised((9, 9, 1))}, "takes images"),
         ({"keep": 0}, "keep must be between"),
         ({"steps": 0}, "steps must be at least 1"),
-        ({"wake": -1}, "wake must not be negative"),
+        ({"restarts": -1}, "restarts must not be negative"),
         ({"tile": -8}, "tile must be at least 1"),
     ],
 )
@@ -198,7 +230,7 @@ def test_bad_plans_are_refused_before_anything_runs(tiny, options, words):
 
 def test_a_real_image_finds_what_random_starts_do_not(whole, tiny):
     """Map 1 is silent at first; with hardly any climbing only an image that excites it already can find it."""
-    options = {"maps": (1,), "draws": 16, "keep": 1, "steps": 2, "wake": 0, "method": Classic()}
+    options = {"maps": (1,), "draws": 16, "keep": 1, "steps": 2, "restarts": 0, "method": Classic()}
     lost = oipjax.atlas(KEY, tiny, "conv2", search=1, **options)
     assert lost.status.tolist() == [UNRESOLVED] and lost.draws_seen.tolist() == [16 + 4 + 1]
     # From its best image it was climbed again once, which brought it no nearer.
@@ -206,7 +238,9 @@ def test_a_real_image_finds_what_random_starts_do_not(whole, tiny):
     found = oipjax.atlas(KEY, tiny, "conv2", search=1, exemplars=images, **options)
     assert found.status.tolist() == [FOUND] and found.found_by.tolist() == [BY_EXEMPLAR]
     assert found.start_index.tolist() == [[-1]] and found.draws_seen.tolist() == [16 + 1]
-    with pytest.raises(ValueError, match=r"exemplars are images \[n, 8, 8, 1\], got \[3, 7, 8, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"exemplars are images \[n, 8, 8, 1\], got \[3, 7, 8, 1\]"
+    ):
         Study(KEY, tiny, "conv2", exemplars=np.zeros((3, 7, 8, 1)))
     with pytest.raises(ValueError, match="search must not be negative, got -1"):
         Study(KEY, tiny, "conv2", search=-1)
@@ -214,7 +248,7 @@ def test_a_real_image_finds_what_random_starts_do_not(whole, tiny):
 
 def test_more_is_proved_where_it_decides():
     """Over standardised images intervals leave map 72 open; that patches share their energy proves it dead."""
-    options = {"maps": (72,), "draws": 64, "keep": 2, "steps": 3, "wake": 0, "search": 0}
+    options = {"maps": (72,), "draws": 64, "keep": 2, "steps": 3, "restarts": 0, "search": 0}
     found = oipjax.atlas(KEY, oipjax.load(), "conv3", **options)
     assert found.status.tolist() == [DEAD] and found.bound_by.tolist() == ["energy"]
     assert found.node_bound[0] < 0 and found.bound[0] == 0
@@ -224,12 +258,17 @@ def test_tight_bounds_are_never_looser(tiny):
     space = oipjax.space_for(tiny, "box")
     for layer in ("conv1", "conv2"):
         cheap, tight = (
-            oipjax.atlas(KEY, tiny, layer, bounds=level, space=space, **OPTIONS) for level in ("cheap", "tight")
+            oipjax.atlas(KEY, tiny, layer, bounds=level, space=space, **OPTIONS)
+            for level in ("cheap", "tight")
         )
         assert (tight.bound <= cheap.bound).all() and (tight.bound < cheap.bound).any()
         assert (tight.node_bound <= cheap.node_bound).all()
-        assert (tight.scores[:, 0] <= tight.bound).all() and (tight.scores[:, 0] >= cheap.scores[:, 0]).all()
-    with pytest.raises(ValueError, match="unknown level of bounds 'huge'; there are none, cheap, tight"):
+        assert (tight.scores[:, 0] <= tight.bound).all() and (
+            tight.scores[:, 0] >= cheap.scores[:, 0]
+        ).all()
+    with pytest.raises(
+        ValueError, match="unknown level of bounds 'huge'; there are none, cheap, tight"
+    ):
         Study(KEY, tiny, bounds="huge")
 
 
@@ -240,12 +279,21 @@ def test_the_maximiser_of_the_relaxation_is_a_start(tiny):
         -oipjax.bounds.bounds(tiny, "conv2", oipjax.space_for(tiny, "box").domain).node[1] * 0.5
     )
     model = dataclasses.replace(tiny, params=params)
-    images = oipjax.bounds.relaxed_images(model, "conv2", oipjax.space_for(model, "box").domain, np.array([1, 4]))
+    images = oipjax.bounds.relaxed_images(
+        model, "conv2", oipjax.space_for(model, "box").domain, np.array([1, 4])
+    )
     assert images.shape == (2, 1, 8, 8, 1)
     assert oipjax.space_for(model, "box").domain.contains(images.reshape(-1, 8, 8, 1)).all()
     nodes = np.asarray(model.apply(model.params, images[:, 0])["conv2_pre"])[:, 0, 0]
     grey = np.asarray(
-        model.apply(model.params, np.full((1, 8, 8, 1), np.mean(model.input_box), np.float32))["conv2_pre"]
+        model.apply(model.params, np.full((1, 8, 8, 1), np.mean(model.input_box), np.float32))[
+            "conv2_pre"
+        ]
     )
     assert (nodes[[0, 1], [1, 4]] > grey[0, 0, 0, [1, 4]]).all()
-    assert oipjax.bounds.relaxed_images(model, "logits", oipjax.space_for(model, "box").domain, np.array([1])) is None
+    assert (
+        oipjax.bounds.relaxed_images(
+            model, "logits", oipjax.space_for(model, "box").domain, np.array([1])
+        )
+        is None
+    )

@@ -20,7 +20,9 @@ from oipjax.training.corruptions import Noise
 
 KEY = jax.random.key(0)
 SMALL = AutoencoderConfig((8, 8, 1), (4, 6), 3, (2, 1), 3)
-CONFIG = TrainConfig(SMALL, learning_rate=2e-2, l2=0.0, epochs=4, batch=20, validation=60, loss="bce")
+CONFIG = TrainConfig(
+    SMALL, learning_rate=2e-2, l2=0.0, epochs=4, batch=20, validation=60, loss="bce"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +38,9 @@ def bars() -> data.Dataset:
     images = np.zeros((400, 8, 8, 1), np.uint8)
     images[np.arange(400), :, rng.integers(0, 8, 400)] = rng.integers(100, 256, (400, 1, 1))
     labels = np.zeros(400, np.uint8)
-    return data.Dataset("bars", data.Split(images[:300], labels[:300]), data.Split(images[300:], labels[300:]), ())
+    return data.Dataset(
+        "bars", data.Split(images[:300], labels[:300]), data.Split(images[300:], labels[300:]), ()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +67,8 @@ def test_images_come_back_in_their_size(shape, filters, strides, kernel):
     assert codes.shape == (2, 4) and back.shape == (2, *shape)
     assert float(back.min()) >= 0 and float(back.max()) <= 1 and float(back.std()) > 0
     expected, given = (
-        jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (autoencoder.shapes(config), auto.params)
+        jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+        for tree in (autoencoder.shapes(config), auto.params)
     )
     assert expected == given
 
@@ -74,11 +79,17 @@ def test_the_model_is_encoder_and_decoder(fresh):
     acts = model.apply(model.params, jnp.asarray(model.to_input(pixels)))
     codes = fresh.encode(fresh.params, pixels)
     np.testing.assert_allclose(acts["latent"], codes, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(acts["image"], fresh.decode(fresh.params, codes), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(fresh.encode(fresh.params, pixels / np.float32(255)), codes, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        acts["image"], fresh.decode(fresh.params, codes), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        fresh.encode(fresh.params, pixels / np.float32(255)), codes, rtol=1e-4, atol=1e-5
+    )
     assert set(acts) == set(model.layers) and model.default_layer == "conv2"
     assert model.layer("conv2").shape == (4, 4, 6) and model.layer("latent").maps == 3
-    assert fresh.encode == Autoencoder(SMALL, None, (0.2,), (0.3,)).encode  # compiled programs are shared
+    assert (
+        fresh.encode == Autoencoder(SMALL, None, (0.2,), (0.3,)).encode
+    )  # compiled programs are shared
 
 
 def test_maps_of_an_encoder_have_patterns_and_bounds():
@@ -87,7 +98,7 @@ def test_maps_of_an_encoder_have_patterns_and_bounds():
     params["encoder"]["conv2"]["kernel"][..., 1] = 0
     params["encoder"]["conv2"]["bias"][1] = -1
     model = Autoencoder(config, jax.tree.map(jnp.asarray, params)).model
-    atlas = oipjax.atlas(KEY, model, "conv2", draws=64, keep=1, steps=8, wake=2)
+    atlas = oipjax.atlas(KEY, model, "conv2", draws=64, keep=1, steps=8, restarts=2)
     assert atlas.counts == {"maps": 6, "found": 5, "dead": 1, "unresolved": 0}
     run = oipjax.ascend(KEY, model, oipjax.Map("latent"), np.array([2]), np.array([0]), steps=8)
     assert run.scores[0] > run.start_scores[0]
@@ -95,14 +106,20 @@ def test_maps_of_an_encoder_have_patterns_and_bounds():
 
 @pytest.mark.parametrize(("loss", "rate", "share"), [("bce", 2e-2, 0.25), ("mse", 1e-2, 0.85)])
 def test_it_learns(bars, loss, rate, share):
-    trained = autoencoding.train(KEY, replace(CONFIG, loss=loss, learning_rate=rate, epochs=12), bars)
+    trained = autoencoding.train(
+        KEY, replace(CONFIG, loss=loss, learning_rate=rate, epochs=12), bars
+    )
     assert trained.test_mse < share * float(np.var(bars.test.images / 255))
     assert trained.history[-1].loss < trained.history[0].loss
     held = [epoch.validation_mse for epoch in trained.history]
     assert trained.best_epoch == int(np.argmin(held)) + 1
     back = autoencoding.reconstruct(trained.autoencoder, bars.test.images)
-    assert np.mean((back - bars.test.images / 255) ** 2) == pytest.approx(trained.test_mse, rel=1e-4)
-    mse, _ = autoencoding.evaluate(trained.autoencoder, trained.autoencoder.params, bars.train.images[240:])
+    assert np.mean((back - bars.test.images / 255) ** 2) == pytest.approx(
+        trained.test_mse, rel=1e-4
+    )
+    mse, _ = autoencoding.evaluate(
+        trained.autoencoder, trained.autoencoder.params, bars.train.images[240:]
+    )
     assert mse == pytest.approx(min(held), rel=1e-4)
 
 
@@ -117,20 +134,33 @@ def test_an_interrupted_training_goes_on_and_ends_in_the_same_bits(bars, tmp_pat
     config = replace(CONFIG, corrupt=Noise(0.3))
     straight = autoencoding.train(KEY, config, bars)
     with pytest.raises(KeyboardInterrupt):
-        autoencoding.train(KEY, config, bars, progress=interrupt, state=tmp_path / "a" / "state.npz")
-    resumed = autoencoding.train(KEY, config, bars, progress=interrupt, state=tmp_path / "a" / "state.npz")
-    assert seen == [1, 2, 3, 4] and resumed.history == straight.history and resumed.best_epoch == straight.best_epoch
+        autoencoding.train(
+            KEY, config, bars, progress=interrupt, state=tmp_path / "a" / "state.npz"
+        )
+    resumed = autoencoding.train(
+        KEY, config, bars, progress=interrupt, state=tmp_path / "a" / "state.npz"
+    )
+    assert (
+        seen == [1, 2, 3, 4]
+        and resumed.history == straight.history
+        and resumed.best_epoch == straight.best_epoch
+    )
     equal = jax.tree.map(np.array_equal, resumed.autoencoder.params, straight.autoencoder.params)
     assert jax.tree.all(equal)
 
 
 def test_what_it_sees_may_be_corrupted_and_what_it_gives_may_not(bars):
-    clean, noisy = (autoencoding.train(KEY, replace(CONFIG, epochs=8, corrupt=c), bars) for c in (None, Noise(0.5)))
+    clean, noisy = (
+        autoencoding.train(KEY, replace(CONFIG, epochs=8, corrupt=c), bars)
+        for c in (None, Noise(0.5))
+    )
     assert clean.history[-1].train_mse < noisy.history[-1].train_mse
     damaged = Noise(0.5)(KEY, jnp.asarray(bars.test.images / np.float32(255)))
     means = []
     for trained in (clean, noisy):
-        back = autoencoding.decode(trained.autoencoder, autoencoding.encode(trained.autoencoder, np.asarray(damaged)))
+        back = autoencoding.decode(
+            trained.autoencoder, autoencoding.encode(trained.autoencoder, np.asarray(damaged))
+        )
         means.append(np.mean((back - bars.test.images / 255) ** 2))
     assert means[1] < means[0]
     auto = noisy.autoencoder
@@ -147,7 +177,9 @@ def test_batches_do_not_matter(fresh):
     codes = autoencoding.encode(fresh, images)
     assert codes.shape == (503, 3) and codes.dtype == np.float32
     np.testing.assert_array_equal(autoencoding.encode(fresh, images[500:]), codes[500:])
-    np.testing.assert_allclose(fresh.decode(fresh.params, codes[:2]), autoencoding.decode(fresh, codes)[:2], atol=1e-6)
+    np.testing.assert_allclose(
+        fresh.decode(fresh.params, codes[:2]), autoencoding.decode(fresh, codes)[:2], atol=1e-6
+    )
 
 
 def test_checkpoints(fresh, tiny_folder, tmp_path):
@@ -197,7 +229,9 @@ def test_trainings_that_cannot_be_are_named(bars):
     with pytest.raises(ValueError, match="unknown loss 'l1'"):
         replace(CONFIG, loss="l1")
     with pytest.raises(ValueError, match="the network takes"):
-        autoencoding.train(KEY, replace(CONFIG, network=replace(SMALL, input_shape=(9, 8, 1))), bars)
+        autoencoding.train(
+            KEY, replace(CONFIG, network=replace(SMALL, input_shape=(9, 8, 1))), bars
+        )
     with pytest.raises(ValueError, match="trains classifiers"):
         autoencoding.train(KEY, TrainConfig(), bars)
     with pytest.raises(ValueError, match="trains autoencoders"):

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 import oipjax
 from oipjax import ops
-from oipjax.bounds import Bounds, assemble, best_images, bounds, crown, hull_limits, intervals, tighten
+from oipjax.bounds import (
+    Bounds,
+    assemble,
+    best_images,
+    bounds,
+    crown,
+    hull_limits,
+    intervals,
+    tighten,
+)
 from oipjax.bounds.conv.chain import chain
 from oipjax.bounds.linear.means import computed
 from oipjax.jaxpr.flatten import trace
@@ -35,7 +44,13 @@ class Zoo:
         middle = KINDS[self.kind](first)
         second = ops.conv2d(middle, params["w2"]) + params["b2"].reshape(1, 1, 1, -1)
         flat = jax.nn.relu(second).reshape(x.shape[0], -1)
-        return {"first": first, "middle": middle, "second_pre": second, "second": jax.nn.relu(second), "flat": flat}
+        return {
+            "first": first,
+            "middle": middle,
+            "second_pre": second,
+            "second": jax.nn.relu(second),
+            "flat": flat,
+        }
 
 
 def _average(x):
@@ -64,11 +79,17 @@ KINDS = {
     "exp": lambda x: jnp.exp(-jnp.abs(x)),
     "sine": jnp.sin,
     "pool": lambda x: ops.max_pool(jax.nn.relu(x), (2, 2), (1, 1)),
-    "pool by reshape": lambda x: jnp.max(x[:, :4, :4].reshape(-1, 2, 2, 2, 2, x.shape[3]), (2, 4)).repeat(2, 1),
+    "pool by reshape": lambda x: jnp.max(
+        x[:, :4, :4].reshape(-1, 2, 2, 2, 2, x.shape[3]), (2, 4)
+    ).repeat(2, 1),
     "average": _average,
     "residual": lambda x: x + jax.nn.relu(x - 0.1) * 0.5,
-    "padded": lambda x: jnp.pad(jax.nn.relu(x), ((0, 0), (1, 1), (0, 0), (0, 0)), constant_values=0.25),
-    "stacked": lambda x: jnp.tile(jnp.stack([abs(x), -x], 2), (1, 1, 1, 2, 1)).reshape(len(x), 8, -1, 3)[:, ::3],
+    "padded": lambda x: jnp.pad(
+        jax.nn.relu(x), ((0, 0), (1, 1), (0, 0), (0, 0)), constant_values=0.25
+    ),
+    "stacked": lambda x: jnp.tile(jnp.stack([abs(x), -x], 2), (1, 1, 1, 2, 1)).reshape(
+        len(x), 8, -1, 3
+    )[:, ::3],
     "channels": lambda x: jnp.concatenate([jax.nn.relu(x), -jax.nn.relu(-x)], 1)[:, ::2],
     "where": lambda x: jnp.where(x > 0.2, x, 0.1 * x),
     "normalised": _normalised,
@@ -85,7 +106,9 @@ def zoo(kind: str, seed: int, scale: float = 1.0) -> Model:
     }  # fmt: skip
     params = {name: jnp.asarray(value.astype(np.float32)) for name, value in params.items()}
     names = ("first", "middle", "second_pre", "second", "flat")
-    return Model(kind, Zoo(kind), params, names, SHAPE, nonlinearities={"second": ("second_pre", 0.0)})
+    return Model(
+        kind, Zoo(kind), params, names, SHAPE, nonlinearities={"second": ("second_pre", 0.0)}
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -102,11 +125,16 @@ def attempts(apply, shape, params, key, low, high, sphere):
     picks = jax.nn.one_hot(jnp.arange(len(start)) % len(out), len(out))
 
     def valid(x):
-        return jnp.where(sphere, jax.vmap(standardise)(x), jnp.clip(low + x * (high - low), low, high))
+        return jnp.where(
+            sphere, jax.vmap(standardise)(x), jnp.clip(low + x * (high - low), low, high)
+        )
 
     def gain(x):
         leaves = jax.tree.leaves(apply(params, valid(x)))
-        each = [jnp.sum(sign * leaf, tuple(range(1, leaf.ndim))) for sign, leaf in zip(signs, leaves, strict=True)]
+        each = [
+            jnp.sum(sign * leaf, tuple(range(1, leaf.ndim)))
+            for sign, leaf in zip(signs, leaves, strict=True)
+        ]
         return jnp.sum(jnp.stack(each, 1) * picks)
 
     def climb(_, x):
@@ -122,7 +150,9 @@ def tried(model: Model, domain: Box | Sphere, seed: int):
     sphere = isinstance(domain, Sphere)
     ends = ((0.0,), (1.0,)) if sphere else (domain.low, domain.high)
     low, high = (jnp.broadcast_to(np.float32(end), (1, 1, 1, model.input_shape[2])) for end in ends)
-    images, out = attempts(model.apply, model.input_shape, model.params, jax.random.key(seed), low, high, sphere)
+    images, out = attempts(
+        model.apply, model.input_shape, model.params, jax.random.key(seed), low, high, sphere
+    )
     assert domain.contains(np.asarray(images)).mean() > 0.9
     return {name: np.asarray(out[name], np.float64) for name in model.layers}
 
@@ -137,7 +167,9 @@ def holds(model: Model, domain: Box | Sphere, seed: int, names: tuple[str, ...])
         assert np.all(out[facts.pre].max((0, 1, 2)) <= proved.node), name
         plain = computed(ends[name].high.mean((0, 1)), ends[name])
         assert np.all(proved.score <= plain + 1e-12 * np.abs(plain))
-        assert facts.floor is None or not np.any((out[name] > facts.floor).any((0, 1, 2)) & proved.dead)
+        assert facts.floor is None or not np.any(
+            (out[name] > facts.floor).any((0, 1, 2)) & proved.dead
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -164,18 +196,26 @@ CONFIGS = [
 def test_no_image_exceeds_a_bound_of_a_cnn(config, seed, box):
     shapes = jax.eval_shape(lambda: cnn.init(jax.random.key(0), config))
     rng = np.random.default_rng(seed)
-    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape).astype(np.float32)), shapes)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape).astype(np.float32)), shapes
+    )
     model = cnn.model(params, config)
-    holds(model, space_for(model, "box" if box else "standardised").domain, seed, ("conv1", "conv2"))
+    holds(
+        model, space_for(model, "box" if box else "standardised").domain, seed, ("conv1", "conv2")
+    )
 
 
-@pytest.mark.parametrize("config", CONFIGS[:3], ids=lambda c: f"{c.activation}-{c.padding}-{c.pools}")
+@pytest.mark.parametrize(
+    "config", CONFIGS[:3], ids=lambda c: f"{c.activation}-{c.padding}-{c.pools}"
+)
 @settings(max_examples=15)
 @given(seed=st.integers(0, 2**31), box=st.booleans())
 def test_no_image_exceeds_a_linear_relaxation(config, seed, box):
     shapes = jax.eval_shape(lambda: cnn.init(jax.random.key(0), config))
     rng = np.random.default_rng(seed)
-    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape).astype(np.float32)), shapes)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape).astype(np.float32)), shapes
+    )
     model = cnn.model(params, config)
     domain = space_for(model, "box" if box else "standardised").domain
     out, ends = tried(model, domain, seed), intervals(model, domain)
@@ -192,7 +232,9 @@ def test_a_linear_relaxation_is_tighter_and_slopes_help(tiny):
     assert np.all(first <= high) and np.any(first < high)
     assert np.all(better <= first + 1e-9) and np.any(better < first)
     found = bounds(tiny, "logits", domain, level="tight")
-    assert np.all(found.score <= better * (1 + 1e-5)) and np.any(found.score < 0.95 * better), "the hull helps"
+    assert np.all(found.score <= better * (1 + 1e-5)) and np.any(found.score < 0.95 * better), (
+        "the hull helps"
+    )
     assert set(found.method) == {"crown"}
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         crown(tiny, "logits", domain, steps=0)
@@ -204,7 +246,9 @@ def test_intervals_are_exact_for_the_first_convolution(tiny):
     for name in ("box", "standardised"):
         domain = space_for(tiny, name).domain
         best = best_images(tiny, "conv1_pre", nodes, domain)
-        values = np.asarray(tiny.apply(tiny.params, jnp.asarray(best.images))["conv1_pre"])[range(4), 2, 3, range(4)]
+        values = np.asarray(tiny.apply(tiny.params, jnp.asarray(best.images))["conv1_pre"])[
+            range(4), 2, 3, range(4)
+        ]
         high = intervals(tiny, domain)["conv1_pre"].high[2, 3]
         np.testing.assert_allclose(values, best.values, rtol=1e-5)
         np.testing.assert_allclose(high, best.values, rtol=5e-4)
@@ -217,7 +261,13 @@ def test_ascent_reaches_the_closed_form(tiny):
         space = space_for(tiny, name)
         best = best_images(tiny, "conv1_pre", nodes, space.domain).values
         run = oipjax.ascend(
-            jax.random.key(0), tiny, oipjax.Node("conv1_pre"), nodes, np.arange(4), space=space, steps=100
+            jax.random.key(0),
+            tiny,
+            oipjax.Node("conv1_pre"),
+            nodes,
+            np.arange(4),
+            space=space,
+            steps=100,
         )
         assert np.all(run.scores >= 0.999 * best)
         assert np.all(run.scores <= best * (1 + 1e-4))
@@ -270,7 +320,9 @@ def test_rounding_is_covered():
     values = np.float32([1e8, 1.0, -1e8, 1.0, -2.0])
     params = {"w": jnp.asarray(values).reshape(5, 1)}
     apply = Dot()
-    model = Model("dot", apply, params, ("pre", "out"), (5, 1, 1), nonlinearities={"out": ("pre", 0.0)})
+    model = Model(
+        "dot", apply, params, ("pre", "out"), (5, 1, 1), nonlinearities={"out": ("pre", 0.0)}
+    )
     domain = Box((5, 1, 1), (1.0,), (1.0 + 1e-6,))
     ends = intervals(model, domain)
     assert ends["pre"].error[0] > 1 and not bounds(model, "out", domain).dead[0]
@@ -291,7 +343,9 @@ class Sorted:
 
 def test_an_unknown_primitive_is_named():
     model = Model("sorted", Sorted(), {"w": jnp.zeros(1)}, ("out",), (2, 2, 1))
-    with pytest.raises(ValueError, match="no bound is known for the primitive 'sort'; there are rules for abs, "):
+    with pytest.raises(
+        ValueError, match="no bound is known for the primitive 'sort'; there are rules for abs, "
+    ):
         intervals(model, Box((2, 2, 1), (0.0,), (1.0,)))
     with pytest.raises(ValueError, match="without bounds .none. the search goes on"):
         oipjax.atlas(jax.random.key(0), model, "out", draws=8, steps=2)
@@ -310,7 +364,14 @@ def test_wrong_questions_are_told_apart(tiny):
 
 def test_programs_are_flat(tiny):
     names = {equation.name for equation in trace(tiny).equations}
-    assert names == {"conv_general_dilated", "reshape", "add", "max", "reduce_window_max", "dot_general"}
+    assert names == {
+        "conv_general_dilated",
+        "reshape",
+        "add",
+        "max",
+        "reduce_window_max",
+        "dot_general",
+    }
 
 
 def test_the_chain_is_read_off_the_program(tiny):
@@ -347,15 +408,24 @@ class Cropped:
 def test_a_deep_layer_may_see_a_crop_of_the_image():
     rng = np.random.default_rng(0)
     sizes = {"w1": (2, 2, 1, 3), "b1": 3, "w2": (2, 2, 3, 4), "b2": 4, "w3": (1, 1, 4, 5), "b3": 5}
-    params = {name: jnp.asarray(rng.normal(size=size).astype(np.float32)) for name, size in sizes.items()}
-    names, floors = ("a_pre", "a", "b_pre", "b", "c_pre", "c"), {name: (f"{name}_pre", 0.0) for name in "abc"}
+    params = {
+        name: jnp.asarray(rng.normal(size=size).astype(np.float32)) for name, size in sizes.items()
+    }
+    names, floors = (
+        ("a_pre", "a", "b_pre", "b", "c_pre", "c"),
+        {name: (f"{name}_pre", 0.0) for name in "abc"},
+    )
     cropped, plain = (
-        Model(str(crop), Cropped(crop), params, names, (10, 11, 1), nonlinearities=floors) for crop in (True, False)
+        Model(str(crop), Cropped(crop), params, names, (10, 11, 1), nonlinearities=floors)
+        for crop in (True, False)
     )
     assert [(s.layer, s.pool, s.shape) for s in chain(cropped, "c")] == [
         ("a_pre", 2, (8, 8, 3)), ("b_pre", 2, (3, 3, 4)), ("c_pre", 1, (1, 1, 5)),
     ]  # fmt: skip
-    assert [(s.layer, s.shape) for s in chain(cropped, "b")] == [("a_pre", (9, 10, 3)), ("b_pre", (3, 4, 4))]
+    assert [(s.layer, s.shape) for s in chain(cropped, "b")] == [
+        ("a_pre", (9, 10, 3)),
+        ("b_pre", (3, 4, 4)),
+    ]
     domain = Box((10, 11, 1), (0.0,), (1.0,))
     limits = hull_limits(cropped, "c", domain, splits=1, steps=20)
     assert set(limits) == {"b_pre"}
@@ -365,7 +435,9 @@ def test_a_deep_layer_may_see_a_crop_of_the_image():
     for layer in "abc":
         found, expected = (assemble(model, layer, domain, limits) for model in (cropped, plain))
         for name in ("score", "node"):
-            np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-6, atol=1e-12)
+            np.testing.assert_allclose(
+                getattr(found, name), getattr(expected, name), rtol=1e-6, atol=1e-12
+            )
         assert np.all(out[layer].mean((1, 2)) <= found.score)
         assert np.all(out[f"{layer}_pre"].max((0, 1, 2)) <= found.node)
 
@@ -382,8 +454,13 @@ class First:
 def test_strips_count_only_the_pixels_that_are_seen():
     """A mean of 2 x 2 positions may be larger than one of 5 x 5."""
     rng = np.random.default_rng(0)
-    params = {"w": jnp.asarray(rng.normal(size=(2, 2, 1, 4)), jnp.float32), "b": jnp.zeros(4, jnp.float32)}
-    model = Model("first", First(), params, ("pre", "out"), (6, 6, 1), nonlinearities={"out": ("pre", 0.0)})
+    params = {
+        "w": jnp.asarray(rng.normal(size=(2, 2, 1, 4)), jnp.float32),
+        "b": jnp.zeros(4, jnp.float32),
+    }
+    model = Model(
+        "first", First(), params, ("pre", "out"), (6, 6, 1), nonlinearities={"out": ("pre", 0.0)}
+    )
     domain = Box((6, 6, 1), (-1.0,), (1.0,))
     bits = (np.arange(2**9)[:, None] >> np.arange(9)) & 1
     images = np.zeros((2**9, 6, 6, 1), np.float32)
@@ -408,14 +485,30 @@ def test_a_limit_is_not_carried_where_it_does_not_hold():
 
     domain = Box((4, 4, 1), (0.0,), (1.0,))
     for part, layer in (("rows", "large"), ("strided", "large"), ("leading", "small")):
-        model = Model(part, Parts(part), {"w": jnp.ones((1, 1, 1, 1))}, ("small", "large", "largest"), (4, 4, 1))
+        model = Model(
+            part,
+            Parts(part),
+            {"w": jnp.ones((1, 1, 1, 1))},
+            ("small", "large", "largest"),
+            (4, 4, 1),
+        )
         known = {layer: (np.zeros(1), np.full(1, 0.5))}
         ends = intervals(model, domain, known)
         other = {"large": "small", "small": "large"}[layer]
         assert ends[layer].high.max() < 0.51 and ends[other].high.max() >= 1, part
-    model = Model("leading", Parts("leading"), {"w": jnp.ones((1, 1, 1, 1))}, ("small", "large", "largest"), (4, 4, 1))
-    ends = intervals(model, domain, {"large": (np.zeros((4, 4, 1)), np.linspace(0.1, 1, 16).reshape(4, 4, 1))})
-    np.testing.assert_allclose(ends["small"].high, np.linspace(0.1, 1, 16).reshape(4, 4, 1)[:3], rtol=1e-6)
+    model = Model(
+        "leading",
+        Parts("leading"),
+        {"w": jnp.ones((1, 1, 1, 1))},
+        ("small", "large", "largest"),
+        (4, 4, 1),
+    )
+    ends = intervals(
+        model, domain, {"large": (np.zeros((4, 4, 1)), np.linspace(0.1, 1, 16).reshape(4, 4, 1))}
+    )
+    np.testing.assert_allclose(
+        ends["small"].high, np.linspace(0.1, 1, 16).reshape(4, 4, 1)[:3], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("wrong", ["dead", "score"])
@@ -427,8 +520,21 @@ def test_a_proof_that_an_image_contradicts_is_an_error(tiny, monkeypatch, wrong)
         return replace(found, **{wrong: value})
 
     monkeypatch.setattr(sys.modules["oipjax.study.run"], "bounds", false)
-    with pytest.raises(RuntimeError, match="contradicted by an image, for conv2 of tiny, maps 3: please report this"):
-        oipjax.atlas(jax.random.key(0), tiny, "conv2", maps=(2, 3), draws=32, keep=1, steps=3, wake=0, search=0)
+    with pytest.raises(
+        RuntimeError,
+        match="contradicted by an image, for conv2 of tiny, maps 3: please report this",
+    ):
+        oipjax.atlas(
+            jax.random.key(0),
+            tiny,
+            "conv2",
+            maps=(2, 3),
+            draws=32,
+            keep=1,
+            steps=3,
+            restarts=0,
+            search=0,
+        )
 
 
 def test_what_is_proved_later_is_added_by_map_and_never_looser(tiny, monkeypatch):
@@ -438,9 +544,17 @@ def test_what_is_proved_later_is_added_by_map_and_never_looser(tiny, monkeypatch
 
     monkeypatch.setattr(sys.modules["oipjax.study.run"], "harder", better)
     study = oipjax.Study(jax.random.key(0), tiny, "conv2", maps=(5, 0, 1))
-    known = {"score": np.full(3, 2.0), "node": np.full(3, 2.0), "dead": np.array([False, True, False])}
+    known = {
+        "score": np.full(3, 2.0),
+        "node": np.full(3, 2.0),
+        "dead": np.array([False, True, False]),
+    }
     known["method"] = np.full(3, "first")
     out = study._proof(np.array([1, 5]), known, None, lambda *_: None)
     assert out["score"].tolist() == [2.0, 2.0, 0.5] and out["node"].tolist() == [0.25, 2.0, 2.0]
-    assert out["dead"].tolist() == [True, True, False] and out["method"].tolist() == ["first", "first", "late"]
+    assert out["dead"].tolist() == [True, True, False] and out["method"].tolist() == [
+        "first",
+        "first",
+        "late",
+    ]
     assert known["score"].tolist() == [2.0, 2.0, 2.0], "what was given stays as it is"

@@ -25,7 +25,11 @@ def test_round_trip(tiny, tiny_folder):
 
 
 def test_no_file_tells_where_it_was_written(tiny_folder):
-    files = [path for folder in (tiny_folder, *checkpoint.shipped().values()) for path in folder.rglob("*")]
+    files = [
+        path
+        for folder in (tiny_folder, *checkpoint.shipped().values())
+        for path in folder.rglob("*")
+    ]
     for path in files:
         if path.is_file():
             assert str(tiny_folder.parent).encode() not in path.read_bytes(), path
@@ -38,7 +42,9 @@ def test_the_shipped_network_is_what_it_says():
     training = facts["training"]
     assert training["test_accuracy"] >= 0.992 and training["test_images"] == 10_000
     assert np.trace(training["confusion"]) == round(10_000 * training["test_accuracy"])
-    assert training["config"]["seed"] == 0 and len(training["history"]) == training["config"]["epochs"]
+    assert (
+        training["config"]["seed"] == 0 and len(training["history"]) == training["config"]["epochs"]
+    )
     assert fingerprint(model.params) == facts["parameters"]["sha256"]
     assert model.layer("conv3").shape == (3, 3, 128) and model.layer("conv3").floor == 0
     assert model.default_layer == "conv3"
@@ -55,7 +61,9 @@ def test_the_shipped_network_reads_the_sample():
 
 def test_one_flipped_bit_anywhere_is_noticed_or_harmless(tiny, tiny_folder, tmp_path):
     rng = np.random.default_rng(0)
-    files = sorted(path.relative_to(tiny_folder) for path in tiny_folder.rglob("*") if path.is_file())
+    files = sorted(
+        path.relative_to(tiny_folder) for path in tiny_folder.rglob("*") if path.is_file()
+    )
     for number, name in enumerate(name for name in files for _ in range(3)):
         copy = tmp_path / f"copy{number}"
         shutil.copytree(tiny_folder, copy)
@@ -69,12 +77,24 @@ def test_one_flipped_bit_anywhere_is_noticed_or_harmless(tiny, tiny_folder, tmp_
         else:
             # A digit beyond the precision of a float, at most.
             assert name == Path(checkpoint.FILE) and same(model, tiny)
-            for fact in ("name", "apply", "layers", "input_shape", "mean", "std", "nonlinearities", "classes"):
+            for fact in (
+                "name",
+                "apply",
+                "layers",
+                "input_shape",
+                "mean",
+                "std",
+                "nonlinearities",
+                "classes",
+            ):
                 assert getattr(model, fact) == getattr(tiny, fact)
 
 
 def test_a_flipped_bit_in_the_largest_file_is_named(tiny_folder):
-    largest = max((tiny_folder / "params").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    largest = max(
+        (tiny_folder / "params").rglob("*"),
+        key=lambda path: path.stat().st_size if path.is_file() else 0,
+    )
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 4
     largest.write_bytes(content)
@@ -92,7 +112,10 @@ def edit(folder: Path, change) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda f: f["architecture"]["config"].update(filters=[4, 7]), "do not fit the architecture.*conv2/"),
+        (
+            lambda f: f["architecture"]["config"].update(filters=[4, 7]),
+            "do not fit the architecture.*conv2/",
+        ),
         (lambda f: f["architecture"]["config"].update(dense=[]), "do not fit the architecture"),
         (lambda f: f["architecture"]["config"].update(filters="x"), "damaged"),
         (lambda f: f["architecture"]["config"].update(nonsense=1), "damaged"),
@@ -149,7 +172,11 @@ def test_nothing_is_overwritten_unasked(tiny, tiny_folder, tmp_path):
 
 def test_places_where_no_checkpoint_can_be_are_named_before_the_work(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
-    for place, words in (("file", "is a file"), ("file/below", "cannot be written"), (".", "current folder")):
+    for place, words in (
+        ("file", "is a file"),
+        ("file/below", "cannot be written"),
+        (".", "current folder"),
+    ):
         monkeypatch.chdir(tmp_path)
         with pytest.raises(ValueError, match=words):
             checkpoint.check_free(Path(place), overwrite=True)
@@ -166,7 +193,9 @@ def test_a_changed_word_in_the_json_is_noticed(tiny_folder):
 def test_the_fingerprint_sees_everything(tiny):
     base = fingerprint(tiny.params)
     for change in (
-        lambda p: p["conv1"]["bias"].__setitem__(0, np.nextafter(p["conv1"]["bias"][0], np.float32(9))),
+        lambda p: p["conv1"]["bias"].__setitem__(
+            0, np.nextafter(p["conv1"]["bias"][0], np.float32(9))
+        ),
         lambda p: p["conv1"].update(bias=p["conv1"]["bias"].astype(np.float64)),
         lambda p: p["conv1"].update(bias=p["conv1"]["bias"][None]),
         lambda p: p.update(conv3=p.pop("conv1")),

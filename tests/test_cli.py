@@ -57,7 +57,9 @@ def test_atlas(call, tiny_folder):
     before = arrays(folder)
     assert call("atlas", "--checkpoint", tiny_folder, *SMALL, "--overwrite")[0] == 0
     again = arrays(folder)
-    assert all(np.array_equal(before[name], again[name], equal_nan=name == "bound") for name in before)
+    assert all(
+        np.array_equal(before[name], again[name], equal_nan=name == "bound") for name in before
+    )
     assert call("atlas", "--checkpoint", tiny_folder, *SMALL, "--seed", 1, "--overwrite")[0] == 0
     assert not np.array_equal(before["images"], arrays(folder)["images"])
 
@@ -65,7 +67,7 @@ def test_atlas(call, tiny_folder):
 def test_atlas_with_everything_said(call, tiny_folder):
     code, out, _ = call(
         "atlas", "--checkpoint", tiny_folder, *SMALL, "--layer", "conv1", "--maps", "0,2-3", "--keep", 2, "--method",
-        "classic", "--space", "box", "--recipe", "2:1", "4:1,8:.5~0.5", "--wake", 0, "--stop", "--criterion", "1e-3",
+        "classic", "--space", "box", "--recipe", "2:1", "4:1,8:.5~0.5", "--restarts", 0, "--stop", "--criterion", "1e-3",
         "--format", "png", "svg", "--out", "there/patterns", "--keep-images", 1, "--screen", 4, "--finish", 2,
     )  # fmt: skip
     assert code == 0, out
@@ -82,15 +84,38 @@ def test_atlas_with_everything_said(call, tiny_folder):
 
 
 def test_oip(call, tiny_folder):
-    common = ["oip", "--checkpoint", tiny_folder, "--draws", 64, "--tile", 8, "--steps", 40, "--reports", 3]
+    common = [
+        "oip",
+        "--checkpoint",
+        tiny_folder,
+        "--draws",
+        64,
+        "--tile",
+        8,
+        "--steps",
+        40,
+        "--reports",
+        3,
+    ]
     code, out, _ = call(*common, "--map", 3)
     assert code == 0 and "map 3 of conv2" in out
     rows = [line.split() for line in out.splitlines()]
     assert [row[0] for row in rows if row and row[0].isdecimal()] == ["0", "5", "10", "20", "39"]
     folder = Path("oipjax-out/tiny-conv2-map3")
-    assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "oip.csv", "oip.npz", "oip.png"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "manifest.json",
+        "oip.csv",
+        "oip.npz",
+        "oip.png",
+    ]
     with np.load(folder / "oip.npz") as file:
-        assert file["trace_images"].shape == (1, 5, 8, 8, 1) and file["trace_steps"].tolist() == [0, 5, 10, 20, 39]
+        assert file["trace_images"].shape == (1, 5, 8, 8, 1) and file["trace_steps"].tolist() == [
+            0,
+            5,
+            10,
+            20,
+            39,
+        ]
     assert call(*common, "--map", 3)[1].startswith("finished before")
     assert call(*common, "--map", 3, "--format", "svg")[0] == 0 and (folder / "oip.svg").exists()
     code, _, err = call(*common, "--map", 3, "--seed", 4)
@@ -109,7 +134,11 @@ def test_oip_leaves_the_parts_of_an_atlas_alone(call, tiny_folder):
 
 def test_oip_says_when_a_map_is_silent(call, tiny_folder):
     code, out, _ = call("oip", "--checkpoint", tiny_folder, "--map", 0, *SMALL)
-    assert code == 0 and "silent: the map never rose above its floor" in out and "--method momentum" in out
+    assert (
+        code == 0
+        and "silent: the map never rose above its floor" in out
+        and "--method momentum" in out
+    )
 
 
 def test_layers(call, tiny_folder):
@@ -126,7 +155,12 @@ def test_train_on_the_sample_and_use_what_it_made(call):
             "--out", "net", "--name", "mine", "--learning-rate", "3e-3",
         )  # fmt: skip
     assert code == 0 and "of 200 test images right" in out and "epoch   2" in err
-    assert {p.name for p in Path("net").iterdir()} == {"checkpoint.json", "params", "curves.png", "confusion.png"}
+    assert {p.name for p in Path("net").iterdir()} == {
+        "checkpoint.json",
+        "params",
+        "curves.png",
+        "confusion.png",
+    }
     facts = checkpoint.read_facts(Path("net"))
     assert facts["name"] == "mine" and len(facts["training"]["history"]) == 2
     assert facts["training"]["config"]["validation"] == 66
@@ -136,7 +170,21 @@ def test_train_on_the_sample_and_use_what_it_made(call):
     assert code == 2 and "--overwrite" in err
 
 
-AUTOENCODER = ["train", "--network", "autoencoder", "--filters", 4, 4, "--strides", 2, 2, "--latent", 3, "--batch", 16]
+AUTOENCODER = [
+    "train",
+    "--network",
+    "autoencoder",
+    "--filters",
+    4,
+    4,
+    "--strides",
+    2,
+    2,
+    "--latent",
+    3,
+    "--batch",
+    16,
+]
 
 
 @pytest.fixture
@@ -159,9 +207,17 @@ def test_train_an_autoencoder_on_own_images_and_look_into_it(call, images):
     assert code == 0 and "mean squared error 0." in out and "on 6 test images, epoch" in out
     assert "1 of 61 images cannot be read and are left out" in err and "a/zz.jpg" in err
     folder = Path("oipjax-out/train/images-autoencoder")
-    assert {p.name for p in folder.iterdir()} == {"checkpoint.json", "params", "curves.png", "reconstructions.png"}
+    assert {p.name for p in folder.iterdir()} == {
+        "checkpoint.json",
+        "params",
+        "curves.png",
+        "reconstructions.png",
+    }
     facts = checkpoint.read_facts(folder)
-    assert facts["architecture"]["config"]["input_shape"] == [8, 8, 3] and facts["training"]["config"]["loss"] == "mse"
+    assert (
+        facts["architecture"]["config"]["input_shape"] == [8, 8, 3]
+        and facts["training"]["config"]["loss"] == "mse"
+    )
     assert checkpoint.load_autoencoder(folder).config.latent == 3
     code, out, _ = call("atlas", "--checkpoint", folder, *SMALL)
     assert code == 0 and "of 4 maps of conv2" in out
@@ -176,7 +232,11 @@ def test_train_a_classifier_on_own_images(call, images):
         )  # fmt: skip
     assert code == 0 and "% of 6 test images right" in out
     facts = checkpoint.read_facts(Path("oipjax-out/train/images-cnn"))
-    assert facts["classes"] == ["a", "b"] and facts["architecture"]["config"]["input_shape"] == [12, 10, 3]
+    assert facts["classes"] == ["a", "b"] and facts["architecture"]["config"]["input_shape"] == [
+        12,
+        10,
+        3,
+    ]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -203,11 +263,16 @@ def test_an_interrupted_training_goes_on(call, monkeypatch, overwrite):
             code, _, err = call(*AUTOENCODER, *options, "--out", "broken", "--loss", "mse")
             assert code == 2 and 'config.loss: "bce" there, "mse" asked for' in err
             code, _, err = call(*AUTOENCODER, *options, "--out", "broken", "--corrupt", "noise:0.5")
-            assert code == 2 and 'config.corrupt: null there, "Noise(sigma=0.5, clip=True)" asked for' in err
+            assert (
+                code == 2
+                and 'config.corrupt: null there, "Noise(sigma=0.5, clip=True)" asked for' in err
+            )
         code, _, err = call(*AUTOENCODER, *options, "--out", "broken")
     assert code == 0 and "goes on after epoch 2" in err and not Path("broken/training.npz").exists()
     for name in ("parameters", "training"):
-        one, other = (checkpoint.read_facts(Path(folder))[name] for folder in ("straight", "broken"))
+        one, other = (
+            checkpoint.read_facts(Path(folder))[name] for folder in ("straight", "broken")
+        )
         assert one == other
 
 
@@ -243,7 +308,10 @@ def test_version_and_help(call):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["atlas", "--layer", "conv9"], "no layer 'conv9'; it has conv1_pre, conv1, pool1_pre, pool1"),
+        (
+            ["atlas", "--layer", "conv9"],
+            "no layer 'conv9'; it has conv1_pre, conv1, pool1_pre, pool1",
+        ),
         (["atlas", "--maps", "0,6"], "no map of conv2 6: there are 6, counted from 0"),
         (["atlas", "--maps", "x"], "--maps takes all, or indices and ranges"),
         (["atlas", "--maps", "-1"], "--maps takes all, or indices and ranges"),
@@ -255,7 +323,7 @@ def test_version_and_help(call):
         (["atlas", "--maps", "0-9999999999"], "no map of conv2 6"),
         (["atlas", "--keep", "0"], "keep must be between 1"),
         (["atlas", "--steps", "-5"], "steps must be at least 1, got -5"),
-        (["atlas", "--wake", "-1"], "wake must not be negative"),
+        (["atlas", "--restarts", "-1"], "restarts must not be negative"),
         (["atlas", "--criterion", "-1"], "criterion is a relative change"),
         (["atlas", "--tile", "0"], "tile must be at least 1"),
         (["atlas", "--seed", "-1"], "--seed must be between 0"),
@@ -290,7 +358,10 @@ def test_bad_input_gets_one_short_message_and_exit_code_2(call, tiny_folder, arg
 
 
 def test_checkpoints_that_cannot_be_used(call, tiny, tiny_folder):
-    file = max((tiny_folder / "params").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    file = max(
+        (tiny_folder / "params").rglob("*"),
+        key=lambda path: path.stat().st_size if path.is_file() else 0,
+    )
     content = bytearray(file.read_bytes())
     content[len(content) // 3] ^= 16
     file.write_bytes(content)
@@ -300,7 +371,11 @@ def test_checkpoints_that_cannot_be_used(call, tiny, tiny_folder):
     bad["conv1"]["bias"][0] = np.inf
     folder = checkpoint.save("bad", cnn.model(bad, tiny.apply.config), {})
     code, _, err = call("atlas", "--checkpoint", folder)
-    assert code == 2 and "NaN or infinity in the parameters conv1/bias" in err and len(err.splitlines()) == 1
+    assert (
+        code == 2
+        and "NaN or infinity in the parameters conv1/bias" in err
+        and len(err.splitlines()) == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -315,14 +390,26 @@ def test_checkpoints_that_cannot_be_used(call, tiny, tiny_folder):
         (["--data", "sample", "--learning-rate", "0"], "learning_rate must be positive"),
         (["--data", "sample", "--latent", "3"], "--latent: not for this --network"),
         (["--data", "sample", "--corrupt", "grey"], "--corrupt: not for this --network"),
-        (["--data", "sample", "--network", "autoencoder", "--pools", "2"], "--pools: not for this --network"),
+        (
+            ["--data", "sample", "--network", "autoencoder", "--pools", "2"],
+            "--pools: not for this --network",
+        ),
         (
             ["--data", "sample", "--network", "autoencoder", "--corrupt", "rain:2"],
             "cannot read the corruption 'rain:2'",
         ),
-        (["--data", "sample", "--network", "autoencoder", "--corrupt", "noise:0"], "must be above 0, got 0"),
-        (["--data", "sample", "--network", "autoencoder", "--corrupt", "grey"], "only images of 3 channels"),
-        (["--data", "sample", "--network", "autoencoder", "--strides", "2"], "one stride per convolution"),
+        (
+            ["--data", "sample", "--network", "autoencoder", "--corrupt", "noise:0"],
+            "must be above 0, got 0",
+        ),
+        (
+            ["--data", "sample", "--network", "autoencoder", "--corrupt", "grey"],
+            "only images of 3 channels",
+        ),
+        (
+            ["--data", "sample", "--network", "autoencoder", "--strides", "2"],
+            "one stride per convolution",
+        ),
         (["--data", "sample", "--network", "autoencoder", "--latent", "0"], "at least 1"),
         (["--data", "sample", "--size", "8", "8"], "are for one's own images"),
         (["--dataset", "fashion", "--data", "nowhere"], "no such folder"),
@@ -344,9 +431,20 @@ def test_a_folder_that_cannot_be_written_is_named(call, tiny_folder):
 def test_a_killed_run_goes_on_where_it_stopped(tiny_folder, tmp_path):
     """A real process, stopped by Ctrl-C in the middle, then called again."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "oipjax.cli", "atlas", "--checkpoint", str(tiny_folder), "--draws", "64"]
-    command += ["--tile", "4", "--keep", "60", "--steps", "4000", "--wake", "0", "--out"]
-    process = subprocess.Popen([*command, "broken"], env=environment, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "oipjax.cli",
+        "atlas",
+        "--checkpoint",
+        str(tiny_folder),
+        "--draws",
+        "64",
+    ]
+    command += ["--tile", "4", "--keep", "60", "--steps", "4000", "--restarts", "0", "--out"]
+    process = subprocess.Popen(
+        [*command, "broken"], env=environment, stderr=subprocess.PIPE, text=True
+    )
     first = Path("broken/parts/ascent-00000.npz")
     deadline = time.monotonic() + 120
     while not first.exists() and time.monotonic() < deadline:
@@ -354,16 +452,24 @@ def test_a_killed_run_goes_on_where_it_stopped(tiny_folder, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and "the same call goes on from there" in err and "Traceback" not in err
+    assert (
+        process.returncode == 130
+        and "the same call goes on from there" in err
+        and "Traceback" not in err
+    )
     assert not Path("broken/manifest.json").exists()
     done = int(re.findall(r"(\d+)/360", err)[-1])
     # --overwrite does not throw away what the very same run has done.
-    again = subprocess.run([*command, "broken", "--overwrite"], env=environment, capture_output=True, text=True)
+    again = subprocess.run(
+        [*command, "broken", "--overwrite"], env=environment, capture_output=True, text=True
+    )
     assert again.returncode == 0, again.stderr
     manifest = json.loads(Path("broken/manifest.json").read_text())
     assert manifest["resumed"] and done < 360 and "survey" not in manifest["timing_s"]
     assert list((tmp_path / "cache" / "oipjax" / "xla").iterdir()), "compiled programs are kept"
-    straight = subprocess.run([*command, "straight"], env=environment, capture_output=True, text=True, timeout=300)
+    straight = subprocess.run(
+        [*command, "straight"], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert straight.returncode == 0, straight.stderr
     assert Path("broken/oips.npz").read_bytes() == Path("straight/oips.npz").read_bytes()
 
@@ -371,6 +477,10 @@ def test_a_killed_run_goes_on_where_it_stopped(tiny_folder, tmp_path):
 def test_bounds_prints_a_table(call, tiny_folder):
     where = ("--checkpoint", tiny_folder, "--layer", "conv2")
     code, out, _ = call("bounds", *where, "--maps", "0,1", "--space", "box")
-    assert code == 0 and "score at most" in out and "1 of 2 maps of conv2 proved dead over box images" in out
+    assert (
+        code == 0
+        and "score at most" in out
+        and "1 of 2 maps of conv2 proved dead over box images" in out
+    )
     code, _, err = call("bounds", *where, "--maps", "99")
     assert code == 2 and "no map of conv2 99: there are 6" in err

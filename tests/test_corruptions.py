@@ -19,9 +19,13 @@ def test_noise_has_its_sigma_and_stays_in_the_range_of_pixels():
     assert noise.std() == pytest.approx(0.5, rel=0.01) and abs(noise.mean()) < 0.01
     assert abs(np.corrcoef(noise[:, :, 1:].ravel(), noise[:, :, :-1].ravel())[0, 1]) < 0.02
     cut = np.asarray(Noise(0.5)(KEY, GREYS))
-    np.testing.assert_array_equal(cut, np.clip(np.asarray(Noise(0.5, clip=False)(KEY, GREYS)), 0, 1))
+    np.testing.assert_array_equal(
+        cut, np.clip(np.asarray(Noise(0.5, clip=False)(KEY, GREYS)), 0, 1)
+    )
     black = np.asarray(Noise(0.5)(KEY, jnp.zeros_like(GREYS)))
-    assert np.square(black).mean() == pytest.approx(0.5 * (0.25 - 0.0214), rel=0.03)  # half of it, less what is above 1
+    assert np.square(black).mean() == pytest.approx(
+        0.5 * (0.25 - 0.0214), rel=0.03
+    )  # half of it, less what is above 1
 
 
 def test_dropped_pixels_are_black_in_all_channels_and_the_others_as_they_were():
@@ -35,9 +39,14 @@ def test_dropped_pixels_are_black_in_all_channels_and_the_others_as_they_were():
 def test_grey_is_the_luma_that_pillow_makes():
     grey = np.asarray(Grey()(KEY, jnp.asarray(COLOURS / np.float32(255)))) * 255
     pillow = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in COLOURS])
-    assert np.abs(grey[..., 0] - pillow).max() < 1.01 and (np.abs(grey[..., 0] - pillow) < 0.01).mean() > 0.99
+    assert (
+        np.abs(grey[..., 0] - pillow).max() < 1.01
+        and (np.abs(grey[..., 0] - pillow) < 0.01).mean() > 0.99
+    )
     np.testing.assert_array_equal(grey, grey[..., :1].repeat(3, -1))
-    with pytest.raises(ValueError, match=r"only images of 3 channels can be made grey, got \[40, 30, 30, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"only images of 3 channels can be made grey, got \[40, 30, 30, 1\]"
+    ):
         Grey()(KEY, GREYS)
 
 
@@ -85,7 +94,10 @@ def test_corruptions_from_words(texts, expected):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("blur:3", "cannot read the corruption 'blur:3'; expected noise:SIGMA like noise:0.5, dropped:0.3, or grey"),
+        (
+            "blur:3",
+            "cannot read the corruption 'blur:3'; expected noise:SIGMA like noise:0.5, dropped:0.3, or grey",
+        ),
         ("noise", "cannot read the corruption 'noise'"),
         ("noise:", "cannot read"),
         ("noise:much", "cannot read"),

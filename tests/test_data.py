@@ -66,7 +66,17 @@ def damage(raw: bytes, how: str) -> bytes | None:
 
 @pytest.mark.parametrize("index", range(4))
 @pytest.mark.parametrize(
-    "how", ["missing", "truncated", "not gzip", "flipped", "empty", "other format", "short body", "other content"]
+    "how",
+    [
+        "missing",
+        "truncated",
+        "not gzip",
+        "flipped",
+        "empty",
+        "other format",
+        "short body",
+        "other content",
+    ],
 )
 def test_a_damaged_file_is_named(small, index, how):
     source, folder = small
@@ -95,7 +105,9 @@ def test_images_and_labels_of_different_number(small):
 def test_a_download_that_fails_says_what_to_do(small, monkeypatch, tmp_path):
     monkeypatch.delenv(data.ENVIRONMENT, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(ValueError, match=r"train-images.*could not be downloaded.*--data or OIPJAX_DATA"):
+    with pytest.raises(
+        ValueError, match=r"train-images.*could not be downloaded.*--data or OIPJAX_DATA"
+    ):
         data.load(small[0])
 
 
@@ -126,9 +138,13 @@ def test_a_download_is_checked_and_kept(small, monkeypatch, tmp_path):
         def close(self):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder))) as server:
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=str(folder))
+    ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        source = replace(source, mirrors=("http://127.0.0.1:9/", f"http://127.0.0.1:{server.server_address[1]}/"))
+        source = replace(
+            source, mirrors=("http://127.0.0.1:9/", f"http://127.0.0.1:{server.server_address[1]}/")
+        )
         bar = Bar()
         first = data.load(source, progress=bar)
         assert len(asked) == 4 and bar.total > 0
@@ -145,18 +161,32 @@ def test_the_sample():
     assert labels[:5].tolist() == [7, 2, 1, 0, 4]
 
 
-@pytest.mark.skipif(not os.environ.get(data.ENVIRONMENT), reason="needs the official files in OIPJAX_DATA")
+@pytest.mark.skipif(
+    not os.environ.get(data.ENVIRONMENT), reason="needs the official files in OIPJAX_DATA"
+)
 def test_the_official_fashion_files():
     fashion = data.load(data.FASHION)
-    assert fashion.train.images.shape == (60000, 28, 28, 1) and fashion.test.images.shape == (10000, 28, 28, 1)
+    assert fashion.train.images.shape == (60000, 28, 28, 1) and fashion.test.images.shape == (
+        10000,
+        28,
+        28,
+        1,
+    )
     assert fashion.classes[9] == "Ankle boot" and fashion.train.labels[0] == 9
     assert np.bincount(fashion.train.labels).tolist() == [6000] * 10
 
 
-@pytest.mark.skipif(not os.environ.get(data.ENVIRONMENT), reason="needs the official MNIST files in OIPJAX_DATA")
+@pytest.mark.skipif(
+    not os.environ.get(data.ENVIRONMENT), reason="needs the official MNIST files in OIPJAX_DATA"
+)
 def test_the_official_files():
     mnist = data.load()
-    assert mnist.train.images.shape == (60000, 28, 28, 1) and mnist.test.images.shape == (10000, 28, 28, 1)
+    assert mnist.train.images.shape == (60000, 28, 28, 1) and mnist.test.images.shape == (
+        10000,
+        28,
+        28,
+        1,
+    )
     sample = data.sample()
     np.testing.assert_array_equal(sample.images, mnist.test.images[:1000])
     np.testing.assert_array_equal(sample.labels, mnist.test.labels[:1000])

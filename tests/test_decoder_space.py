@@ -22,7 +22,15 @@ from oipjax.study.run import Study
 
 KEY = jax.random.key(4)
 CONFIG = AutoencoderConfig((8, 8, 1), (3, 4), 3, (2, 1), 5)
-OPTIONS: dict[str, Any] = {"draws": 32, "keep": 3, "steps": 8, "screen": 2, "wake": 2, "search": 2, "tile": 4}
+OPTIONS: dict[str, Any] = {
+    "draws": 32,
+    "keep": 3,
+    "steps": 8,
+    "screen": 2,
+    "restarts": 2,
+    "search": 2,
+    "tile": 4,
+}
 
 
 def made(seed: int = 0) -> Autoencoder:
@@ -31,8 +39,13 @@ def made(seed: int = 0) -> Autoencoder:
 
 def space_of(model, seed: int = 0, **options) -> Decoder:
     network = made(seed)
-    mixed = np.random.default_rng(1).normal(size=(40, 5)) @ np.random.default_rng(2).normal(size=(5, 5)) + 1
-    return decoder_space(model, "small", network.decode, {"decoder": network.params["decoder"]}, mixed, **options)
+    mixed = (
+        np.random.default_rng(1).normal(size=(40, 5)) @ np.random.default_rng(2).normal(size=(5, 5))
+        + 1
+    )
+    return decoder_space(
+        model, "small", network.decode, {"decoder": network.params["decoder"]}, mixed, **options
+    )
 
 
 @pytest.fixture
@@ -80,9 +93,13 @@ def test_the_tangent_does_not_lead_out(space):
 
 
 def test_ascent_raises_the_score_and_gives_it_again(tiny, space):
-    run = oipjax.ascend(KEY, tiny, Map("conv1"), np.arange(4), np.arange(4), space=space, steps=30, tile=4)
+    run = oipjax.ascend(
+        KEY, tiny, Map("conv1"), np.arange(4), np.arange(4), space=space, steps=30, tile=4
+    )
     assert (run.scores >= run.start_scores).all() and (run.scores > run.start_scores).sum() >= 3
-    again = np.asarray(tiny.apply(tiny.params, run.images)["conv1"]).mean((1, 2))[np.arange(4), np.arange(4)]
+    again = np.asarray(tiny.apply(tiny.params, run.images)["conv1"]).mean((1, 2))[
+        np.arange(4), np.arange(4)
+    ]
     np.testing.assert_allclose(again, run.scores, rtol=1e-5)
     assert space.domain.contains(run.images).all()
 
@@ -105,7 +122,8 @@ def test_exemplars_and_every_road_are_harmless(tiny, space):
 
 def test_starts_are_the_same_whoever_asks(space):
     np.testing.assert_array_equal(
-        make_starts(KEY, space, np.arange(9), tile=4)[[2, 7]], make_starts(KEY, space, np.array([2, 7]), tile=4)
+        make_starts(KEY, space, np.arange(9), tile=4)[[2, 7]],
+        make_starts(KEY, space, np.array([2, 7]), tile=4),
     )
 
 
@@ -119,7 +137,9 @@ def test_a_record_is_resumed_and_read(tiny, space, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         records.make(tmp_path / "cut", study, progress=interrupt)
-    made_again = records.make(tmp_path / "cut", Study(KEY, tiny, "conv2", space=space_of(tiny), **OPTIONS))
+    made_again = records.make(
+        tmp_path / "cut", Study(KEY, tiny, "conv2", space=space_of(tiny), **OPTIONS)
+    )
     assert made_again.manifest["resumed"]
     np.testing.assert_array_equal(made_again.atlas.images, straight.images)
     read, manifest = records.read(tmp_path / "cut")
@@ -128,7 +148,9 @@ def test_a_record_is_resumed_and_read(tiny, space, tmp_path):
     assert manifest["image_space"] == there["name"] == "Decoder" and there["autoencoder"] == "small"
     assert len(there["fixed"]["sha256"]) == 64 and len(json.dumps(there)) < 1000
     with pytest.raises(ValueError, match="fixed.sha256"):
-        records.make(tmp_path / "cut", Study(KEY, tiny, "conv2", space=space_of(tiny, 1), **OPTIONS))
+        records.make(
+            tmp_path / "cut", Study(KEY, tiny, "conv2", space=space_of(tiny, 1), **OPTIONS)
+        )
 
 
 def test_bad_input(tiny, linear):
@@ -168,7 +190,12 @@ def test_the_command_line_with_what_ships(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(cli, "_use_compilation_cache", lambda: None)
     small = ["--draws", "32", "--steps", "3", "--space", "decoder", "--tile", "8"]
     assert cli.main(["oip", "--map", "120", *small, "--out", str(tmp_path / "oip")]) == 0
-    assert cli.main(["atlas", "--maps", "120", *small, "--bounds", "none", "--out", str(tmp_path / "atlas")]) == 0
+    assert (
+        cli.main(
+            ["atlas", "--maps", "120", *small, "--bounds", "none", "--out", str(tmp_path / "atlas")]
+        )
+        == 0
+    )
     assert "best score" in capfd.readouterr().out
     config = json.loads((tmp_path / "atlas" / "manifest.json").read_text())["config"]
     assert config["space"]["autoencoder"] == "mnist-autoencoder"

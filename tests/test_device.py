@@ -38,7 +38,9 @@ def scores_by_numpy(model: oipjax.Model, atlas: oipjax.Atlas) -> np.ndarray:
     def conv(x, layer):
         kernel = np.asarray(layer["kernel"], np.float64)
         windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], (1, 2))
-        return np.maximum(np.einsum("nijcuv,uvck->nijk", windows, kernel, optimize=True) + layer["bias"], 0)
+        return np.maximum(
+            np.einsum("nijcuv,uvck->nijk", windows, kernel, optimize=True) + layer["bias"], 0
+        )
 
     def pool(x):
         n, h, w, c = x.shape
@@ -53,7 +55,9 @@ def scores_by_numpy(model: oipjax.Model, atlas: oipjax.Atlas) -> np.ndarray:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_scores_are_those_of_float32(shipped, precision):
     atlas = atlas_of(shipped, precision=precision)
-    np.testing.assert_allclose(atlas.scores[:, 0], scores_by_numpy(shipped, atlas), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        atlas.scores[:, 0], scores_by_numpy(shipped, atlas), rtol=1e-5, atol=1e-6
+    )
     assert (atlas.scores >= atlas.start_scores).all()
     assert atlas.counts["found"] >= 114 and atlas.counts["dead"] >= 12
     off = np.abs(atlas.trace[..., 0] - atlas.start_scores).max()
@@ -75,5 +79,7 @@ def test_runs_that_end_early_make_room(shipped):
     targets, starts = np.arange(40) % 128, np.arange(40)
     given = (jax.random.key(0), shipped, oipjax.Map("conv3"), targets, starts)
     for precision in PRECISIONS:
-        run = oipjax.ascend(*given, steps=60, stop=True, criterion=1e-3, precision=precision, tile=16)
+        run = oipjax.ascend(
+            *given, steps=60, stop=True, criterion=1e-3, precision=precision, tile=16
+        )
         assert (run.evaluations < 60).any() and (run.scores >= run.start_scores).all()

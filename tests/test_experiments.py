@@ -35,14 +35,18 @@ def test_it_says_what_it_is_for_and_runs(name, tmp_path, monkeypatch):
     with jax.numpy_dtype_promotion("standard"):
         assert module.main(module.SMOKE, results=tmp_path, **options)
     (written,) = tmp_path.glob("*.json")
-    assert {"processor", "cores", "date", "versions", "device"} <= set(json.loads(written.read_text())["machine"])
+    assert {"processor", "cores", "date", "versions", "device"} <= set(
+        json.loads(written.read_text())["machine"]
+    )
 
 
 def test_the_classic_rule_has_the_published_shape(tmp_path):
     from experiments import classic_curve
 
     with jax.numpy_dtype_promotion("standard"):
-        rows = classic_curve.main(classic_curve.Config(draws=256, starts=1), results=tmp_path)["rows"]
+        rows = classic_curve.main(classic_curve.Config(draws=256, starts=1), results=tmp_path)[
+            "rows"
+        ]
     assert [row[-1] for row in rows if row[-1] is not None] == [True] * 5, rows
 
 
@@ -70,12 +74,18 @@ def test_its_options_explain_themselves(name, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("retrained_networks", ["--seeds", "0"], "expected the seeds of two or more networks to compare, got (0,)"),
+        (
+            "retrained_networks",
+            ["--seeds", "0"],
+            "expected the seeds of two or more networks to compare, got (0,)",
+        ),
         ("weight_decay", ["--data", "nowhere"], "nowhere: no such folder"),
         ("class_patterns", ["--checkpoint", "nowhere"], "nowhere"),
     ],
 )
-def test_what_cannot_be_used_is_told_in_one_line(name, options, words, tmp_path, capsys, monkeypatch):
+def test_what_cannot_be_used_is_told_in_one_line(
+    name, options, words, tmp_path, capsys, monkeypatch
+):
     module = importlib.import_module(f"experiments.{name}")
     monkeypatch.setattr("sys.argv", [name, *options, "--results", str(tmp_path)])
     with pytest.raises(SystemExit, match="2"):

@@ -28,17 +28,22 @@ def test_groups_are_what_lies_together():
     groups = fragments.members(apart(12), middles)
     assert len(set(groups[:450])) == len(set(groups[450:])) == 1 and groups[0] != groups[-1]
     np.testing.assert_allclose(middles[groups[0]], BODY[:450].mean(0), atol=1e-9)
-    np.testing.assert_array_equal(fragments.centres(BODY, 4, seed=1), fragments.centres(BODY, 4, seed=1))
+    np.testing.assert_array_equal(
+        fragments.centres(BODY, 4, seed=1), fragments.centres(BODY, 4, seed=1)
+    )
     assert len(fragments.centres(apart(12)[440:], 6)) < 6  # a group of ten codes is none
     for count in (1, 46):
-        with pytest.raises(ValueError, match=f"two or more groups of 20 codes on average, got {count} for 900"):
+        with pytest.raises(
+            ValueError, match=f"two or more groups of 20 codes on average, got {count} for 900"
+        ):
             fragments.centres(BODY, count)
 
 
 def test_two_normals_describe_two_bodies_better_and_one_body_no_better():
     whole, halves = (fragments.gain(x[::2], SIDES[::2], x[1::2]).mean() for x in (BODY, apart(12)))
     assert abs(whole) < 0.05
-    # One normal is broader along the way by the root of 1 + 36, and a group is named with a chance of a half.
+    # One normal is broader along the way by the root of 1 + 36, and a group is named with a chance
+    # of a half.
     assert halves == pytest.approx(np.log(np.sqrt(37)) - np.log(2), abs=0.1)
 
 

@@ -23,15 +23,27 @@ def first_stage(x, weights, bias, pool):
     """``relu(max_pool(conv(x)))`` of ``x[n, h, w, c]`` in float64, straight from the definition."""
     kh, kw = weights.shape[:2]
     h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
-    y = sum(x[:, i : i + h, j : j + w] @ weights[i, j] for i, j in itertools.product(range(kh), range(kw))) + bias
-    y = y[:, : h // pool * pool, : w // pool * pool].reshape(len(x), h // pool, pool, w // pool, pool, -1)
+    y = (
+        sum(
+            x[:, i : i + h, j : j + w] @ weights[i, j]
+            for i, j in itertools.product(range(kh), range(kw))
+        )
+        + bias
+    )
+    y = y[:, : h // pool * pool, : w // pool * pool].reshape(
+        len(x), h // pool, pool, w // pool, pool, -1
+    )
     return np.maximum(y.max((2, 4)), 0)
 
 
 def images(shape, low, high, rng):
     """Binary images (all of them if they are few), and images inside the box."""
     size = int(np.prod(shape))
-    bits = np.arange(2**size)[:, None] >> np.arange(size) & 1 if size <= 16 else rng.integers(0, 2, (5000, size))
+    bits = (
+        np.arange(2**size)[:, None] >> np.arange(size) & 1
+        if size <= 16
+        else rng.integers(0, 2, (5000, size))
+    )
     inside = rng.uniform(size=(5000, size))
     u = np.concatenate([bits, inside, rng.integers(0, 3, (5000, size)) / 2]).reshape(-1, *shape)
     return low + u * (high - low)
@@ -49,7 +61,9 @@ def climbed(x, omega, weights, bias, pool, low, high, rng):
         for _ in range(60):
             moved = np.repeat(found, 16, 0)
             where = rng.uniform(size=moved.shape) < 2 / moved[0].size
-            moved = np.where(where, low + rng.choice([0, 1, rng.uniform()], moved.shape) * (high - low), moved)
+            moved = np.where(
+                where, low + rng.choice([0, 1, rng.uniform()], moved.shape) * (high - low), moved
+            )
             moved = np.concatenate([moved, found])
             found = moved[np.argsort(score(moved, one))[-4:]]
         best.append(score(found, one).max())
@@ -99,7 +113,9 @@ def test_exact_for_one_cell_and_positive_weights():
 
 def test_the_search_and_the_cuts_tighten():
     _, _, first, omega = problem(2, 2, 1, (2, 2), m=6)
-    start, searched, cut = (hull(first, omega, steps=s, splits=c)[0] for s, c in ((0, 0), (100, 0), (200, 3)))
+    start, searched, cut = (
+        hull(first, omega, steps=s, splits=c)[0] for s, c in ((0, 0), (100, 0), (200, 3))
+    )
     assert (searched <= start).all() and searched.sum() < 0.95 * start.sum()
     assert cut.sum() < 0.99 * searched.sum()
 
@@ -123,7 +139,9 @@ def test_dead_channels_are_zero():
 def test_errors_say_what_to_do():
     weights, bias, first, omega = problem(2, 2, 1, (2, 2))
     low, high = np.array([LOW]), np.array([HIGH])
-    with pytest.raises(ValueError, match="the patch hull does not fit: a patch of 5 x 5 x 1 has 25 pixels"):
+    with pytest.raises(
+        ValueError, match="the patch hull does not fit: a patch of 5 x 5 x 1 has 25 pixels"
+    ):
         cells(np.zeros((4, 4, 1, 4)), bias, 2, low, high)
     with pytest.raises(ValueError, match="cells expects kernel"):
         cells(weights, bias[:2], 2, low, high)

@@ -44,7 +44,8 @@ class TestEverySpace:
             z, g = (jnp.asarray(np.asarray(a), jnp.float64) for a in (z, g))
             z = z if isinstance(space, Box) else standardise(z)
             step = (np.asarray(space.project(z + 1e-6 * g)) - np.asarray(z)) / 1e-6
-            # The clip moves no pixel out of the box; inside, and along the sphere, both are the same first-order step.
+            # The clip moves no pixel out of the box; inside, and along the sphere, both are the
+            # same first-order step.
             np.testing.assert_allclose(step, space.tangent(z, g), atol=1e-4)
 
     def test_equal_by_value(self, space):
@@ -53,7 +54,9 @@ class TestEverySpace:
 
 
 def test_any_recipe_is_standardised_and_depends_on_its_key_alone():
-    recipe = Fluctuations((Fluctuation(((3, 3), (12, 10)), (1.0, 0.5)), Fluctuation(((7, 5),), (1.0,), 1.5)))
+    recipe = Fluctuations(
+        (Fluctuation(((3, 3), (12, 10)), (1.0, 0.5)), Fluctuation(((7, 5),), (1.0,), 1.5))
+    )
     keys = jax.random.split(jax.random.key(0), 64)
     batch = np.asarray(jax.vmap(lambda k: recipe.draw(k, SHAPE))(keys))
     np.testing.assert_allclose(batch.mean((1, 2, 3)), 0, atol=1e-5)
@@ -82,7 +85,9 @@ def test_recipes_survive_their_text(blur, h, w, weight):
     assert Fluctuation.parse(str(recipe)) == recipe
 
 
-@pytest.mark.parametrize("text", ["", "x", "3:", "3:1,", "3:-1", "0:1", "3:0", "3:nan", "3:1~-1", "3:1~x", "3:inf"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "3:", "3:1,", "3:-1", "0:1", "3:0", "3:nan", "3:1~-1", "3:1~x", "3:inf"]
+)
 def test_recipes_that_make_no_sense_are_refused(text):
     with pytest.raises(ValueError, match="recipe|weights|sizes|smoothing"):
         Fluctuation.parse(text) if text != "3:" else Fluctuation.parse("3:1:1")
@@ -91,7 +96,9 @@ def test_recipes_that_make_no_sense_are_refused(text):
 def test_default_recipes_scale_with_the_image():
     sizes = {size for recipe in default_fluctuations((28, 28, 1)).recipes for size in recipe.sizes}
     assert sizes == {(3, 3), (7, 7), (14, 14), (28, 28)}
-    assert (227, 227) in {size for recipe in default_fluctuations((227, 227, 3)).recipes for size in recipe.sizes}
+    assert (227, 227) in {
+        size for recipe in default_fluctuations((227, 227, 3)).recipes for size in recipe.sizes
+    }
     assert default_fluctuations((4, 4, 1)).recipes
 
 

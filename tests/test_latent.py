@@ -48,7 +48,9 @@ def test_shrinkage_is_that_of_ledoit_and_wolf():
     assert latent.ledoit_wolf(few) == pytest.approx(noise / ((s - target) ** 2).sum())
     normal = latent.fit(few)
     share = normal.shrinkage
-    np.testing.assert_allclose(normal.covariance, (1 - share) * s + share * target, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        normal.covariance, (1 - share) * s + share * target, rtol=1e-9, atol=1e-9
+    )
 
 
 def test_radii_follow_chi_for_a_normal_and_not_otherwise(codes):
@@ -77,7 +79,9 @@ def test_components(codes):
     assert density.shape == (3, 30)
     np.testing.assert_allclose((density * np.diff(edges)).sum(1), 1)
     size = np.sqrt(np.diag(COVARIANCE))
-    np.testing.assert_allclose(latent.correlations(codes), COVARIANCE / np.outer(size, size), atol=0.05)
+    np.testing.assert_allclose(
+        latent.correlations(codes), COVARIANCE / np.outer(size, size), atol=0.05
+    )
 
 
 def test_an_ellipse_holds_its_share_of_a_pair(codes):
@@ -100,9 +104,13 @@ def test_ways_between_two_codes():
     a, b, t = np.array([2.0, 0.0]), np.array([0.0, 4.0]), np.array([0.0, 0.5, 1.0])
     np.testing.assert_allclose(latent.interpolate(a, b, t), [[2, 0], [1, 2], [0, 4]])
     half = 3 / np.sqrt(2)
-    np.testing.assert_allclose(latent.spherical(a, b, t), [[2, 0], [half, half], [0, 4]], atol=1e-12)
+    np.testing.assert_allclose(
+        latent.spherical(a, b, t), [[2, 0], [half, half], [0, 4]], atol=1e-12
+    )
     centre = np.array([5.0, 5.0])
-    np.testing.assert_allclose(latent.spherical(a + centre, b + centre, t, centre)[1], centre + half)
+    np.testing.assert_allclose(
+        latent.spherical(a + centre, b + centre, t, centre)[1], centre + half
+    )
     np.testing.assert_allclose(latent.spherical(a, 2 * a, t), [[2, 0], [3, 0], [4, 0]])
     for other, words in ((-a, "opposite"), (0 * a, "apart from the centre")):
         with pytest.raises(ValueError, match=words):
@@ -123,11 +131,15 @@ def test_draws_follow_what_they_are_drawn_from(codes):
     np.testing.assert_allclose(np.cov(drawn.T), normal.covariance, atol=0.2)
     np.testing.assert_array_equal(drawn, latent.draw_normal(KEY, normal, 4000))
     box = latent.draw_box(KEY, 4000, 3, 2.0)
-    assert np.abs(box).max() <= 2 and stats.kstest(box.ravel() / 4 + 0.5, "uniform").statistic < 0.02
+    assert (
+        np.abs(box).max() <= 2 and stats.kstest(box.ravel() / 4 + 0.5, "uniform").statistic < 0.02
+    )
     whole = latent.draw_ellipses(KEY, normal, 4000, 0.9, together=3)
     assert normal.inside(whole, 0.9 + 1e-6).all()
     # A ball of half the radius holds an eighth of the volume.
-    assert (normal.radii(whole) < latent.radius(0.9, 3) / 2).mean() == pytest.approx(1 / 8, abs=0.02)
+    assert (normal.radii(whole) < latent.radius(0.9, 3) / 2).mean() == pytest.approx(
+        1 / 8, abs=0.02
+    )
     scores = normal.to_axes(latent.draw_ellipses(KEY, normal, 4000, 0.9))
     pair = np.linalg.norm(scores[:, :2], axis=1) / latent.radius(0.9, 2)
     assert pair.max() <= 1 + 1e-6 and (pair < 0.5).mean() == pytest.approx(1 / 4, abs=0.02)
@@ -137,7 +149,11 @@ def test_draws_follow_what_they_are_drawn_from(codes):
 def test_precision_and_recall(codes):
     real, made = codes[:300], codes[300:600]
     near = [
-        sum(any(np.linalg.norm(p - c) <= np.sort(np.linalg.norm(a - c, axis=1))[3] for c in a) for p in b) / len(b)
+        sum(
+            any(np.linalg.norm(p - c) <= np.sort(np.linalg.norm(a - c, axis=1))[3] for c in a)
+            for p in b
+        )
+        / len(b)
         for a, b in ((real[:60], made[:60]), (made[:60], real[:60]))
     ]
     assert latent.precision_recall(real[:60], made[:60]) == pytest.approx(near)
@@ -151,7 +167,9 @@ def test_precision_and_recall(codes):
 def test_density_and_coverage_are_what_loops_find(codes):
     real, made, k = codes[:50], codes[50:120] + 0.5, 5
     reach = [np.sort(np.linalg.norm(real - c, axis=1))[k] for c in real]
-    within = np.array([[np.linalg.norm(p - c) <= r for c, r in zip(real, reach, strict=True)] for p in made])
+    within = np.array(
+        [[np.linalg.norm(p - c) <= r for c, r in zip(real, reach, strict=True)] for p in made]
+    )
     expected = within.sum() / (k * len(made)), within.any(0).mean()
     assert latent.density_coverage(real, made) == pytest.approx(expected)
     assert latent.density_coverage(real, real + 1000) == (0, 0)
@@ -176,7 +194,9 @@ def test_a_read_out_counts_pairs_in_order(codes):
 
 def test_the_plane_of_the_first_two_axes(codes):
     flat = latent.embed(codes)
-    np.testing.assert_allclose(np.abs(flat / latent.fit(codes, 0).to_axes(codes)[:, :2]).std(0), 0, atol=1e-9)
+    np.testing.assert_allclose(
+        np.abs(flat / latent.fit(codes, 0).to_axes(codes)[:, :2]).std(0), 0, atol=1e-9
+    )
     assert latent.embed(codes[:3]).shape == (3, 2)
     with pytest.raises(ValueError, match="two or more components to make a plane of, got 1"):
         latent.embed(codes[:, :1])
@@ -185,7 +205,9 @@ def test_the_plane_of_the_first_two_axes(codes):
 
 
 def test_tsne_keeps_what_belongs_together(codes):
-    pytest.importorskip("sklearn", reason="scikit-learn is an extra: pip install 'oipjax[projections]'")
+    pytest.importorskip(
+        "sklearn", reason="scikit-learn is an extra: pip install 'oipjax[projections]'"
+    )
     two = np.concatenate([codes[:40], codes[40:80] + 100])
     flat = latent.embed(two, "tsne", seed=1)
     neighbour = latent.nearest(flat, flat, 2)[1][:, 1]
@@ -195,7 +217,9 @@ def test_tsne_keeps_what_belongs_together(codes):
 
 def test_tsne_without_the_library_says_what_to_install(codes, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
-    with pytest.raises(ValueError, match=r"needs scikit-learn: pip install 'oipjax\[projections\]'"):
+    with pytest.raises(
+        ValueError, match=r"needs scikit-learn: pip install 'oipjax\[projections\]'"
+    ):
         latent.embed(codes, "tsne")
 
 
@@ -208,9 +232,15 @@ def test_errors(codes):
         (lambda: latent.components(codes * np.array([1, 0, 1])), r"components \[1\] are constant"),
         (lambda: latent.radius(1.0, 3), "confidence between 0 and 1, got 1.0"),
         (lambda: latent.nearest(codes[:2], codes, 3), "between 1 and 2 neighbours"),
-        (lambda: latent.draw_ellipses(KEY, latent.fit(codes), 2, 0.9, 0), "one or more axes together, got 0"),
+        (
+            lambda: latent.draw_ellipses(KEY, latent.fit(codes), 2, 0.9, 0),
+            "one or more axes together, got 0",
+        ),
         (lambda: latent.draw_box(jax.random.PRNGKey(0), 2, 3, 1.0), "one typed key"),
-        (lambda: latent.precision_recall(codes[:3], codes), "more than 3 points on both sides, got 3 and 4000"),
+        (
+            lambda: latent.precision_recall(codes[:3], codes),
+            "more than 3 points on both sides, got 3 and 4000",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             call()

@@ -22,7 +22,9 @@ SMALL = AutoencoderConfig((8, 8, 3), (4,), 3, (4,), 5)
 def place(tmp_path, monkeypatch) -> Path:
     """A folder with an autoencoder, and 150 pictures without classes, one of them broken."""
     monkeypatch.chdir(tmp_path)
-    checkpoint.save(tmp_path / "small", Autoencoder(SMALL, autoencoder.init(jax.random.key(0), SMALL)), {})
+    checkpoint.save(
+        tmp_path / "small", Autoencoder(SMALL, autoencoder.init(jax.random.key(0), SMALL)), {}
+    )
     rng = np.random.default_rng(0)
     (tmp_path / "own").mkdir()
     for number in range(150):
@@ -83,7 +85,11 @@ def test_what_cannot_be_used_is_told_in_one_line(place, monkeypatch, capsys, arg
 
 
 def test_the_decoder_study_takes_options(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["decoder_space", "--autoencoder", "nowhere", "--maps", "3", "--draws", "8"])
+    monkeypatch.setattr(
+        sys, "argv", ["decoder_space", "--autoencoder", "nowhere", "--maps", "3", "--draws", "8"]
+    )
     with pytest.raises(SystemExit) as stop, jax.numpy_dtype_promotion("standard"):
         command(decoder_space.main, decoder_space.Config, decoder_space.__doc__)
-    assert stop.value.code == 2 and capsys.readouterr().err.startswith("nowhere: no checkpoint there")
+    assert stop.value.code == 2 and capsys.readouterr().err.startswith(
+        "nowhere: no checkpoint there"
+    )

@@ -17,7 +17,10 @@ def planted(model, key: int):
     """The network with the maps of conv2 in another order, and that order."""
     order = np.random.default_rng(key).permutation(model.layer("conv2").maps)
     params = jax.tree.map(lambda leaf: leaf, model.params)
-    params["conv2"] = {"kernel": params["conv2"]["kernel"][..., order], "bias": params["conv2"]["bias"][order]}
+    params["conv2"] = {
+        "kernel": params["conv2"]["kernel"][..., order],
+        "bias": params["conv2"]["bias"][order],
+    }
     return dataclasses.replace(model, params=params), order
 
 
@@ -25,11 +28,21 @@ def planted(model, key: int):
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_correlations_are_those_of_numpy(tiny, batch, shuffled):
     other, _ = planted(tiny, 1)
-    models, rng = (tiny, dataclasses.replace(other, mean=(0.3,), std=(0.2,))), np.random.default_rng(2)
-    orders = np.stack([rng.permutation(7) for _ in models]) if shuffled else np.tile(np.arange(7), (2, 1))
+    models, rng = (
+        (tiny, dataclasses.replace(other, mean=(0.3,), std=(0.2,))),
+        np.random.default_rng(2),
+    )
+    orders = (
+        np.stack([rng.permutation(7) for _ in models])
+        if shuffled
+        else np.tile(np.arange(7), (2, 1))
+    )
     result = correlations(models, "conv2", IMAGES, orders=orders if shuffled else None, batch=batch)
     values = [
-        np.asarray(model.apply(model.params, jnp.asarray(model.to_input(IMAGES[order])))["conv2"], np.float64)
+        np.asarray(
+            model.apply(model.params, jnp.asarray(model.to_input(IMAGES[order])))["conv2"],
+            np.float64,
+        )
         for model, order in zip(models, orders, strict=True)
     ]
     rows = np.concatenate([value.reshape(-1, 6) for value in values], 1).T
@@ -65,10 +78,15 @@ def test_layers_without_space_can_be_matched(tiny):
 def test_a_match_is_the_best_there_is(shape):
     table = np.random.default_rng(4).uniform(-1, 1, shape)
     tall = table if shape[0] >= shape[1] else table.T
-    best = max(sum(tall[list(rows), range(tall.shape[1])]) for rows in permutations(range(len(tall)), tall.shape[1]))
+    best = max(
+        sum(tall[list(rows), range(tall.shape[1])])
+        for rows in permutations(range(len(tall)), tall.shape[1])
+    )
     found = match(table)
     assert len(found.maps) == min(shape) and np.nansum(found.correlation) == pytest.approx(best)
-    np.testing.assert_array_equal(found.correlation[found.maps], table[found.maps, found.partner[found.maps]])
+    np.testing.assert_array_equal(
+        found.correlation[found.maps], table[found.maps, found.partner[found.maps]]
+    )
     assert (found.partner >= 0).tolist() == np.isfinite(found.correlation).tolist()
 
 
@@ -87,7 +105,8 @@ def test_the_error_of_a_mean_over_pairs():
     mean, error = over_pairs(np.moveaxis(values, 0, -1))
     np.testing.assert_allclose(mean, values[:, one, two].mean(1))
     np.testing.assert_allclose(mean, 2 * effect.mean(1), atol=1e-12)
-    # Variance of twice the mean of six effects of variance one; pairs taken as independent would give 2 / 15.
+    # Variance of twice the mean of six effects of variance one; pairs taken as independent would
+    # give 2 / 15.
     assert np.square(error).mean() == pytest.approx(4 / 6, rel=0.05)
     mean, error = over_pairs(np.ones((2, 2)))
     assert mean == 1 and np.isnan(error)
@@ -100,7 +119,10 @@ def test_the_error_of_a_mean_over_pairs():
         (lambda m: correlations((m,), "conv9", IMAGES), "no layer 'conv9'"),
         (lambda m: correlations((m,), "conv2", IMAGES[:, :7]), r"\[n, 8, 8, 1\]"),
         (lambda m: correlations((m,), "conv2", IMAGES[:0]), "at least one"),
-        (lambda m: correlations((m, m), "conv2", IMAGES, orders=np.zeros((2, 7), int)), r"permutations \[2, 7\]"),
+        (
+            lambda m: correlations((m, m), "conv2", IMAGES, orders=np.zeros((2, 7), int)),
+            r"permutations \[2, 7\]",
+        ),
         (lambda m: correlations((m,), "conv2", IMAGES, batch=0), "batch must be at least 1"),
         (lambda m: match(np.zeros((2, 3, 4))), "one pair of networks"),
         (lambda m: match(np.array([[1.5]])), r"lie in \[-1, 1\]"),

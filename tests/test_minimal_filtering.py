@@ -27,9 +27,15 @@ def test_what_minimal_filtering_rounds_is_counted(padding, cancelling):
     error = intervals(model, domain)["pre"].error
     with jax.enable_x64(True):
         exact = jax.lax.conv_general_dilated(
-            x.astype(np.float64), w.astype(np.float64), (1, 1), padding, dimension_numbers=DIMENSIONS
+            x.astype(np.float64),
+            w.astype(np.float64),
+            (1, 1),
+            padding,
+            dimension_numbers=DIMENSIONS,
         )
-    lost = np.abs(np.asarray(jax.jit(model.apply)(model.params, x)["pre"], np.float64) - np.asarray(exact))
+    lost = np.abs(
+        np.asarray(jax.jit(model.apply)(model.params, x)["pre"], np.float64) - np.asarray(exact)
+    )
     assert lost.max() > 0 and np.all(lost <= error)
     # Not much more is charged than the worst case costs.
     assert error.max() < 3000 * lost.max()
@@ -52,11 +58,15 @@ def groups_by_vmap(p, x):
 
 def image_gradient(p, x):
     zeros = jnp.zeros((x.shape[0], 8, 8, CHANNELS))
-    return jax.vjp(lambda z: ops.conv2d(z, p["w"], padding="SAME"), zeros)[1](x * p["mask"])[0][:, 3:4, 3:4]
+    return jax.vjp(lambda z: ops.conv2d(z, p["w"], padding="SAME"), zeros)[1](x * p["mask"])[0][
+        :, 3:4, 3:4
+    ]
 
 
 def kernel_of_the_image(p, x):
-    return ops.conv2d(jnp.ones((1, 8, 8, CHANNELS)) * p["mask"], p["w"] * x[0, 0, 0, 0])[:, 2:3, 2:3]
+    return ops.conv2d(jnp.ones((1, 8, 8, CHANNELS)) * p["mask"], p["w"] * x[0, 0, 0, 0])[
+        :, 2:3, 2:3
+    ]
 
 
 def pool_behind(p, x):
@@ -64,7 +74,8 @@ def pool_behind(p, x):
 
 
 @pytest.mark.parametrize(
-    "road", [as_it_is, images_by_vmap, groups_by_vmap, image_gradient, kernel_of_the_image, pool_behind]
+    "road",
+    [as_it_is, images_by_vmap, groups_by_vmap, image_gradient, kernel_of_the_image, pool_behind],
 )
 def test_what_should_be_zero_and_is_not_is_not_called_dead(road):
     """One pixel lives, and the kernel is 0 there: a plain sum gives 0 exactly, minimal filtering what it rounds."""
@@ -77,7 +88,9 @@ def test_what_should_be_zero_and_is_not_is_not_called_dead(road):
     images = rng.uniform(0, 1, (1 if road is kernel_of_the_image else 256, 8, 8, CHANNELS))
     holds(model, domain, images)
     if road is not pool_behind:
-        assert np.any(np.asarray(jax.jit(model.apply)(model.params, images.astype(np.float32))["out"]) > 0), "no test"
+        assert np.any(
+            np.asarray(jax.jit(model.apply)(model.params, images.astype(np.float32))["out"]) > 0
+        ), "no test"
 
 
 def test_a_kernels_gradient_in_a_network_is_refused():
@@ -85,7 +98,10 @@ def test_a_kernels_gradient_in_a_network_is_refused():
         return jax.vjp(lambda w: ops.conv2d(x, w), p["w"])[1](jnp.ones((1, 6, 6, CHANNELS)))[0]
 
     model = network(road, (8, 8, CHANNELS), w=np.ones((3, 3, CHANNELS, CHANNELS)))
-    with pytest.raises(ValueError, match="no bound is known for the primitive 'kernel_gradient_by_minimal_filtering'"):
+    with pytest.raises(
+        ValueError,
+        match="no bound is known for the primitive 'kernel_gradient_by_minimal_filtering'",
+    ):
         intervals(model, box(8, 8, CHANNELS))
 
 
@@ -96,12 +112,19 @@ def test_what_overflows_on_the_way_is_open(large):
     w[1] = 1e-10 if large == "images" else 3e38
     high = 2.5e38 if large == "images" else 1e-9
     bias = np.full(CHANNELS, -1e33, np.float32)
-    model = network(lambda p, x: ops.conv2d(x, p["w"]) + p["b"].reshape(1, 1, 1, -1), (8, 8, CHANNELS), w=w, b=bias)
+    model = network(
+        lambda p, x: ops.conv2d(x, p["w"]) + p["b"].reshape(1, 1, 1, -1),
+        (8, 8, CHANNELS),
+        w=w,
+        b=bias,
+    )
     images = np.zeros((1, 8, 8, CHANNELS))
     images[:, 1, 1:3] = high
     domain = box(8, 8, CHANNELS, high=high)
     found = holds(model, domain, images)
-    assert not np.all(np.isfinite(jax.jit(model.apply)(model.params, images.astype(np.float32))["pre"])), "no test"
+    assert not np.all(
+        np.isfinite(jax.jit(model.apply)(model.params, images.astype(np.float32))["pre"])
+    ), "no test"
     assert not found.dead.any() and np.all(np.isinf(intervals(model, domain)["pre"].high))
 
 
@@ -124,7 +147,12 @@ def test_a_bound_is_never_below_that_of_a_plain_sum():
     minimal = intervals(network(lambda p, x: ops.conv2d(x, p["w"]), (8, 8, 64), w=w), domain)["pre"]
 
     def plain(p, x):  # the same sums, as a product of patches and kernel
-        patches = jnp.concatenate([x[:, i : i + 6, j : j + 6] for i in range(3) for j in range(3)], -1)
+        patches = jnp.concatenate(
+            [x[:, i : i + 6, j : j + 6] for i in range(3) for j in range(3)], -1
+        )
         return patches @ p["w"].reshape(-1, CHANNELS)
 
-    assert np.all(minimal.error >= intervals(network(plain, (8, 8, 64), w=w), domain)["pre"].error * (1 - 1e-9))
+    assert np.all(
+        minimal.error
+        >= intervals(network(plain, (8, 8, 64), w=w), domain)["pre"].error * (1 - 1e-9)
+    )

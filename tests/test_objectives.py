@@ -5,10 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oipjax.objectives.units import Class, Direction, Layer, Map, Node, Sum, TotalVariation, Waking
+from oipjax.objectives.units import (
+    Class,
+    Direction,
+    Layer,
+    Map,
+    Node,
+    PreActivation,
+    Sum,
+    TotalVariation,
+)
 
 rng = np.random.default_rng(0)
-ACTS = {"a": rng.normal(size=(3, 4, 5)).astype(np.float32), "logits": rng.normal(size=7).astype(np.float32)}
+ACTS = {
+    "a": rng.normal(size=(3, 4, 5)).astype(np.float32),
+    "logits": rng.normal(size=7).astype(np.float32),
+}
 IMAGE = rng.normal(size=(6, 6, 1)).astype(np.float32)
 
 
@@ -23,7 +35,9 @@ def test_what_each_objective_is():
     assert score(Node("a"), np.array([1, 2, 3])) == pytest.approx(ACTS["a"][1, 2, 3])
     assert score(Node("logits"), np.array(3)) == pytest.approx(ACTS["logits"][3])
     vector = rng.normal(size=5).astype(np.float32)
-    assert score(Direction("a"), vector) == pytest.approx(float(ACTS["a"].mean((0, 1)) @ vector), rel=1e-5)
+    assert score(Direction("a"), vector) == pytest.approx(
+        float(ACTS["a"].mean((0, 1)) @ vector), rel=1e-5
+    )
     assert score(Layer("a"), None) == pytest.approx(float(np.square(ACTS["a"]).mean()), rel=1e-6)
     flat = np.abs(np.diff(IMAGE, axis=0)).mean() + np.abs(np.diff(IMAGE, axis=1)).mean()
     assert score(TotalVariation(), None) == pytest.approx(flat, rel=1e-6)
@@ -36,13 +50,17 @@ def test_algebra_is_exact_and_leaves_its_operands_alone():
     assert score(combined, (1, 2)) == pytest.approx(2 * va + 3 * vb, rel=1e-6)
     assert score(difference, (1, 2)) == pytest.approx(va - vb, rel=1e-6)
     assert score(-(2 * difference), (1, 2)) == pytest.approx(-2 * (va - vb), rel=1e-6)
-    assert score(2 * (a + 0.5 * (b - a)), (1, 2, 3)) == pytest.approx(2 * va + vb - score(a, 3), rel=1e-5)
+    assert score(2 * (a + 0.5 * (b - a)), (1, 2, 3)) == pytest.approx(
+        2 * va + vb - score(a, 3), rel=1e-5
+    )
     assert (a, b) == (Map("a"), Class())
     assert combined == 2 * a + 3 * b and difference == a - b
     assert hash(combined) == hash(2 * a + 3 * b) and combined != 3 * a + 2 * b
     assert repr(combined) == "2.0*Map(layer='a') + 3.0*Class(layer='logits')"
     assert isinstance(a - 0.1 * TotalVariation(), Sum)
-    assert score(a - 0.1 * TotalVariation(), (1,)) == pytest.approx(va - 0.1 * score(TotalVariation(), None), rel=1e-5)
+    assert score(a - 0.1 * TotalVariation(), (1,)) == pytest.approx(
+        va - 0.1 * score(TotalVariation(), None), rel=1e-5
+    )
     for nonsense in ("x", None, a):
         with pytest.raises(TypeError):
             a * nonsense  # pyright: ignore[reportOperatorIssue]
@@ -75,8 +93,11 @@ def test_targets_that_do_not_fit_are_refused(tiny, objective, targets, words):
 
 
 def test_gradients_against_finite_differences_in_float64(tiny):
-    objective = Map("conv2_pre") + 0.5 * Class() - 0.2 * Layer("dense1_pre") + 0.1 * Direction("conv2_pre")
-    # Before the nonlinearities of the last layers the score is smooth enough for differences of 1e-6.
+    objective = (
+        Map("conv2_pre") + 0.5 * Class() - 0.2 * Layer("dense1_pre") + 0.1 * Direction("conv2_pre")
+    )
+    # Before the nonlinearities of the last layers the score is smooth enough for differences of
+    # 1e-6.
     with jax.enable_x64(True):
         params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), tiny.params)
         image = jnp.asarray(np.random.default_rng(3).normal(size=(8, 8, 1)))
@@ -105,29 +126,42 @@ def test_no_gradient_outside_the_receptive_field():
         return model.apply(model.params, image[None])["conv3_pre"][0, 0, 0].sum()
 
     gradient = np.asarray(jax.grad(node)(image))
-    assert (gradient[18:] == 0).all() and (gradient[:, 18:] == 0).all() and (gradient[:18, :18] != 0).any()
+    assert (
+        (gradient[18:] == 0).all()
+        and (gradient[:, 18:] == 0).all()
+        and (gradient[:18, :18] != 0).any()
+    )
 
     def maps(image):
         return model.apply(model.params, image[None])["conv3_pre"].sum()
 
     gradient = np.asarray(jax.grad(maps)(image))
-    assert (gradient[26:] == 0).all() and (gradient[:, 26:] == 0).all() and (gradient[:26, :26] != 0).mean() > 0.9
+    assert (
+        (gradient[26:] == 0).all()
+        and (gradient[:, 26:] == 0).all()
+        and (gradient[:26, :26] != 0).mean() > 0.9
+    )
 
 
 def test_waking_joins_score_and_pre_activation():
-    waking = Waking(Map("a"), "pre", 0.0)
+    pre_activation = PreActivation(Map("a"), "pre", 0.0)
     pre = np.array([[[-3.0, -1, 2], [-2, -5, -1]]], np.float32)
     acts = {"pre": jnp.asarray(pre), "a": jnp.maximum(pre, 0)}
     expected = [-2.0, -1.0, 1.0]
-    assert waking.every_map(acts).tolist() == expected
-    assert [float(waking(acts, IMAGE, jnp.int32(k))) for k in range(3)] == expected
-    node = Waking(Node("a"), "pre", 0.0)
-    assert float(node(acts, IMAGE, jnp.array([0, 1, 1]))) == -5 and float(node(acts, IMAGE, jnp.array([0, 0, 2]))) == 2
+    assert pre_activation.every_map(acts).tolist() == expected
+    assert [float(pre_activation(acts, IMAGE, jnp.int32(k))) for k in range(3)] == expected
+    node = PreActivation(Node("a"), "pre", 0.0)
+    assert (
+        float(node(acts, IMAGE, jnp.array([0, 1, 1]))) == -5
+        and float(node(acts, IMAGE, jnp.array([0, 0, 2]))) == 2
+    )
 
 
 def test_waking_is_for_maps_that_can_be_silent(tiny, linear):
-    assert Waking.of(Map("conv2"), tiny) == Waking(Map("conv2"), "conv2_pre", 0.0)
-    assert Waking.of(Node("dense1"), tiny) == Waking(Node("dense1"), "dense1_pre", 0.0)
-    assert Waking.of(Map("conv2_pre"), tiny) is None
-    assert Waking.of(2 * Map("conv2"), tiny) is None
-    assert Waking.of(Map("maps"), linear) is None
+    assert PreActivation.of(Map("conv2"), tiny) == PreActivation(Map("conv2"), "conv2_pre", 0.0)
+    assert PreActivation.of(Node("dense1"), tiny) == PreActivation(
+        Node("dense1"), "dense1_pre", 0.0
+    )
+    assert PreActivation.of(Map("conv2_pre"), tiny) is None
+    assert PreActivation.of(2 * Map("conv2"), tiny) is None
+    assert PreActivation.of(Map("maps"), linear) is None

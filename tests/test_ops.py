@@ -13,7 +13,9 @@ from oipjax.ops import winograd
 
 
 def reference_conv(x, w, stride, padding):
-    return lax.conv_general_dilated(x, w, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(
+        x, w, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def reference_pool(x, window, stride, padding):
@@ -22,11 +24,15 @@ def reference_pool(x, window, stride, padding):
 
 sides = st.integers(1, 4)
 strides = st.tuples(st.integers(1, 3), st.integers(1, 3))
-explicit = st.tuples(st.tuples(st.integers(0, 2), st.integers(0, 2)), st.tuples(st.integers(0, 2), st.integers(0, 2)))
+explicit = st.tuples(
+    st.tuples(st.integers(0, 2), st.integers(0, 2)), st.tuples(st.integers(0, 2), st.integers(0, 2))
+)
 paddings = st.one_of(st.sampled_from(["VALID", "SAME"]), explicit)
 
 
-on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="what is looked at is compiled for a CPU")
+on_cpu = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="what is looked at is compiled for a CPU"
+)
 
 
 def close(a, b, by=2e-5):
@@ -79,9 +85,13 @@ def test_conv2d_transpose_is_the_transpose_of_lax(n, h, w, c, k, kh, kw, stride,
     y = rng.normal(size=small.shape).astype(np.float32)
 
     def reference(y, kernel):
-        return jax.linear_transpose(lambda x: reference_conv(x, kernel, stride, padding), large)(y)[0]
+        return jax.linear_transpose(lambda x: reference_conv(x, kernel, stride, padding), large)(y)[
+            0
+        ]
 
-    x, pull = jax.vjp(lambda y, kernel: ops.conv2d_transpose(y, kernel, (h, w), stride, padding), y, kernel)
+    x, pull = jax.vjp(
+        lambda y, kernel: ops.conv2d_transpose(y, kernel, (h, w), stride, padding), y, kernel
+    )
     x_ref, pull_ref = jax.vjp(reference, y, kernel)
     assert x.shape == (n, h, w, c)
     close(x, x_ref)
@@ -112,7 +122,9 @@ def test_what_cannot_be_enlarged_is_named():
     st.booleans(),
     st.integers(0, 99),
 )
-def test_max_pool_is_lax_also_where_values_are_equal(n, h, w, c, kh, kw, stride, padding, ties, seed):
+def test_max_pool_is_lax_also_where_values_are_equal(
+    n, h, w, c, kh, kw, stride, padding, ties, seed
+):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, h, w, c)).astype(np.float32)
     x = np.round(x) if ties else x
@@ -135,21 +147,27 @@ def test_windows_that_tile_the_image(size):
 
 def test_under_vmap_and_jit():
     rng = np.random.default_rng(0)
-    x, w = rng.normal(size=(4, 1, 8, 8, 2)).astype(np.float32), rng.normal(size=(3, 3, 2, 5)).astype(np.float32)
+    x, w = (
+        rng.normal(size=(4, 1, 8, 8, 2)).astype(np.float32),
+        rng.normal(size=(3, 3, 2, 5)).astype(np.float32),
+    )
 
     def score(conv, pool):
         return jax.jit(jax.vmap(jax.grad(lambda x: jnp.sum(jnp.sin(pool(conv(x, w)))))))(x)
 
     ours = score(ops.conv2d, ops.max_pool)
     theirs = score(
-        lambda x, w: reference_conv(x, w, (1, 1), "VALID"), lambda x: reference_pool(x, (2, 2), (2, 2), "VALID")
+        lambda x, w: reference_conv(x, w, (1, 1), "VALID"),
+        lambda x: reference_pool(x, (2, 2), (2, 2), "VALID"),
     )
     close(ours, theirs)
 
 
 def test_each_platform_gets_its_own_program():
     x, w = jnp.ones((1, 8, 8, 2)), jnp.ones((3, 3, 2, 4))
-    program = jax.jit(jax.grad(lambda x, w: ops.max_pool(ops.conv2d(x, w)).sum(), (0, 1))).trace(x, w)
+    program = jax.jit(jax.grad(lambda x, w: ops.max_pool(ops.conv2d(x, w)).sum(), (0, 1))).trace(
+        x, w
+    )
     cpu = program.lower(lowering_platforms=("cpu",)).as_text()
     gpu = program.lower(lowering_platforms=("cuda",)).as_text()
     assert "stablehlo.convolution" not in cpu and "select_and_scatter" not in cpu
@@ -160,7 +178,9 @@ def test_each_platform_gets_its_own_program():
     assert "stablehlo.convolution" not in program.lower(lowering_platforms=("cpu",)).as_text()
     assert "stablehlo.convolution" in program.lower(lowering_platforms=("cuda",)).as_text()
     y = jnp.ones((1, 4, 4, 4))
-    program = jax.jit(jax.grad(lambda y, w: ops.conv2d_transpose(y, w, (8, 8), (2, 2)).sum(), (0, 1))).trace(y, w)
+    program = jax.jit(
+        jax.grad(lambda y, w: ops.conv2d_transpose(y, w, (8, 8), (2, 2)).sum(), (0, 1))
+    ).trace(y, w)
     assert "stablehlo.convolution" not in program.lower(lowering_platforms=("cpu",)).as_text()
     assert "stablehlo.convolution" in program.lower(lowering_platforms=("cuda",)).as_text()
 
@@ -171,12 +191,30 @@ def test_each_platform_gets_its_own_program():
         (lambda: ops.conv2d(jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 2, 4))), "equal c"),
         (lambda: ops.conv2d(jnp.ones((8, 8, 3)), jnp.ones((3, 3, 3, 4))), "expects x"),
         (lambda: ops.conv2d(jnp.ones((1, 2, 8, 3)), jnp.ones((3, 3, 3, 4))), "does not fit"),
-        (lambda: ops.conv_pool(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 4)), jnp.ones(3)), "equal c and k"),
-        (lambda: ops.conv_pool(jnp.ones((1, 3, 8, 3)), jnp.ones((3, 3, 3, 4)), jnp.ones(4)), "does not fit"),
-        (lambda: ops.conv2d(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 4)), (0, 1)), "stride of 1 pixel or more"),
-        (lambda: ops.conv2d(jnp.ones((1, 8, 8, 3), int), jnp.ones((3, 3, 3, 4), int)), "one floating dtype, got int32"),
-        (lambda: ops.conv2d(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 4), jnp.float16)), "got float16, float32"),
-        (lambda: ops.conv2d_map(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 4))), "conv2d_map expects"),
+        (
+            lambda: ops.conv_pool(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 4)), jnp.ones(3)),
+            "equal c and k",
+        ),
+        (
+            lambda: ops.conv_pool(jnp.ones((1, 3, 8, 3)), jnp.ones((3, 3, 3, 4)), jnp.ones(4)),
+            "does not fit",
+        ),
+        (
+            lambda: ops.conv2d(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 4)), (0, 1)),
+            "stride of 1 pixel or more",
+        ),
+        (
+            lambda: ops.conv2d(jnp.ones((1, 8, 8, 3), int), jnp.ones((3, 3, 3, 4), int)),
+            "one floating dtype, got int32",
+        ),
+        (
+            lambda: ops.conv2d(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 4), jnp.float16)),
+            "got float16, float32",
+        ),
+        (
+            lambda: ops.conv2d_map(jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 4))),
+            "conv2d_map expects",
+        ),
         (lambda: ops.max_pool(jnp.ones((8, 8, 3))), "expects x"),
         (lambda: ops.max_pool(jnp.ones((1, 1, 8, 3))), "does not fit"),
     ],
@@ -187,7 +225,9 @@ def test_bad_shapes_are_named(call, words):
 
 
 def pooled(x, w, b, padding):
-    return reference_pool(reference_conv(x, w, (1, 1), padding) + b.reshape(1, 1, 1, -1), (2, 2), (2, 2), "VALID")
+    return reference_pool(
+        reference_conv(x, w, (1, 1), padding) + b.reshape(1, 1, 1, -1), (2, 2), (2, 2), "VALID"
+    )
 
 
 @settings(max_examples=12)
@@ -196,20 +236,35 @@ def pooled(x, w, b, padding):
     st.integers(5, 14),
     st.integers(5, 14),
     st.sampled_from(
-        [(3, 3, 1, 5), (2, 4, 2, 3), (5, 5, 1, 4), (1, 1, 3, 2), (3, 3, 4, 5), (3, 3, 16, 17), (3, 3, 20, 16)]
+        [
+            (3, 3, 1, 5),
+            (2, 4, 2, 3),
+            (5, 5, 1, 4),
+            (1, 1, 3, 2),
+            (3, 3, 4, 5),
+            (3, 3, 16, 17),
+            (3, 3, 20, 16),
+        ]
     ),
     st.sampled_from(["VALID", "SAME", ((0, 2), (1, 0))]),
     st.integers(0, 99),
 )
 def test_a_convolution_and_its_pool_in_one_are_lax(n, h, w, kernel, padding, seed):
     rng = np.random.default_rng(seed)
-    given = [rng.normal(size=size).astype(np.float32) for size in ((n, h, w, kernel[2]), kernel, kernel[3:])]
+    given = [
+        rng.normal(size=size).astype(np.float32)
+        for size in ((n, h, w, kernel[2]), kernel, kernel[3:])
+    ]
     same_values_and_gradients(ops.conv_pool, pooled, given, padding)
 
 
 @settings(max_examples=8)
 @given(
-    st.integers(1, 2), st.integers(6, 13), st.integers(6, 13), st.sampled_from(["VALID", "SAME"]), st.integers(0, 99)
+    st.integers(1, 2),
+    st.integers(6, 13),
+    st.integers(6, 13),
+    st.sampled_from(["VALID", "SAME"]),
+    st.integers(0, 99),
 )
 def test_minimal_filtering_is_lax(n, h, w, padding, seed):
     rng = np.random.default_rng(seed)
@@ -238,16 +293,27 @@ def same_values_and_gradients(ours, theirs, arguments, *static):
 @pytest.mark.parametrize("kernel", [(3, 3, 1, 4), (3, 3, 16, 16)])
 def test_steps_under_vmap_take_the_new_axis_for_images_and_weights_may_have_one_too(kernel):
     rng = np.random.default_rng(0)
-    x, w = rng.normal(size=(3, 2, 9, 10, kernel[2])), rng.normal(size=(3, *kernel)) / np.sqrt(np.prod(kernel[:3]))
-    x, w, b = x.astype(np.float32), w.astype(np.float32), rng.normal(size=(3, kernel[3])).astype(np.float32)
+    x, w = (
+        rng.normal(size=(3, 2, 9, 10, kernel[2])),
+        rng.normal(size=(3, *kernel)) / np.sqrt(np.prod(kernel[:3])),
+    )
+    x, w, b = (
+        x.astype(np.float32),
+        w.astype(np.float32),
+        rng.normal(size=(3, kernel[3])).astype(np.float32),
+    )
 
     def gradients(function, axes):
-        score = jax.vmap(jax.grad(lambda x, w, b: jnp.sum(jnp.sin(function(x, w, b))), (0, 1, 2)), axes)
+        score = jax.vmap(
+            jax.grad(lambda x, w, b: jnp.sum(jnp.sin(function(x, w, b))), (0, 1, 2)), axes
+        )
         return jax.jit(score)(x, *((w, b) if axes[1] == 0 else (w[0], b[0])))
 
     for axes in ((0, None, None), (0, 0, 0)):
         ours = gradients(lambda *args: ops.conv_pool(*args), axes)
-        for got, wanted in zip(ours, gradients(lambda *args: pooled(*args, "VALID"), axes), strict=True):
+        for got, wanted in zip(
+            ours, gradients(lambda *args: pooled(*args, "VALID"), axes), strict=True
+        ):
             close(got, wanted)
 
 
@@ -261,16 +327,23 @@ def test_an_image_under_vmap_has_a_gradient_of_its_own():
         return jax.jit(jax.vmap(jax.grad(lambda x: jnp.sum(jnp.sin(conv(x[None], w))))))(x)
 
     close(gradients(ops.conv2d), gradients(lambda x, w: reference_conv(x, w, (1, 1), "VALID")))
-    assert jax.vmap(lambda image: ops.conv2d(image[None], w)[0])(jnp.zeros((0, 9, 10, 17))).shape == (0, 7, 8, 18)
+    assert jax.vmap(lambda image: ops.conv2d(image[None], w)[0])(
+        jnp.zeros((0, 9, 10, 17))
+    ).shape == (0, 7, 8, 18)
 
 
 @pytest.mark.parametrize("kernel", [(3, 3, 1, 4), (3, 3, 16, 16), (2, 2, 9, 4)])
 def test_any_part_of_the_gradient_may_be_asked_for_and_it_has_one_itself(kernel):
     rng = np.random.default_rng(0)
-    arguments = [rng.normal(size=size).astype(np.float32) for size in ((2, 8, 9, kernel[2]), kernel, kernel[3:])]
+    arguments = [
+        rng.normal(size=size).astype(np.float32)
+        for size in ((2, 8, 9, kernel[2]), kernel, kernel[3:])
+    ]
 
     def score(function):
-        return lambda *arguments: jnp.sum(jnp.sin(function(*arguments) / np.sqrt(np.prod(kernel[:3]))))
+        return lambda *arguments: jnp.sum(
+            jnp.sin(function(*arguments) / np.sqrt(np.prod(kernel[:3])))
+        )
 
     def ours(*arguments):
         return score(ops.conv_pool)(*arguments)
@@ -278,7 +351,10 @@ def test_any_part_of_the_gradient_may_be_asked_for_and_it_has_one_itself(kernel)
     theirs = score(lambda *arguments: pooled(*arguments, "VALID"))
     for part in range(3):
         close(jax.grad(ours, part)(*arguments), jax.grad(theirs, part)(*arguments))
-    bent = [jax.grad(lambda *args, f=f: jnp.sum(jax.grad(f)(*args) ** 2), (0, 1))(*arguments) for f in (ours, theirs)]
+    bent = [
+        jax.grad(lambda *args, f=f: jnp.sum(jax.grad(f)(*args) ** 2), (0, 1))(*arguments)
+        for f in (ours, theirs)
+    ]
     for got, wanted in zip(*bent, strict=True):
         close(got, wanted)
 
@@ -287,17 +363,23 @@ def test_any_part_of_the_gradient_may_be_asked_for_and_it_has_one_itself(kernel)
 @pytest.mark.parametrize("kernel", [(3, 3, 1, 4), (3, 3, 16, 16), (2, 2, 9, 4)])
 def test_what_is_padded_by_less_than_nothing_is_cut_off(padding, kernel):
     rng = np.random.default_rng(0)
-    arguments = [rng.normal(size=size).astype(np.float32) for size in ((1, 9, 9, kernel[2]), kernel)]
+    arguments = [
+        rng.normal(size=size).astype(np.float32) for size in ((1, 9, 9, kernel[2]), kernel)
+    ]
     same_values_and_gradients(ops.conv2d, reference_conv, arguments, (1, 1), padding)
     x = arguments[0]
-    wanted = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), ((0, 0), *padding, (0, 0)))
+    wanted = lax.reduce_window(
+        x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), ((0, 0), *padding, (0, 0))
+    )
     np.testing.assert_array_equal(ops.max_pool(x, padding=padding), wanted)
 
 
 def test_short_numbers_are_summed_plainly():
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(1, 8, 8, 64)), rng.normal(size=(3, 3, 64, 16))
-    exact = reference_conv(jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32), (1, 1), "VALID")
+    exact = reference_conv(
+        jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32), (1, 1), "VALID"
+    )
     x, w = jnp.asarray(x, jnp.bfloat16), jnp.asarray(w, jnp.bfloat16)
     lost, lax_loses = (
         jnp.abs(conv(x, w).astype(jnp.float32) - exact).max()
@@ -320,9 +402,15 @@ def test_short_numbers_are_pooled_as_in_lax(kernel):
         return [array.astype(jnp.float32) for array in arrays]
 
     def by_lax(x, w, b):
-        return reference_pool(reference_conv(x, w, (1, 1), "VALID") + b.reshape(1, 1, 1, -1), (2, 2), (2, 2), "VALID")
+        return reference_pool(
+            reference_conv(x, w, (1, 1), "VALID") + b.reshape(1, 1, 1, -1), (2, 2), (2, 2), "VALID"
+        )
 
-    all_three = computed(ops.conv_pool, jnp.bfloat16), computed(by_lax, jnp.bfloat16), computed(by_lax, jnp.float32)
+    all_three = (
+        computed(ops.conv_pool, jnp.bfloat16),
+        computed(by_lax, jnp.bfloat16),
+        computed(by_lax, jnp.float32),
+    )
     for mine, theirs, exact in zip(*all_three, strict=True):
         assert jnp.linalg.norm(mine - exact) <= 1.5 * jnp.linalg.norm(theirs - exact)
 
@@ -335,13 +423,20 @@ def test_a_pool_of_equal_values_gives_its_gradient_to_the_first():
     np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize(("size", "kernel", "padding"), [((5, 6), (3, 3), "VALID"), ((7, 4), (2, 3), "SAME")])
+@pytest.mark.parametrize(
+    ("size", "kernel", "padding"), [((5, 6), (3, 3), "VALID"), ((7, 4), (2, 3), "SAME")]
+)
 def test_one_map_is_that_of_all(size, kernel, padding):
     rng = np.random.default_rng(0)
-    x, w = rng.normal(size=(4, *size, 3)).astype(np.float32), rng.normal(size=(*kernel, 3, 5)).astype(np.float32)
+    x, w = (
+        rng.normal(size=(4, *size, 3)).astype(np.float32),
+        rng.normal(size=(*kernel, 3, 5)).astype(np.float32),
+    )
     maps = np.array([4, 0, 2, 2])
     all_maps = reference_conv(x, w, (1, 1), padding)
-    one = jax.vmap(lambda x, number: ops.conv2d_map(x[None], jnp.take(w, number, axis=3), padding)[0])(x, maps)
+    one = jax.vmap(
+        lambda x, number: ops.conv2d_map(x[None], jnp.take(w, number, axis=3), padding)[0]
+    )(x, maps)
     close(one, np.stack([all_maps[n, ..., number] for n, number in enumerate(maps)]))
 
 
@@ -363,11 +458,14 @@ def test_who_only_looks_takes_the_way_that_all_platforms_have():
     def network(x):
         return ops.conv_pool(x, w, b).sum() + inner(x)
 
-    with ops.plainly():
+    with ops.trace_only():
         looked_at = str(jax.make_jaxpr(network)(x))
     assert "platform_index" not in looked_at and looked_at.count("conv_general_dilated") == 2
     # What was looked at leaves nothing behind in what runs.
-    assert "stablehlo.convolution" not in jax.jit(network).trace(x).lower(lowering_platforms=("cpu",)).as_text()
+    assert (
+        "stablehlo.convolution"
+        not in jax.jit(network).trace(x).lower(lowering_platforms=("cpu",)).as_text()
+    )
 
 
 @on_cpu
@@ -390,7 +488,10 @@ def test_gradients_that_nobody_asks_for_are_not_traced(monkeypatch):
 @pytest.mark.parametrize(("kernel", "size"), [((3, 3, 2, 5), (11, 10)), ((3, 3, 16, 17), (8, 13))])
 def test_what_other_platforms_compute_is_the_same(kernel, size, precision):
     rng = np.random.default_rng(0)
-    x, w, b = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 2, *size, kernel[2]), kernel, kernel[3:]))
+    x, w, b = (
+        rng.normal(size=shape).astype(np.float32)
+        for shape in ((3, 2, *size, kernel[2]), kernel, kernel[3:])
+    )
 
     def apart(x, w, b, padding):
         return ops.max_pool(ops.conv2d(x, w, padding=padding) + b.reshape(1, 1, 1, -1))
@@ -422,12 +523,14 @@ def test_who_compiles_for_one_platform_traces_its_way_alone():
 
     def choice():
         traced.clear()
-        jax.make_jaxpr(lambda x: ops.common.choose(x, cpu=way("cpu"), default=way("default"), seen=way("seen")))(1.0)
+        jax.make_jaxpr(
+            lambda x: ops.common.choose(x, cpu=way("cpu"), default=way("default"), seen=way("seen"))
+        )(1.0)
         return set(traced)
 
     assert choice() == {"cpu", "default"}
     for platform, names in (("cpu", {"cpu"}), ("gpu", {"default"})):
         with ops.compiled_for(platform):
             assert choice() == names
-            with ops.plainly():
+            with ops.trace_only():
                 assert choice() == {"seen"}

@@ -35,14 +35,20 @@ def test_it_is_the_formula():
     rng = np.random.default_rng(1)
     images, weights = rng.normal(size=(2, 7, 9, 2)), rng.uniform(size=(2, 7, 9))
     ncc, shifts = similarity(images, weights, blur=0, reach=2, overlap=0.5)
-    a, b = (w[..., None] * (x - (w[..., None] * x).sum((0, 1)) / w.sum()) for x, w in zip(images, weights, strict=True))
+    a, b = (
+        w[..., None] * (x - (w[..., None] * x).sum((0, 1)) / w.sum())
+        for x, w in zip(images, weights, strict=True)
+    )
     best = (-2.0, (0, 0))
     for down in range(-2, 3):
         for right in range(-2, 3):
             one = a[max(0, -down) : 7 - max(0, down), max(0, -right) : 9 - max(0, right)]
             two = b[max(0, down) : 7 + min(0, down), max(0, right) : 9 + min(0, right)]
             if (one**2).sum() >= 0.5 * (a**2).sum() and (two**2).sum() >= 0.5 * (b**2).sum():
-                best = max(best, ((one * two).sum() / np.sqrt((one**2).sum() * (two**2).sum()), (down, right)))
+                best = max(
+                    best,
+                    ((one * two).sum() / np.sqrt((one**2).sum() * (two**2).sum()), (down, right)),
+                )
     assert ncc[0, 1] == pytest.approx(best[0]) and tuple(shifts[0, 1]) == best[1]
 
 
@@ -65,13 +71,17 @@ def test_a_small_overlap_cannot_win():
 def test_shifted_copies_are_one_pattern_and_others_stay_apart():
     rng = np.random.default_rng(4)
     one, two, three = (pattern(rng) for _ in range(3))
-    images = np.stack([two, moved(one, (4, -3)), one, moved(two, (-5, 5)), moved(one, (-6, 0)), three, three])
+    images = np.stack(
+        [two, moved(one, (4, -3)), one, moved(two, (-5, 5)), moved(one, (-6, 0)), three, three]
+    )
     scores = np.array([5.0, 7.0, 6.0, 4.0, 1.0, 0.0, np.nan])
     groups = cluster(images, scores)
     assert groups.labels.tolist() == [1, 0, 0, 1, 0, -1, -1]
     assert groups.counts.tolist() == [3, 2] and groups.best.tolist() == [7, 5]
     assert groups.representative.tolist() == [1, 0]
-    assert groups.shares.sum() + groups.silent == pytest.approx(1) and groups.silent == pytest.approx(2 / 7)
+    assert groups.shares.sum() + groups.silent == pytest.approx(
+        1
+    ) and groups.silent == pytest.approx(2 / 7)
     unfloored = cluster(images, scores, floor=None)
     assert unfloored.labels.tolist() == [1, 0, 0, 1, 0, 2, -1]
 
@@ -108,7 +118,9 @@ def test_groups_are_sorted_and_leaders_differ(threshold):
     assert (np.diff(groups.best) <= 0).all() and groups.counts.min() >= 1
     assert groups.shares.sum() + groups.silent == pytest.approx(1)
     np.testing.assert_array_equal(groups.best, scores[groups.representative])
-    between = ncc[np.ix_(groups.representative, groups.representative)] - 2 * np.eye(len(groups.best))
+    between = ncc[np.ix_(groups.representative, groups.representative)] - 2 * np.eye(
+        len(groups.best)
+    )
     assert between.max() < threshold
     for run, label in enumerate(groups.labels):
         if label >= 0:
@@ -120,7 +132,11 @@ def test_groups_are_sorted_and_leaders_differ(threshold):
 
 def test_a_silent_map_has_no_patterns():
     groups = cluster(np.zeros((3, 8, 8, 1)), np.zeros(3))
-    assert groups.silent == 1 and len(groups.best) == len(groups.shares) == 0 and (groups.labels == -1).all()
+    assert (
+        groups.silent == 1
+        and len(groups.best) == len(groups.shares) == 0
+        and (groups.labels == -1).all()
+    )
     alone = cluster(np.ones((1, 8, 8, 1)), np.ones(1))
     assert alone.shares.tolist() == [1]
 
@@ -137,10 +153,16 @@ IMAGES = np.ones((2, 8, 8, 1))
         (lambda: similarity(IMAGES, reach=8), "from 0 to 7"),
         (lambda: similarity(IMAGES, overlap=0), "overlap must be above 0"),
         (lambda: similarity(IMAGES, blur=-1), "0 is none"),
-        (lambda: similarity(IMAGES, np.ones((2, 8, 8, 1))), r"weights must be \[r, h, w\], here \[2, 8, 8\]"),
+        (
+            lambda: similarity(IMAGES, np.ones((2, 8, 8, 1))),
+            r"weights must be \[r, h, w\], here \[2, 8, 8\]",
+        ),
         (lambda: similarity(IMAGES, -np.ones((2, 8, 8))), "0 leaves a pixel out"),
         (lambda: cluster(IMAGES, np.ones((3, 2))), "one map at a time"),
-        (lambda: cluster(IMAGES, np.ones(2), np.ones((1, 8, 8))), r"weights must be \[r, h, w\], here \[2, 8, 8\]"),
+        (
+            lambda: cluster(IMAGES, np.ones(2), np.ones((1, 8, 8))),
+            r"weights must be \[r, h, w\], here \[2, 8, 8\]",
+        ),
         (lambda: cluster(IMAGES, np.ones(2), threshold=1.5), "threshold must be above 0"),
         (lambda: cluster(IMAGES, np.ones(2), ncc=np.eye(3)), "as similarity returns it"),
         (lambda: seen(IMAGES, least=0), "least must be above 0"),

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 FILES = ("oips.npz", "maps.csv")
 ARGUMENTS = (
     *("--maps", "0-19,126", "--draws", "96", "--keep", "2", "--steps", "6", "--tile", "8"),
-    *("--search", "0", "--wake", "0", "--bounds", "none"),
+    *("--search", "0", "--restarts", "0", "--bounds", "none"),
 )
 
 
@@ -41,7 +41,9 @@ def finish(*processes: subprocess.Popen) -> None:
     """Wait for all; what one of them says reaches the reader even if the others wait for it in vain."""
     end = time.monotonic() + 300
     try:
-        while any(process.poll() is None for process in processes) and not any(p.returncode for p in processes):
+        while any(process.poll() is None for process in processes) and not any(
+            p.returncode for p in processes
+        ):
             assert time.monotonic() < end, "still running"
             time.sleep(0.05)
     finally:
@@ -65,7 +67,9 @@ def test_devices_do_not_change_a_bit(alone, tmp_path, devices):
         assert (tmp_path / "record" / name).read_bytes() == (alone / name).read_bytes()
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot keep a process on one core")
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="this system cannot keep a process on one core"
+)
 def test_cores_do_not_change_a_bit(alone, tmp_path):
     finish(start(tmp_path / "record", cores=1))
     for name in FILES:
@@ -110,14 +114,20 @@ def test_who_waits_for_a_finished_record_is_told(tmp_path):
 
 
 def test_one_process_at_a_time(tmp_path):
-    with exclusive(tmp_path), pytest.raises(ValueError, match="another process"), exclusive(tmp_path):
+    with (
+        exclusive(tmp_path),
+        pytest.raises(ValueError, match="another process"),
+        exclusive(tmp_path),
+    ):
         pass
     with exclusive(tmp_path):
         pass
 
 
 def test_results_come_in_order_and_errors_come_out():
-    assert list(in_flight(lambda number, piece: (number, piece * 2), range(9))) == [(i, 2 * i) for i in range(9)]
+    assert list(in_flight(lambda number, piece: (number, piece * 2), range(9))) == [
+        (i, 2 * i) for i in range(9)
+    ]
 
     def fail(number, piece):
         if piece == 3:

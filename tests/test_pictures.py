@@ -38,7 +38,9 @@ def test_a_folder_with_classes(folder):
     assert read.classes == ("cat", "dog") and read.name == "cats and dogs" and not read.skipped
     assert read.train.images.shape == (7, 4, 6, 3) and read.test.images.shape == (3, 4, 6, 3)
     images, labels = both(read)
-    assert images.dtype == np.uint8 and sorted(images[:, 0, 0, 0].tolist()) == list(range(0, 200, 20))
+    assert images.dtype == np.uint8 and sorted(images[:, 0, 0, 0].tolist()) == list(
+        range(0, 200, 20)
+    )
     np.testing.assert_array_equal(labels, images[:, 0, 0, 0] // 20 % 2 == 0)
     again, other = pictures.load(folder, test=0.3), pictures.load(folder, test=0.3, seed=1)
     np.testing.assert_array_equal(read.test.images, again.test.images)
@@ -50,7 +52,9 @@ def test_a_zip_is_the_same(folder, tmp_path):
         for file in sorted(folder.rglob("*.*")):
             archive.write(file, file.relative_to(folder))
         archive.writestr("__MACOSX/img/cat/._01.png", b"x")
-    for one, other in zip(both(pictures.load(folder)), both(pictures.load(tmp_path / "all.zip")), strict=True):
+    for one, other in zip(
+        both(pictures.load(folder)), both(pictures.load(tmp_path / "all.zip")), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
 
 
@@ -72,7 +76,10 @@ def test_attributes_of_images(tmp_path):
         (None, "no such file"),
         ("", "none of the 1 images"),
         (",a\n02.png,1\n", "none of the 1 images is in this table"),
-        (",a\n01.png,yes\n", r"line 2: expected a file's name and numbers, got \['01.png', 'yes'\]"),
+        (
+            ",a\n01.png,yes\n",
+            r"line 2: expected a file's name and numbers, got \['01.png', 'yes'\]",
+        ),
         (",a\n01.png,1,1\n", "line 2: 3 columns, but 2 in the first line"),
     ):
         table.unlink(missing_ok=True)
@@ -88,7 +95,11 @@ def test_one_folder_is_no_class(tmp_path):
     for number in range(4):
         image(50, (178, 218)).save(place / f"{number:06d}.jpg")
     read = pictures.load(tmp_path / "celeba", crop=(0, 20, 178, 198), size=(16, 16))
-    assert read.classes == () and read.train.images.shape[1:] == (16, 16, 3) and not read.train.labels.any()
+    assert (
+        read.classes == ()
+        and read.train.images.shape[1:] == (16, 16, 3)
+        and not read.train.labels.any()
+    )
 
 
 def test_crop_and_size(tmp_path):
@@ -106,7 +117,12 @@ def test_channels(tmp_path):
     for number, mode in enumerate(("L", "L", "RGB", "L")):
         image(100 + number, mode=mode).save(tmp_path / f"{number}.png")
     images, _ = both(pictures.load(tmp_path))
-    assert images.shape == (4, 4, 6, 3) and sorted(images[:, 0, 0, 0].tolist()) == [100, 101, 102, 103]
+    assert images.shape == (4, 4, 6, 3) and sorted(images[:, 0, 0, 0].tolist()) == [
+        100,
+        101,
+        102,
+        103,
+    ]
     assert both(pictures.load(tmp_path, colour=False))[0].shape == (4, 4, 6, 1)
     (tmp_path / "2.png").unlink()
     assert both(pictures.load(tmp_path))[0].shape == (3, 4, 6, 1)
@@ -122,7 +138,9 @@ def test_sixteen_bits_are_made_eight(tmp_path):
 def test_broken_files_are_named_and_counted(folder):
     content = (folder / "img" / "cat" / "01.png").read_bytes()
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)).save(buffer, "JPEG")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)).save(
+        buffer, "JPEG"
+    )
     (folder / "img" / "cat" / "01.png").write_bytes(content[:45])
     (folder / "img" / "cat" / "truncated.jpg").write_bytes(buffer.getvalue()[:-10])
     (folder / "img" / "dog" / "page.jpg").write_text("<html>404</html>")
@@ -137,7 +155,9 @@ def test_broken_files_are_named_and_counted(folder):
 
 def test_olivetti(tmp_path):
     faces = np.random.default_rng(0).integers(0, 256, (20, 4, 4), np.uint8)
-    scipy.io.savemat(tmp_path / "olivettifaces.mat", {"faces": faces.transpose(2, 1, 0).reshape(16, 20)})
+    scipy.io.savemat(
+        tmp_path / "olivettifaces.mat", {"faces": faces.transpose(2, 1, 0).reshape(16, 20)}
+    )
     read = pictures.load(tmp_path / "olivettifaces.mat", test=0.5)
     images, labels = both(read)
     assert read.classes == ("0", "1") and images.shape == (20, 4, 4, 1)
@@ -163,26 +183,57 @@ def save(place: Path, **arrays) -> None:
     [
         (lambda p: None, "nothing", "no such folder or file"),
         (lambda p: (p / "d").mkdir(), "d", "no images there"),
-        (lambda p: (p / "a.txt").write_text("x"), "a.txt", "expected a folder of images, or a file .zip, .npz, .mat"),
+        (
+            lambda p: (p / "a.txt").write_text("x"),
+            "a.txt",
+            "expected a folder of images, or a file .zip, .npz, .mat",
+        ),
         (lambda p: (p / "a.zip").write_text("x"), "a.zip", "cannot be read"),
         (lambda p: (p / "a.mat").write_text("x"), "a.mat", "a.mat: cannot be read"),
         (lambda p: (p / "a.npz").write_text("x"), "a.npz", "a.npz: cannot be read"),
         (lambda p: save(p / "a.npz", x=np.zeros(3)), "a.npz", r"expected images uint8 .* got none"),
-        (lambda p: save(p / "a.npz", images=np.zeros((3, 4, 4))), "a.npz", r"got float64\[3, 4, 4\]"),
-        (lambda p: save(p / "a.npz", images=np.zeros((3, 4, 4, 2), np.uint8)), "a.npz", r"got uint8\[3, 4, 4, 2\]"),
-        (lambda p: save(p / "a.npz", images=np.zeros((0, 4, 4), np.uint8)), "a.npz", "0 images could be read"),
         (
-            lambda p: save(p / "a.npz", images=np.zeros((3, 4, 4), np.uint8), labels=np.zeros(4, int)),
+            lambda p: save(p / "a.npz", images=np.zeros((3, 4, 4))),
+            "a.npz",
+            r"got float64\[3, 4, 4\]",
+        ),
+        (
+            lambda p: save(p / "a.npz", images=np.zeros((3, 4, 4, 2), np.uint8)),
+            "a.npz",
+            r"got uint8\[3, 4, 4, 2\]",
+        ),
+        (
+            lambda p: save(p / "a.npz", images=np.zeros((0, 4, 4), np.uint8)),
+            "a.npz",
+            "0 images could be read",
+        ),
+        (
+            lambda p: save(
+                p / "a.npz", images=np.zeros((3, 4, 4), np.uint8), labels=np.zeros(4, int)
+            ),
             "a.npz",
             r"expected labels, \[3\] integers from 0, got int64\[4\]",
         ),
         (
-            lambda p: save(p / "a.npz", images=np.zeros((3, 4, 4), np.uint8), labels=np.arange(3), classes=["a"]),
+            lambda p: save(
+                p / "a.npz",
+                images=np.zeros((3, 4, 4), np.uint8),
+                labels=np.arange(3),
+                classes=["a"],
+            ),
             "a.npz",
             "1 names of classes, but labels up to 2",
         ),
-        (lambda p: scipy.io.savemat(p / "a.mat", {"x": np.zeros(3)}), "a.mat", "expected the Olivetti faces"),
-        (lambda p: [image(1).save(p / "d.png") for _ in range(2)], ".", "1 images could be read, at least 2"),
+        (
+            lambda p: scipy.io.savemat(p / "a.mat", {"x": np.zeros(3)}),
+            "a.mat",
+            "expected the Olivetti faces",
+        ),
+        (
+            lambda p: [image(1).save(p / "d.png") for _ in range(2)],
+            ".",
+            "1 images could be read, at least 2",
+        ),
     ],
 )
 def test_what_is_no_set_of_images_is_named(tmp_path, make, name, words):
@@ -193,11 +244,15 @@ def test_what_is_no_set_of_images_is_named(tmp_path, make, name, words):
 
 def test_mixed_sizes(folder):
     image(1, (9, 9)).save(folder / "img" / "dog" / "zz.png")
-    with pytest.raises(ValueError, match=r"dog/zz.png is 9 x 9 pixels, img/cat/01.png 6 x 4.*give --size"):
+    with pytest.raises(
+        ValueError, match=r"dog/zz.png is 9 x 9 pixels, img/cat/01.png 6 x 4.*give --size"
+    ):
         pictures.load(folder)
     assert pictures.load(folder, size=(4, 4)).train.images.shape == (10, 4, 4, 3)
     assert pictures.load(folder, crop=(1, 1, 4, 4)).train.images.shape == (10, 3, 3, 3)
-    with pytest.raises(ValueError, match=r"img/cat/01.png is 6 x 4 pixels, too small for the crop \(0, 0, 8, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"img/cat/01.png is 6 x 4 pixels, too small for the crop \(0, 0, 8, 8\)"
+    ):
         pictures.load(folder, crop=(0, 0, 8, 8))
 
 

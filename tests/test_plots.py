@@ -22,9 +22,9 @@ def made_up(count: int, channels: int = 1, side: int = 28) -> Atlas:
     return Atlas(
         model="a-network", layer="conv3", maps=np.arange(count, dtype=np.int32) * 3, status=status,
         run_status=one.astype(np.uint8), images=rng.normal(size=(count, 2, side, side, channels)).astype(np.float32),
-        scores=scores, reactions=scores, start_index=one.astype(np.int64), start_scores=one, trace=one[..., None],
+        scores=scores, responses=scores, start_index=one.astype(np.int64), start_scores=one, trace=one[..., None],
         trace_steps=np.zeros(1, np.int32), bound=np.maximum(scores[:, 0] * 3.3, 0.0123), node_bound=one[:, 0] + 1,
-        bound_by=np.full(count, "sets"), reacted_fraction=one[:, 0],
+        bound_by=np.full(count, "sets"), responded_fraction=one[:, 0],
         draws_seen=one[:, 0].astype(int), gradient_evaluations=one[:, 0].astype(int), found_by=np.full(count, ""),
     )  # fmt: skip
 
@@ -35,9 +35,14 @@ def check_text(figure) -> list:
     canvas.draw()
     renderer = canvas.get_renderer()
     width, height = canvas.get_width_height()
-    # An axis has tick labels that it does not draw; those it does are looked after by the box of the whole page.
+    # An axis has tick labels that it does not draw; those it does are looked after by the box of
+    # the whole page.
     ticks = [label for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)]
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and _is_drawn(text) and text not in ticks]
+    texts = [
+        text
+        for text in figure.findobj(Text)
+        if text.get_visible() and _is_drawn(text) and text not in ticks
+    ]
     boxes = []
     page = figure.get_tightbbox(renderer)
     sides = (-page.x0, -page.y0, page.x1 - figure.get_figwidth(), page.y1 - figure.get_figheight())
@@ -50,17 +55,27 @@ def check_text(figure) -> list:
         boxes.append((text.get_text(), box.x0, box.x1, box.y0, box.y1))
     for i, (a, ax0, ax1, ay0, ay1) in enumerate(boxes):
         for b, bx0, bx1, by0, by1 in boxes[i + 1 :]:
-            assert min(ax1, bx1) <= max(ax0, bx0) + 0.5 or min(ay1, by1) <= max(ay0, by0) + 0.5, (a, b)
+            assert min(ax1, bx1) <= max(ax0, bx0) + 0.5 or min(ay1, by1) <= max(ay0, by0) + 0.5, (
+                a,
+                b,
+            )
     return [box[0] for box in boxes]
 
 
 def _is_drawn(text: Text) -> bool:
     """Not a part of a hidden axis."""
     axes = text.axes
-    return axes is None or axes.axison or text in axes.texts or any(text in t.get_children() for t in axes.tables)
+    return (
+        axes is None
+        or axes.axison
+        or text in axes.texts
+        or any(text in t.get_children() for t in axes.tables)
+    )
 
 
-@pytest.mark.parametrize(("count", "channels"), [(1, 1), (3, 3), (32, 1), (64, 2), (128, 1), (256, 1)])
+@pytest.mark.parametrize(
+    ("count", "channels"), [(1, 1), (3, 3), (32, 1), (64, 2), (128, 1), (256, 1)]
+)
 def test_the_atlas_shows_every_map_and_fits_on_a_page(count, channels):
     atlas = made_up(count, channels, side=12)
     figure = plots.atlas_figure(atlas, "how it was made")
@@ -81,13 +96,18 @@ def test_the_atlas_shows_every_map_and_fits_on_a_page(count, channels):
 def test_each_panel_of_the_atlas_shows_its_map(shape, channels):
     atlas = made_up(7, channels)
     images = np.random.default_rng(1).normal(size=(7, 2, *shape, channels)).astype(np.float32)
-    figure = plots.atlas_figure(replace(atlas, images=images, status=np.array([FOUND] * 5 + [DEAD, FOUND], np.uint8)))
+    figure = plots.atlas_figure(
+        replace(atlas, images=images, status=np.array([FOUND] * 5 + [DEAD, FOUND], np.uint8))
+    )
     axes = figure.axes[0]
     drawn, left, right, bottom, top = axes.images[0].get_array(), *axes.images[0].get_extent()
     places = {text.get_text(): text.get_position() for text in axes.texts}
     for position in (0, 3, 6):
         x, base = places[str(atlas.maps[position])]
-        column, row = ((x - left) / (right - left) * drawn.shape[1], (base - top) / (bottom - top) * drawn.shape[0])
+        column, row = (
+            (x - left) / (right - left) * drawn.shape[1],
+            (base - top) / (bottom - top) * drawn.shape[0],
+        )
         below = np.flatnonzero(drawn[: int(row), round(column), 3])[-1] + 1
         side = np.flatnonzero(drawn[below - 1, round(column) :, 3] == 0)
         wide = side[0] if len(side) else drawn.shape[1] - round(column)
@@ -95,13 +115,17 @@ def test_each_panel_of_the_atlas_shows_its_map(shape, channels):
         high = wide * shape[0] * -(-24 // shape[0]) // (shape[1] * -(-24 // shape[1]))
         panel = drawn[below - high : below, round(column) : round(column) + wide, :3]
         panel = panel[:: high // shape[0], :: wide // shape[1]].astype(float) / 255
-        np.testing.assert_allclose(panel, np.broadcast_to(shown.reshape(*shape, -1), panel.shape), atol=0.003)
+        np.testing.assert_allclose(
+            panel, np.broadcast_to(shown.reshape(*shape, -1), panel.shape), atol=0.003
+        )
 
 
 def test_the_strip_shows_every_step_twice():
     steps = [0, 9, 18, 36, 72, 144, 288, 599]
     images = np.random.default_rng(0).normal(size=(8, 28, 28, 1))
-    figure = plots.oip_figure("t", steps, images, np.linspace(1, 300, 8), np.geomspace(1, 1e-3, 8), "note")
+    figure = plots.oip_figure(
+        "t", steps, images, np.linspace(1, 300, 8), np.geomspace(1, 1e-3, 8), "note"
+    )
     check_text(figure)
     assert sum(bool(axes.images) for axes in figure.axes) == 16
     single = plots.oip_figure("t", [0], images[:1], np.ones(1), np.ones(1))
@@ -120,7 +144,14 @@ def test_contrast_keeps_the_order_and_the_range():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (12.34, "12.3"), (0.00208, "0.0021"), (0.45, "0.450"), (3e-5, "3.0e-05"), (1234.0, "1234")],
+    [
+        (0, "0"),
+        (12.34, "12.3"),
+        (0.00208, "0.0021"),
+        (0.45, "0.450"),
+        (3e-5, "3.0e-05"),
+        (1234.0, "1234"),
+    ],
 )
 def test_numbers_are_short(value, text):
     assert plots._number(value) == text
@@ -129,13 +160,26 @@ def test_numbers_are_short(value, text):
 def test_training_figures():
     from oipjax.training.config import Epoch, ReconstructionEpoch
 
-    errors = [ReconstructionEpoch(i, 0.1 + 1 / i, 0.1 / i, 0.2 / i, 0.1 + 2 / i, 1e-3) for i in range(1, 6)]
-    both, one = (plots.history_figure(h, 4, "t") for h in (errors, [e._replace(loss=e.train_mse) for e in errors]))
-    assert len(both.axes) == 2 and len(one.axes) == 1 and one.axes[0].get_ylabel() == "mean squared error of pixels"
+    errors = [
+        ReconstructionEpoch(i, 0.1 + 1 / i, 0.1 / i, 0.2 / i, 0.1 + 2 / i, 1e-3)
+        for i in range(1, 6)
+    ]
+    both, one = (
+        plots.history_figure(h, 4, "t")
+        for h in (errors, [e._replace(loss=e.train_mse) for e in errors])
+    )
+    assert (
+        len(both.axes) == 2
+        and len(one.axes) == 1
+        and one.axes[0].get_ylabel() == "mean squared error of pixels"
+    )
     images = np.random.default_rng(0).uniform(size=(15, 8, 8, 3))
     pictures = plots.reconstruction_figure(images, images[::-1], "t", "n")
     triple = plots.reconstruction_figure(images, images[::-1], "t", "n", 3 * images)
-    assert [sum(len(axes.images) for axes in figure.axes) for figure in (pictures, triple)] == [30, 45]
+    assert [sum(len(axes.images) for axes in figure.axes) for figure in (pictures, triple)] == [
+        30,
+        45,
+    ]
     for figure in (
         both,
         one,
@@ -147,7 +191,11 @@ def test_training_figures():
     history = [Epoch(i, 1 / i, 1 - 0.1 / i, 1 - 0.2 / i, 2 / i, 1e-3) for i in range(1, 6)]
     for figure in (
         plots.history_figure(history, 4, "t"),
-        plots.history_figure([e._replace(validation_accuracy=np.nan, validation_loss=np.nan) for e in history], 5, "t"),
+        plots.history_figure(
+            [e._replace(validation_accuracy=np.nan, validation_loss=np.nan) for e in history],
+            5,
+            "t",
+        ),
         plots.confusion_figure(np.diag([90, 95, 99]) + 1, "abc", "t"),
         plots.confusion_figure(np.diag([90, 95, 99]), "abc", "perfect"),
     ):

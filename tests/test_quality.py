@@ -23,7 +23,10 @@ def slow_ssim(x: np.ndarray, y: np.ndarray) -> float:
             for j in range(x.shape[1] - 10):
                 a, b = (image[i : i + 11, j : j + 11, c] for image in (x, y))
                 mean_a, mean_b = (weights * a).sum(), (weights * b).sum()
-                var_a, var_b = (weights * (a - mean_a) ** 2).sum(), (weights * (b - mean_b) ** 2).sum()
+                var_a, var_b = (
+                    (weights * (a - mean_a) ** 2).sum(),
+                    (weights * (b - mean_b) ** 2).sum(),
+                )
                 both = (weights * (a - mean_a) * (b - mean_b)).sum()
                 values.append(
                     (2 * mean_a * mean_b + 1e-4) * (2 * both + 9e-4)
@@ -52,7 +55,9 @@ def test_equal_images_and_known_values():
     np.testing.assert_allclose(quality.psnr(black + 1, black), 0, atol=1e-9)
     np.testing.assert_allclose(quality.ssim(OTHER, ONE), quality.ssim(ONE, OTHER))
     assert (quality.ssim(1 - ONE, ONE) < 0).all()
-    np.testing.assert_allclose(quality.psnr(OTHER, ONE), -10 * np.log10(((ONE - OTHER) ** 2).mean((1, 2, 3))))
+    np.testing.assert_allclose(
+        quality.psnr(OTHER, ONE), -10 * np.log10(((ONE - OTHER) ** 2).mean((1, 2, 3)))
+    )
 
 
 def test_colours_are_luma_and_chroma():
@@ -119,7 +124,9 @@ def test_principal_components_are_those_of_the_singular_values():
         some = principal.first(count)
         expected = flat.mean(0) + (flat - flat.mean(0)) @ axes[:count].T @ axes[:count]
         assert some.encode(images).shape == (50, count)
-        np.testing.assert_allclose(some.decode(some.encode(images)).reshape(50, -1), expected, atol=1e-6)
+        np.testing.assert_allclose(
+            some.decode(some.encode(images)).reshape(50, -1), expected, atol=1e-6
+        )
     np.testing.assert_allclose(principal.decode(principal.encode(images)), images, atol=1e-6)
     bytes_ = (images * 255).astype(np.uint8)
     np.testing.assert_allclose(principal.encode(bytes_), principal.encode(bytes_ / 255), atol=1e-5)
@@ -134,4 +141,7 @@ def test_a_linear_map_is_found():
     assert found.ridge == linear.RIDGES[0]
     np.testing.assert_allclose(found(seen), truth, atol=1e-3)
     nothing = linear.regression(RNG.random((240, 20, 10, 1)), RNG.normal(size=(240, 1)))
-    assert nothing.ridge == linear.RIDGES[-1] and nothing(RNG.random((7, 20, 10, 1))).shape == (7, 1)
+    assert nothing.ridge == linear.RIDGES[-1] and nothing(RNG.random((7, 20, 10, 1))).shape == (
+        7,
+        1,
+    )

@@ -13,8 +13,10 @@ from oipjax.records import atlas as records
 from oipjax.study.run import Study
 
 KEY = jax.random.key(3)
-OPTIONS = {"draws": 64, "keep": 12, "steps": 8, "wake": 2, "tile": 4}
-ARRAYS = [field.name for field in dataclasses.fields(oipjax.Atlas) if field.name not in ("model", "layer")]
+OPTIONS = {"draws": 64, "keep": 12, "steps": 8, "restarts": 2, "tile": 4}
+ARRAYS = [
+    field.name for field in dataclasses.fields(oipjax.Atlas) if field.name not in ("model", "layer")
+]
 
 
 @pytest.fixture
@@ -45,34 +47,63 @@ def test_round_trip(study, tmp_path):
     for name in ARRAYS:
         np.testing.assert_allclose(
             getattr(read, name), getattr(made.atlas, name), rtol=1e-8
-        ) if name == "reacted_fraction" else np.testing.assert_array_equal(
+        ) if name == "responded_fraction" else np.testing.assert_array_equal(
             getattr(read, name), getattr(made.atlas, name)
         )
     assert manifest == made.manifest
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", "maps.csv", "oips.npz"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "manifest.json",
+        "maps.csv",
+        "oips.npz",
+    ]
 
 
 def test_it_loads_with_plain_numpy_and_json(study, tiny, tmp_path):
     records.make(tmp_path, study)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["schema"] == 2 and manifest["counts"] == {"maps": 6, "found": 5, "dead": 1, "unresolved": 0}
-    assert manifest["command"] == "atlas" and manifest["seed"] == 3 and manifest["image_space"] == "Standardised"
-    assert manifest["model"] == {"name": "tiny", "parameters_sha256": manifest["config"]["parameters_sha256"]}
+    assert manifest["schema"] == 2 and manifest["counts"] == {
+        "maps": 6,
+        "found": 5,
+        "dead": 1,
+        "unresolved": 0,
+    }
+    assert (
+        manifest["command"] == "atlas"
+        and manifest["seed"] == 3
+        and manifest["image_space"] == "Standardised"
+    )
+    assert manifest["model"] == {
+        "name": "tiny",
+        "parameters_sha256": manifest["config"]["parameters_sha256"],
+    }
     assert manifest["config"]["tile"] == 4 and manifest["config"]["layer"] == "conv2"
     assert {"jax", "numpy", "python", "oipjax"} <= set(manifest["versions"])
-    assert manifest["device"]["platform"] == "cpu" and set(manifest["timing_s"]) == {"bounds", "survey", "ascent"}
+    assert manifest["device"]["platform"] == "cpu" and set(manifest["timing_s"]) == {
+        "bounds",
+        "survey",
+        "ascent",
+    }
     assert len(manifest["config"]["parameters_sha256"]) == 64
     with np.load(tmp_path / "oips.npz", allow_pickle=False) as file:
         dtypes = {name: str(file[name].dtype) for name in file.files}
         shapes = {name: file[name].shape for name in file.files}
         again = np.asarray(tiny.apply(tiny.params, file["images"][:, 0])["conv2"]).mean((1, 2))
-        np.testing.assert_allclose(again[np.arange(6), np.arange(6)], file["scores"][:, 0], rtol=1e-5)
-    assert dtypes["maps"] == "int32" and dtypes["status"] == "uint8" and dtypes["run_status"] == "uint8"
+        np.testing.assert_allclose(
+            again[np.arange(6), np.arange(6)], file["scores"][:, 0], rtol=1e-5
+        )
+    assert (
+        dtypes["maps"] == "int32"
+        and dtypes["status"] == "uint8"
+        and dtypes["run_status"] == "uint8"
+    )
     assert dtypes["start_index"] == "int64" and dtypes["images"] == "float32"
     assert shapes["images"] == (6, 12, 8, 8, 1) and shapes["trace"] == (6, 12, 7)
     with (tmp_path / "maps.csv").open() as file:
         table = list(csv.DictReader(file))
-    assert list(table[0]) == list(records.COLUMNS) and [row["status"] for row in table[:2]] == ["dead", "found"]
+    assert list(table[0]) == list(records.COLUMNS) and [row["status"] for row in table[:2]] == [
+        "dead",
+        "found",
+    ]
 
 
 @pytest.mark.parametrize("count", [3, 17, 18])
@@ -83,7 +114,11 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_bits(study, tmp_path, c
     parts = sorted(p.name for p in (tmp_path / "broken" / "parts").iterdir())
     assert parts[-1] == "survey-00000.npz" and not (tmp_path / "broken" / "manifest.json").exists()
     resumed = records.make(tmp_path / "broken", study)
-    assert "survey" not in resumed.manifest["timing_s"] and resumed.fresh and resumed.manifest["resumed"]
+    assert (
+        "survey" not in resumed.manifest["timing_s"]
+        and resumed.fresh
+        and resumed.manifest["resumed"]
+    )
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(resumed.atlas, name), getattr(straight, name))
     first, second = ((tmp_path / n / "oips.npz").read_bytes() for n in ("straight", "broken"))
@@ -108,7 +143,10 @@ def test_damage_of_one_bit_is_named_or_harmless(study, tmp_path):
     file, rng = tmp_path / "r" / "oips.npz", np.random.default_rng(0)
     original = file.read_bytes()
     directory = original.rfind(b"PK\x01\x02") - 3000  # names and headers, where zip has no checksum
-    for position in [*rng.integers(len(original), size=60), *rng.integers(directory, len(original), size=200)]:
+    for position in [
+        *rng.integers(len(original), size=60),
+        *rng.integers(directory, len(original), size=200),
+    ]:
         content = bytearray(original)
         content[position] ^= 1 << int(rng.integers(8))
         file.write_bytes(content)
@@ -117,7 +155,10 @@ def test_damage_of_one_bit_is_named_or_harmless(study, tmp_path):
         except ValueError as error:
             assert "damaged" in str(error)
         else:
-            assert all(np.array_equal(getattr(read, n), getattr(atlas, n), equal_nan=True) for n in records.ARRAY_NAMES)
+            assert all(
+                np.array_equal(getattr(read, n), getattr(atlas, n), equal_nan=True)
+                for n in records.ARRAY_NAMES
+            )
     file.write_bytes(b"")
     with pytest.raises(ValueError, match="damaged"):
         records.read(tmp_path / "r")
@@ -135,11 +176,15 @@ def test_asked_again_it_says_where_the_record_lies(study, tmp_path):
     assert not again.fresh and {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == before
 
 
-def test_another_run_is_refused_with_the_difference_and_replaced_only_on_demand(study, tiny, tmp_path):
+def test_another_run_is_refused_with_the_difference_and_replaced_only_on_demand(
+    study, tiny, tmp_path
+):
     records.make(tmp_path, study)
     (tmp_path / "notes.txt").write_text("mine")
     other = dataclasses.replace(study, steps=9, key=jax.random.key(4))
-    with pytest.raises(ValueError, match=r"--overwrite replaces it(.|\n)*steps: 8 there, 9 asked for"):
+    with pytest.raises(
+        ValueError, match=r"--overwrite replaces it(.|\n)*steps: 8 there, 9 asked for"
+    ):
         records.make(tmp_path, other)
     assert records.read_manifest(tmp_path)["config"]["steps"] == 8
     assert records.make(tmp_path, other, overwrite=True).manifest["config"]["steps"] == 9

@@ -37,8 +37,17 @@ class Function:
 
 
 def network(function, shape, **params) -> Model:
-    params = {name: jnp.asarray(value, jnp.float32) for name, value in params.items()} or {"none": jnp.zeros(1)}
-    return Model("function", Function(function), params, ("pre", "out"), shape, nonlinearities={"out": ("pre", 0.0)})
+    params = {name: jnp.asarray(value, jnp.float32) for name, value in params.items()} or {
+        "none": jnp.zeros(1)
+    }
+    return Model(
+        "function",
+        Function(function),
+        params,
+        ("pre", "out"),
+        shape,
+        nonlinearities={"out": ("pre", 0.0)},
+    )
 
 
 def holds(model: Model, domain: Box | Sphere, images) -> Any:
@@ -46,8 +55,13 @@ def holds(model: Model, domain: Box | Sphere, images) -> Any:
     images = jnp.asarray(images, jnp.float32)
     assert domain.contains(np.asarray(images)).all()
     found, ends = bounds(model, "out", domain), intervals(model, domain)
-    out = {name: np.asarray(value) for name, value in jax.jit(model.apply)(model.params, images).items()}
-    score = np.asarray(jax.jit(lambda x: x.mean((1, 2)))(out["out"]) if out["out"].ndim == 4 else out["out"])
+    out = {
+        name: np.asarray(value)
+        for name, value in jax.jit(model.apply)(model.params, images).items()
+    }
+    score = np.asarray(
+        jax.jit(lambda x: x.mean((1, 2)))(out["out"]) if out["out"].ndim == 4 else out["out"]
+    )
     for name in model.layers:
         value = np.nan_to_num(out[name].astype(np.float64), nan=0.0)
         assert np.all((value >= ends[name].low) & (value <= ends[name].high)), name
@@ -77,8 +91,12 @@ def test_only_elementwise_functions_are_taken_in_two_pieces():
     assert PIECEWISE not in {equation.name for equation in trace(model).equations}
     assert not holds(model, box(4, 4, 1, low=-1.0), image).dead[0]
     # The threshold itself on two sides at once is no function in two pieces either.
-    assert not holds(network(lambda p, x: _at_zero(x), (2, 1, 1)), box(2, 1, 1), np.zeros((1, 2, 1, 1))).dead[0]
-    assert PIECEWISE in {e.name for e in trace(network(lambda p, x: jax.nn.leaky_relu(x), (2, 1, 1))).equations}
+    assert not holds(
+        network(lambda p, x: _at_zero(x), (2, 1, 1)), box(2, 1, 1), np.zeros((1, 2, 1, 1))
+    ).dead[0]
+    assert PIECEWISE in {
+        e.name for e in trace(network(lambda p, x: jax.nn.leaky_relu(x), (2, 1, 1))).equations
+    }
 
 
 def test_a_pixel_that_is_spread_out_enters_a_sum_more_than_once():
@@ -91,12 +109,17 @@ def test_a_pixel_that_is_spread_out_enters_a_sum_more_than_once():
         lambda p, x: (x / p["w"]).sum(-1, keepdims=True) - 20,
         lambda p, x: (p["w"] - x[..., :1]).sum(-1, keepdims=True) * -1 - 20,
     ):
-        assert not holds(network(spread, (8, 8, 1), w=np.ones((1, 1, 1, 4))), Sphere((8, 8, 1)), image).dead[0]
+        assert not holds(
+            network(spread, (8, 8, 1), w=np.ones((1, 1, 1, 4))), Sphere((8, 8, 1)), image
+        ).dead[0]
 
 
 def test_padding_with_what_depends_on_the_image_is_not_linear():
     def padded(p, x):
-        return jax.lax.pad(x, x[0, 0, 0, 0], ((0, 0, 0), (0, 2, 0), (0, 2, 0), (0, 0, 0))).sum((1, 2)) - 40
+        return (
+            jax.lax.pad(x, x[0, 0, 0, 0], ((0, 0, 0), (0, 2, 0), (0, 2, 0), (0, 0, 0))).sum((1, 2))
+            - 40
+        )
 
     spike = np.full((4, 4, 1), -0.25)
     spike[0, 0, 0] = 4
@@ -129,7 +152,9 @@ def test_nan_is_never_overlooked(function):
 
 def test_a_root_of_less_than_nothing_is_nan():
     for root in (jnp.sqrt, jnp.log, jax.lax.rsqrt, jnp.log1p):
-        model = network(lambda p, x, root=root: jnp.where(jax.nn.relu(root(x - 2)) >= 0, -1.0, 1.0), (1, 1, 1))
+        model = network(
+            lambda p, x, root=root: jnp.where(jax.nn.relu(root(x - 2)) >= 0, -1.0, 1.0), (1, 1, 1)
+        )
         assert not holds(model, box(1, 1, 1, low=-1.0), np.zeros((1, 1, 1, 1))).dead[0]
 
 
@@ -138,7 +163,9 @@ def test_overflow_is_infinite():
         lambda p, x: jnp.where(jnp.exp(x * 100) < jnp.inf, -1.0, 1.0),
         lambda p, x: jnp.where(x * 3e38 * 2 < jnp.inf, -1.0, 1.0),
         # A sum of which only a part overflows.
-        lambda p, x: jnp.where(jnp.abs((x * 3e38).reshape(-1, 4) @ p["w"]).reshape(-1, 1, 1, 1) < 1e38, -1.0, 1.0),
+        lambda p, x: jnp.where(
+            jnp.abs((x * 3e38).reshape(-1, 4) @ p["w"]).reshape(-1, 1, 1, 1) < 1e38, -1.0, 1.0
+        ),
     ):
         model = network(overflow, (2, 2, 1), w=np.reshape([1.0, 1.0, -1.0, -1.0], (4, 1)))
         assert not holds(model, box(2, 2, 1), np.ones((1, 2, 2, 1))).dead.all()
@@ -168,7 +195,9 @@ def test_high_powers_round_more(power):
 @pytest.mark.parametrize("kind", [jnp.bfloat16, jnp.float16])
 def test_other_precisions_are_refused(kind):
     model = network(lambda p, x: x.astype(kind).astype(jnp.float32) - 0.9995, (4, 4, 1))
-    with pytest.raises(ValueError, match="bounds are for float32 networks, and this one computes in b?float16"):
+    with pytest.raises(
+        ValueError, match="bounds are for float32 networks, and this one computes in b?float16"
+    ):
         bounds(model, "out", box(4, 4, 1))
 
 
@@ -181,7 +210,8 @@ def test_reduced_precision_is_counted():
         bounds(narrow, "out", box(1, 1, 1))
 
 
-# --- parameters that are computed -------------------------------------------------------------------------------------
+# --- parameters that are computed
+# -------------------------------------------------------------------------------------
 
 
 def test_what_is_computed_from_parameters_is_rounded():
@@ -200,17 +230,23 @@ def test_what_is_computed_from_parameters_is_rounded():
         worst = max(worst, (float(rounded) / true, float(start), float(rounded)))
     below = np.nextafter(np.float32(worst[2]), np.float32(0))
     params = {"w": np.full((1, 1, 1, 1), worst[1]), "a": ratio, "t": np.full((1, 1, 1, 1), below)}
-    assert not holds(network(product, (1, 1, 1), **params), box(1, 1, 1), np.ones((1, 1, 1, 1))).dead[0]
+    assert not holds(
+        network(product, (1, 1, 1), **params), box(1, 1, 1), np.ones((1, 1, 1, 1))
+    ).dead[0]
 
 
 def _batch_norm(p, x):
     scale = p["gamma"] / jnp.sqrt(p["var"] + 1e-5)
-    return ops.conv2d(x, p["w"]) * scale.reshape(1, 1, 1, -1) + (p["beta"] - p["mean"] * scale).reshape(1, 1, 1, -1)
+    return ops.conv2d(x, p["w"]) * scale.reshape(1, 1, 1, -1) + (
+        p["beta"] - p["mean"] * scale
+    ).reshape(1, 1, 1, -1)
 
 
 def _folded(p, x):
     scale = p["gamma"] * jax.lax.rsqrt(p["var"] + 1e-5)
-    return ops.conv2d(x, p["w"] * scale.reshape(1, 1, 1, -1)) + (p["beta"] - p["mean"] * scale).reshape(1, 1, 1, -1)
+    return ops.conv2d(x, p["w"] * scale.reshape(1, 1, 1, -1)) + (
+        p["beta"] - p["mean"] * scale
+    ).reshape(1, 1, 1, -1)
 
 
 def _standardised_weights(p, x):
@@ -225,7 +261,9 @@ def _low_rank(p, x):
 
 
 def _normed_images(p, x):
-    return ops.conv2d((x - p["mean"][:1].reshape(1, 1, 1, 1)) / jnp.sqrt(p["var"][:1]).reshape(1, 1, 1, 1), p["w"])
+    return ops.conv2d(
+        (x - p["mean"][:1].reshape(1, 1, 1, 1)) / jnp.sqrt(p["var"][:1]).reshape(1, 1, 1, 1), p["w"]
+    )
 
 
 def _columns(p, x):
@@ -247,7 +285,9 @@ def test_no_image_leaves_the_interval_of_a_network_that_computes_parameters(func
     )  # fmt: skip
     domain = box(4, 4, 1, low=-1.0) if boxed else Sphere((4, 4, 1))
     images = rng.integers(0, 2, (64, 4, 4, 1)) * 2.0 - 1
-    found = holds(model, domain, images if boxed else jax.vmap(standardise)(jnp.asarray(images, jnp.float32)))
+    found = holds(
+        model, domain, images if boxed else jax.vmap(standardise)(jnp.asarray(images, jnp.float32))
+    )
     assert np.all(np.isfinite(found.node))
     # The intervals are not much wider than without rounding.
     assert np.all(intervals(model, domain)["pre"].error < 1e-3)
@@ -259,14 +299,17 @@ def test_an_unknown_step_between_parameters_is_named():
         bounds(model, "out", box(1, 1, 1))
 
 
-# --- means and chains -------------------------------------------------------------------------------------------------
+# --- means and chains
+# -------------------------------------------------------------------------------------------------
 
 
 def test_the_mean_itself_is_rounded():
     """28 x 28 equal values: their float32 mean is above each of them."""
     value = np.float32(0.77457625)
     found = holds(
-        network(lambda p, x: x, (28, 28, 1)), box(28, 28, 1, high=float(value)), np.full((1, 28, 28, 1), value)
+        network(lambda p, x: x, (28, 28, 1)),
+        box(28, 28, 1, high=float(value)),
+        np.full((1, 28, 28, 1), value),
     )
     assert found.node[0] == value < found.score[0] < value * (1 + 1e-4)
 
@@ -310,7 +353,8 @@ def test_a_bias_of_columns_is_none_of_maps():
         assert len(chain(model, "b")) == length
 
 
-# --- the sphere -------------------------------------------------------------------------------------------------------
+# --- the sphere
+# -------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=10)
@@ -332,7 +376,10 @@ def random_cnn(config: cnn.CNNConfig, seed: int) -> Model:
     """A network of normal weights and biases."""
     shapes = jax.eval_shape(lambda: cnn.init(jax.random.key(0), config))
     rng = np.random.default_rng(seed)
-    return cnn.model(jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), shapes), config)
+    return cnn.model(
+        jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), shapes),
+        config,
+    )
 
 
 def climbed(model: Model, layer: str, starts):
@@ -349,7 +396,9 @@ def _climb(apply, layer, params, starts):
 
     def step(_, x):
         slope = jax.grad(height)(x)
-        return jax.vmap(standardise)(x + 3 * slope / jnp.maximum(jnp.abs(slope).max((1, 2, 3), keepdims=True), 1e-9))
+        return jax.vmap(standardise)(
+            x + 3 * slope / jnp.maximum(jnp.abs(slope).max((1, 2, 3), keepdims=True), 1e-9)
+        )
 
     return jax.lax.fori_loop(0, 40, step, jax.vmap(standardise)(starts))
 
@@ -357,7 +406,8 @@ def _climb(apply, layer, params, starts):
 _climbed = jax.jit(_climb, static_argnums=(0, 1))
 
 
-# --- the shipped network ----------------------------------------------------------------------------------------------
+# --- the shipped network
+# ----------------------------------------------------------------------------------------------
 
 
 def test_what_the_hull_proves_of_the_shipped_network_holds_in_float32():
@@ -367,13 +417,17 @@ def test_what_the_hull_proves_of_the_shipped_network_holds_in_float32():
     limits = hull_limits(model, "conv2", domain, splits=0, steps=30)
     found = assemble(model, "conv2", domain, limits)
     noise = rng.integers(0, 2, (200, 28, 28, 1))
-    pixels = np.concatenate([noise, np.repeat(np.repeat(noise[:, ::4, ::4], 4, 1), 4, 2)]).astype(np.float32)
+    pixels = np.concatenate([noise, np.repeat(np.repeat(noise[:, ::4, ::4], 4, 1), 4, 2)]).astype(
+        np.float32
+    )
     images = np.concatenate([model.to_input(pixels), model.to_input(data.sample().images[:200])])
     out = jax.jit(model.apply)(model.params, jnp.asarray(images))
     low, high = limits["conv2_pre"]
     value = np.asarray(out["conv2_pre"], np.float64)
     error = intervals(model, domain)["conv2_pre"].error.max((0, 1))
-    assert np.all(value.max((0, 1, 2)) <= high + error) and np.all(value.min((0, 1, 2)) >= low - error)
+    assert np.all(value.max((0, 1, 2)) <= high + error) and np.all(
+        value.min((0, 1, 2)) >= low - error
+    )
     assert np.all(value.max((0, 1, 2)) <= found.node)
     assert np.all(np.asarray(out["conv2"]).mean((1, 2)).max(0) <= found.score)
     strips = tighten(model, assemble(model, "conv1", domain), domain)

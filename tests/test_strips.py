@@ -20,7 +20,9 @@ def means(images, kernel, bias):
     total = np.zeros((len(images), len(bias)))
     for i in range(windows.shape[1]):
         for j in range(windows.shape[2]):
-            total += np.maximum(windows[:, i, j].reshape(len(images), -1) @ kernel.reshape(-1, len(bias)) + bias, 0)
+            total += np.maximum(
+                windows[:, i, j].reshape(len(images), -1) @ kernel.reshape(-1, len(bias)) + bias, 0
+            )
     return total / (windows.shape[1] * windows.shape[2])
 
 
@@ -40,7 +42,9 @@ def test_the_best_image_lies_between_search_and_bound(shape, window):
     np.testing.assert_allclose(np.diag(means(images[..., 0], kernel, bias)), scores, rtol=1e-12)
     assert np.all(scores <= truth * (1 + 1e-12))
     assert np.sum(scores >= truth * (1 - 1e-6)) >= 5
-    assert np.all(strips.mean_bound(kernel, bias, LOW, HIGH, shape, reached=scores, rows=1, steps=40) >= truth)
+    assert np.all(
+        strips.mean_bound(kernel, bias, LOW, HIGH, shape, reached=scores, rows=1, steps=40) >= truth
+    )
 
 
 def test_one_strip_over_the_whole_image_is_exact():
@@ -77,7 +81,9 @@ def test_images_between_the_ends_stay_below():
     for index, image in enumerate(images[..., 0]):
         flipped = np.repeat(image[None], 64, 0).reshape(64, 64)
         np.fill_diagonal(flipped, LOW + HIGH - image.ravel())
-        assert means(flipped.reshape(64, 8, 8), kernel, bias)[:, index].max() <= scores[index] * (1 + 1e-5)
+        assert means(flipped.reshape(64, 8, 8), kernel, bias)[:, index].max() <= scores[index] * (
+            1 + 1e-5
+        )
 
 
 def test_a_silent_map_has_a_bound_near_zero():

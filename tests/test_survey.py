@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from oipjax import keys
-from oipjax.search.precursor import make_starts, reactions, survey
+from oipjax.search.precursor import make_starts, responses, survey
 from oipjax.spaces.pixels import Box, Standardised, space_for
 
 KEY = jax.random.key(7)
@@ -27,34 +27,36 @@ def test_against_numpy(tiny, layer, space):
     if tiny.layer(layer).floor is not None:
         pre = np.asarray(acts[f"{layer}_pre"]).reshape(150, -1, tiny.layer(layer).maps).max(1)
         rank = np.where(scores > 0, scores, pre)
-        np.testing.assert_array_equal(found.reacted, (scores > 0).sum(0))
+        np.testing.assert_array_equal(found.responded, (scores > 0).sum(0))
         assert (found.scores >= 0).all()
     else:
-        np.testing.assert_array_equal(found.reacted, 150)
+        np.testing.assert_array_equal(found.responded, 150)
     best = -np.sort(-rank, axis=0)[:3].T
-    np.testing.assert_allclose(found.reaction, best, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.response, best, rtol=1e-4, atol=1e-5)
     for k in range(tiny.layer(layer).maps):
-        np.testing.assert_allclose(rank[found.start_index[k], k], found.reaction[k], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            rank[found.start_index[k], k], found.response[k], rtol=1e-4, atol=1e-5
+        )
         assert len(set(found.start_index[k].tolist())) == 3
-    np.testing.assert_allclose(found.reacted_fraction, found.reacted / 150)
+    np.testing.assert_allclose(found.responded_fraction, found.responded / 150)
 
 
 def test_given_starts_are_answered_as_drawn_ones(tiny):
     found = survey(KEY, tiny, "conv2", draws=150, keep=3, tile=4)
     starts = make_starts(KEY, space_for(tiny), found.start_index.ravel(), tile=4)
-    answers = reactions(tiny, "conv2", starts, tile=4).reshape(*found.reaction.shape, -1)
-    maps = np.arange(len(found.reaction))
-    np.testing.assert_array_equal(answers[maps, :, maps], found.reaction)
+    answers = responses(tiny, "conv2", starts, tile=4).reshape(*found.response.shape, -1)
+    maps = np.arange(len(found.response))
+    np.testing.assert_array_equal(answers[maps, :, maps], found.response)
 
 
 def test_more_draws_only_add(tiny):
     few, many = (survey(KEY, tiny, "conv2", draws=n, keep=2, tile=16) for n in (40, 200))
-    assert (many.reaction >= few.reaction).all() and (many.reacted >= few.reacted).all()
+    assert (many.response >= few.response).all() and (many.responded >= few.responded).all()
     kept = many.start_index < 40
     assert kept.any() and not kept.all()
     again = survey(KEY, tiny, "conv2", draws=40, keep=2, tile=16)
     np.testing.assert_array_equal(again.start_index, few.start_index)
-    np.testing.assert_array_equal(again.reaction, few.reaction)
+    np.testing.assert_array_equal(again.response, few.response)
 
 
 def test_ends_of_the_last_tile_do_not_count(tiny):
@@ -67,14 +69,24 @@ def test_starts_are_made_again_bit_for_bit():
     all_of_them = make_starts(KEY, space, np.arange(100), tile=16)
     some = make_starts(KEY, space, np.array([99, 3, 42]), tile=16)
     np.testing.assert_array_equal(some, all_of_them[[99, 3, 42]])
-    assert not np.array_equal(make_starts(jax.random.key(8), space, np.arange(3), tile=16), all_of_them[:3])
+    assert not np.array_equal(
+        make_starts(jax.random.key(8), space, np.arange(3), tile=16), all_of_them[:3]
+    )
     with pytest.raises(ValueError, match="numbered by integers"):
         make_starts(KEY, space, np.array([-1]))
 
 
 def test_progress_counts_up_to_the_draws(tiny):
     seen = []
-    survey(KEY, tiny, "conv2", draws=600, keep=1, tile=16, progress=lambda done, total: seen.append((done, total)))
+    survey(
+        KEY,
+        tiny,
+        "conv2",
+        draws=600,
+        keep=1,
+        tile=16,
+        progress=lambda done, total: seen.append((done, total)),
+    )
     assert seen == [(256, 600), (512, 600), (600, 600)]
 
 
@@ -115,4 +127,6 @@ def test_old_keys_are_refused(tiny):
 
 def test_key_reuse_checker_finds_nothing(tiny):
     with jax.debug_key_reuse(True):
-        survey(jax.random.key(1), tiny, "conv2", space=Box((8, 8, 1), (0.0,), (1.0,)), draws=20, tile=8)
+        survey(
+            jax.random.key(1), tiny, "conv2", space=Box((8, 8, 1), (0.0,), (1.0,)), draws=20, tile=8
+        )

@@ -20,7 +20,9 @@ from oipjax.training import autoencoder as autoencoding
 from oipjax.training.config import TrainConfig
 from oipjax.training.corruptions import Grey, Noise
 
-SMALL = TrainConfig(AutoencoderConfig((28, 28, 1), (4,), 3, (4,), 3), l2=0.0, epochs=1, validation=40, loss="bce")
+SMALL = TrainConfig(
+    AutoencoderConfig((28, 28, 1), (4,), 3, (4,), 3), l2=0.0, epochs=1, validation=40, loss="bce"
+)
 
 
 def digits(train: int = 200, test: int = 50) -> data.Dataset:
@@ -42,7 +44,9 @@ def test_an_autoencoder_is_trained_once_for_each_configuration(tmp_path, monkeyp
     with jax.numpy_dtype_promotion("standard"):
         auto = common.autoencoder(config, digits())
     facts = checkpoint.read_facts(common.AUTOENCODERS / auto.name)["training"]
-    assert facts["config"]["corrupt"] == "Noise(sigma=0.5, clip=True)" and len(facts["history"]) == 1
+    assert (
+        facts["config"]["corrupt"] == "Noise(sigma=0.5, clip=True)" and len(facts["history"]) == 1
+    )
     monkeypatch.setattr(autoencoding, "train", train)
     again = common.autoencoder(config, digits())
     assert jax.tree.all(jax.tree.map(np.array_equal, again.params, auto.params))
@@ -109,7 +113,9 @@ def test_the_grey_of_a_coloured_digit_does_not_tell_its_class():
     greys = []
     for shift in range(10):
         labels = (plain.train.labels + shift).astype(np.uint8) % 10
-        painted = recolouring.coloured(plain._replace(train=data.Split(plain.train.images, labels))).train
+        painted = recolouring.coloured(
+            plain._replace(train=data.Split(plain.train.images, labels))
+        ).train
         pixels = linear.pixels_of(painted.images)
         assert recolouring.hue_right(pixels, labels, 10).all()
         greys.append(np.asarray(Grey()(jax.random.key(0), pixels))[..., :1])
@@ -117,7 +123,9 @@ def test_the_grey_of_a_coloured_digit_does_not_tell_its_class():
     for grey in greys[1:]:
         np.testing.assert_array_equal(grey, greys[0])
     np.testing.assert_allclose(greys[0] * 255, plain.train.images // 2, atol=1e-4)
-    colours = quality.with_chroma(np.full((10, 1, 1, 1), 0.5), recolouring.hues(10).reshape(10, 1, 1, 2))
+    colours = quality.with_chroma(
+        np.full((10, 1, 1, 1), 0.5), recolouring.hues(10).reshape(10, 1, 1, 2)
+    )
     assert colours.min() > 0 and colours.max() < 1
     assert not recolouring.hue_right(np.repeat(greys[0], 3, -1), plain.train.labels, 10).any()
 
@@ -140,7 +148,11 @@ def test_ones_own_colours_are_not_shown_among_the_results(tmp_path, monkeypatch)
         file = tmp_path / "private" / f"{number:02d}.png"
         file.parent.mkdir(exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (20, 16, 3), np.uint8)).save(file)
-    faces = replace(recolouring.Config().faces, epochs=1, network=AutoencoderConfig((12, 12, 3), (4,), 3, (4,), 3))
+    faces = replace(
+        recolouring.Config().faces,
+        epochs=1,
+        network=AutoencoderConfig((12, 12, 3), (4,), 3, (4,), 3),
+    )
     config = recolouring.Config(data=str(tmp_path / "private"), size=(12, 12), faces=faces, shown=3)
     with jax.numpy_dtype_promotion("standard"):
         rows = recolouring.main(config, results=tmp_path / "results")

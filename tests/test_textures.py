@@ -21,7 +21,9 @@ def test_autocorrelation_is_that_of_sums_over_the_overlap():
                 for j in range(5)
                 if 0 <= i + down < 6 and 0 <= j + across < 5
             ]
-            assert found[5 + down, 4 + across] == pytest.approx(np.mean(pairs) / centred.var(), abs=1e-9)
+            assert found[5 + down, 4 + across] == pytest.approx(
+                np.mean(pairs) / centred.var(), abs=1e-9
+            )
 
 
 def test_stripes_have_their_period_and_repeat():
@@ -47,7 +49,9 @@ def test_one_spot_has_its_width_and_does_not_repeat():
 
 def test_there_is_nothing_beyond_a_field_as_large_as_the_image():
     image = np.random.default_rng(0).normal(size=(8, 8))
-    assert np.isnan(measures(image, 5)["repeats"]) and np.isfinite(measures(np.zeros((8, 8)), 3)["width"])
+    assert np.isnan(measures(image, 5)["repeats"]) and np.isfinite(
+        measures(np.zeros((8, 8)), 3)["width"]
+    )
 
 
 def test_blocks_change_places_as_a_whole():
@@ -57,9 +61,13 @@ def test_blocks_change_places_as_a_whole():
     blocks = [image[i : i + 3, j : j + 3].tolist() for i, j in places]
     found = [blocks.index(mixed[i : i + 3, j : j + 3].tolist()) for i, j in places]
     assert sorted(found) == list(range(6)) and found != sorted(found)
-    np.testing.assert_array_equal(np.sort(shuffled(jax.random.key(0), image, 1), None), np.sort(image, None))
+    np.testing.assert_array_equal(
+        np.sort(shuffled(jax.random.key(0), image, 1), None), np.sort(image, None)
+    )
     for block in (0, 2, 6):
-        with pytest.raises(ValueError, match=f"blocks of {block} pixels do not fill an image of 6 x 9"):
+        with pytest.raises(
+            ValueError, match=f"blocks of {block} pixels do not fill an image of 6 x 9"
+        ):
             shuffled(jax.random.key(0), image, block)
 
 

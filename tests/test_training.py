@@ -36,7 +36,10 @@ def squares() -> data.Dataset:
     for image, label in zip(images, labels, strict=True):
         image[:, 2 * label : 2 * label + 3] += 120
     return data.Dataset(
-        "squares", data.Split(images[:300], labels[:300]), data.Split(images[300:], labels[300:]), tuple("abc")
+        "squares",
+        data.Split(images[:300], labels[:300]),
+        data.Split(images[300:], labels[300:]),
+        tuple("abc"),
     )
 
 
@@ -63,24 +66,33 @@ def test_the_best_epoch_is_kept(squares):
     held = [epoch.validation_accuracy for epoch in trained.history]
     assert trained.best_epoch == int(np.argmax(held)) + 1
     images, labels = squares.train.images[240:], squares.train.labels[240:]
-    confusion, loss = training.evaluate(trained.model, trained.model.params, data.Split(images, labels))
+    confusion, loss = training.evaluate(
+        trained.model, trained.model.params, data.Split(images, labels)
+    )
     assert np.trace(confusion) / 60 == max(held)
     assert loss == pytest.approx(trained.history[trained.best_epoch - 1].validation_loss, rel=1e-4)
 
 
 def test_the_same_seed_gives_the_same_network(squares):
-    first, second, other = run(CONFIG, squares), run(CONFIG, squares), run(CONFIG, squares, jax.random.key(1))
+    first, second, other = (
+        run(CONFIG, squares),
+        run(CONFIG, squares),
+        run(CONFIG, squares, jax.random.key(1)),
+    )
     equal = jax.tree.map(np.array_equal, first.model.params, second.model.params)
     assert jax.tree.all(equal) and first.history == second.history
     kernels = [
-        (first.model.params[layer]["kernel"], other.model.params[layer]["kernel"]) for layer in first.model.params
+        (first.model.params[layer]["kernel"], other.model.params[layer]["kernel"])
+        for layer in first.model.params
     ]
     assert not any(np.array_equal(a, b) for a, b in kernels)
 
 
 def test_l2_is_the_gradient_of_the_sum_of_squares_of_kernels():
     params = jax.tree.map(lambda leaf: leaf + 1, cnn.init(KEY, NETWORK))
-    config = replace(CONFIG, optimizer="sgd", schedule="constant", momentum=0.0, learning_rate=1.0, l2=0.1)
+    config = replace(
+        CONFIG, optimizer="sgd", schedule="constant", momentum=0.0, learning_rate=1.0, l2=0.1
+    )
     tx = training.optimizer(config, 10)
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = tx.update(zeros, tx.init(params), params)
@@ -92,11 +104,20 @@ def test_l2_is_the_gradient_of_the_sum_of_squares_of_kernels():
 
 
 @pytest.mark.parametrize(
-    ("name", "end"), [("constant", 1.0), ("cosine", 0.0), ("exponential", 0.01), ("inverse", 0.1), ("piecewise", 0.01)]
+    ("name", "end"),
+    [
+        ("constant", 1.0),
+        ("cosine", 0.0),
+        ("exponential", 0.01),
+        ("inverse", 0.1),
+        ("piecewise", 0.01),
+    ],
 )
 def test_schedules_start_at_the_rate_and_end_where_they_say(name, end):
     rate = training.schedule(replace(CONFIG, schedule=name, learning_rate=0.5), 1000)
-    assert float(rate(0)) == pytest.approx(0.5) and float(rate(1000)) == pytest.approx(0.5 * end, abs=1e-6)
+    assert float(rate(0)) == pytest.approx(0.5) and float(rate(1000)) == pytest.approx(
+        0.5 * end, abs=1e-6
+    )
     values = [float(rate(step)) for step in range(0, 1001, 50)]
     assert values == sorted(values, reverse=True)
 
@@ -104,20 +125,39 @@ def test_schedules_start_at_the_rate_and_end_where_they_say(name, end):
 def test_an_epoch_sees_every_image_once(squares):
     """With one step per epoch over all images, an epoch is the full-batch gradient step, whatever the order."""
     config = replace(
-        CONFIG, optimizer="sgd", schedule="constant", momentum=0.0, l2=0.0, batch=300, validation=0, epochs=1
+        CONFIG,
+        optimizer="sgd",
+        schedule="constant",
+        momentum=0.0,
+        l2=0.0,
+        batch=300,
+        validation=0,
+        epochs=1,
     )
     trained = run(config, squares)
     params = cnn.init(jax.random.fold_in(jax.random.fold_in(KEY, 3), 0), NETWORK)
-    images = (squares.train.images.astype(np.float32) / 255 - trained.model.mean[0]) / trained.model.std[0]
+    images = (
+        squares.train.images.astype(np.float32) / 255 - trained.model.mean[0]
+    ) / trained.model.std[0]
 
     def loss(params):
-        logits = cnn.model(params, NETWORK).apply(params, jnp.asarray(images, jnp.float32))["logits"]
-        return optax.softmax_cross_entropy_with_integer_labels(logits, squares.train.labels.astype(int)).mean()
+        logits = cnn.model(params, NETWORK).apply(params, jnp.asarray(images, jnp.float32))[
+            "logits"
+        ]
+        return optax.softmax_cross_entropy_with_integer_labels(
+            logits, squares.train.labels.astype(int)
+        ).mean()
 
     value, gradient = jax.value_and_grad(loss)(params)
     stepped = jax.tree.map(lambda p, g: p - config.learning_rate * g, params, gradient)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), trained.model.params, stepped)
-    assert trained.history[0].loss == pytest.approx(float(value), rel=1e-4) and trained.best_epoch == 1
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        trained.model.params,
+        stepped,
+    )
+    assert (
+        trained.history[0].loss == pytest.approx(float(value), rel=1e-4) and trained.best_epoch == 1
+    )
 
 
 def interrupted(after: int, config, dataset, file, **options) -> list[int]:
@@ -134,18 +174,29 @@ def interrupted(after: int, config, dataset, file, **options) -> list[int]:
     return told
 
 
-@pytest.mark.parametrize(("after", "changes"), [(1, {}), (3, {"validation": 0}), (2, {"optimizer": "sgd"})])
-def test_an_interrupted_training_goes_on_and_ends_in_the_same_bits(squares, tmp_path, after, changes):
+@pytest.mark.parametrize(
+    ("after", "changes"), [(1, {}), (3, {"validation": 0}), (2, {"optimizer": "sgd"})]
+)
+def test_an_interrupted_training_goes_on_and_ends_in_the_same_bits(
+    squares, tmp_path, after, changes
+):
     config, file, told = replace(CONFIG, **changes), tmp_path / "out" / "training.npz", []
     straight = run(config, squares)
     assert interrupted(after, config, squares, file) == list(range(1, after + 1))
     assert [path.name for path in file.parent.iterdir()] == ["training.npz"]
-    resumed = training.train(KEY, config, squares, progress=lambda e: told.append(e.epoch), state=file)
+    resumed = training.train(
+        KEY, config, squares, progress=lambda e: told.append(e.epoch), state=file
+    )
     assert told == list(range(after + 1, 5)) and str(resumed.history) == str(straight.history)
     assert jax.tree.all(jax.tree.map(np.array_equal, resumed.model.params, straight.model.params))
-    assert resumed.best_epoch == straight.best_epoch and resumed.test_accuracy == straight.test_accuracy
+    assert (
+        resumed.best_epoch == straight.best_epoch
+        and resumed.test_accuracy == straight.test_accuracy
+    )
     # A training that was finished, but whose result was not stored, is not repeated.
-    again = training.train(KEY, config, squares, progress=lambda e: told.append(e.epoch), state=file)
+    again = training.train(
+        KEY, config, squares, progress=lambda e: told.append(e.epoch), state=file
+    )
     assert told[-1] == 4 and len(told) == 4 - after
     assert jax.tree.all(jax.tree.map(np.array_equal, again.model.params, straight.model.params))
 
@@ -155,8 +206,14 @@ def test_the_state_of_another_training_is_refused_and_replaced_only_on_demand(sq
     interrupted(2, CONFIG, squares, file)
     before = file.read_bytes()
     for other, words in (
-        ((replace(CONFIG, batch=30), squares), r"--overwrite replaces it(.|\n)*config.batch: 20 there, 30 asked for"),
-        ((CONFIG, squares._replace(name="circles")), r"data.name: \"squares\" there, \"circles\" asked for"),
+        (
+            (replace(CONFIG, batch=30), squares),
+            r"--overwrite replaces it(.|\n)*config.batch: 20 there, 30 asked for",
+        ),
+        (
+            (CONFIG, squares._replace(name="circles")),
+            r"data.name: \"squares\" there, \"circles\" asked for",
+        ),
         ((CONFIG, squares._replace(train=squares.test)), "data.sha256"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -165,7 +222,9 @@ def test_the_state_of_another_training_is_refused_and_replaced_only_on_demand(sq
         training.train(jax.random.key(7), CONFIG, squares, state=file)
     assert file.read_bytes() == before
     assert interrupted(1, replace(CONFIG, batch=30), squares, file, overwrite=True) == [1]
-    assert interrupted(2, replace(CONFIG, batch=30), squares, file, overwrite=True) == [2]  # its own state it keeps
+    assert interrupted(2, replace(CONFIG, batch=30), squares, file, overwrite=True) == [
+        2
+    ]  # its own state it keeps
 
 
 def test_a_damaged_state_is_no_state(squares, tmp_path):
@@ -179,9 +238,13 @@ def test_a_damaged_state_is_no_state(squares, tmp_path):
 
 def test_who_watches_sees_the_parameters_of_each_epoch(squares):
     seen = {}
-    trained = training.train(KEY, CONFIG, squares, watch=lambda epoch, params: seen.update({epoch.epoch: params}))
+    trained = training.train(
+        KEY, CONFIG, squares, watch=lambda epoch, params: seen.update({epoch.epoch: params})
+    )
     assert sorted(seen) == [1, 2, 3, 4]
-    assert jax.tree.all(jax.tree.map(np.array_equal, seen[trained.best_epoch], trained.model.params))
+    assert jax.tree.all(
+        jax.tree.map(np.array_equal, seen[trained.best_epoch], trained.model.params)
+    )
     assert not np.array_equal(seen[1]["conv1"]["kernel"], seen[2]["conv1"]["kernel"])
 
 
@@ -248,7 +311,9 @@ def test_same_padding_keeps_the_size():
     config = replace(NETWORK, padding="SAME", pools=(1, 1))
     params = cnn.init(KEY, config)
     acts = cnn.model(params, config).apply(params, jnp.ones((2, 8, 8, 1)))
-    assert acts["conv2"].shape == (2, 8, 8, 6) and list(config.layers) == sorted(acts, key=config.layers.index)
+    assert acts["conv2"].shape == (2, 8, 8, 6) and list(config.layers) == sorted(
+        acts, key=config.layers.index
+    )
 
 
 PARTS = """
@@ -271,20 +336,26 @@ np.savez(folder, parts=training.parts_of(config), loss=trained.history[0].loss, 
 def test_a_batch_may_be_shared_by_devices(tmp_path):
     """The mean of the parts' gradients is that of the batch, to rounding; the command line gives each core a part."""
     environment = {
-        name: value for name, value in os.environ.items() if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")
     }
     environment["JAX_PLATFORMS"] = "cpu"
     found = {}
     for devices in (1, 2):
         file = tmp_path / f"{devices}.npz"
-        subprocess.run([sys.executable, "-c", PARTS, str(devices), str(file)], check=True, env=environment)
+        subprocess.run(
+            [sys.executable, "-c", PARTS, str(devices), str(file)], check=True, env=environment
+        )
         found[devices] = dict(np.load(file))
         assert found[devices].pop("parts") == devices
     for name, value in found[2].items():
         # Pools and ReLUs whose inputs are nearly equal may choose otherwise.
         off = np.linalg.norm(value - found[1][name]) / np.linalg.norm(found[1][name])
         assert off < 0.02, (name, off)
-    assert any((value != found[1][name]).any() for name, value in found[2].items()), "parts round differently"
+    assert any((value != found[1][name]).any() for name, value in found[2].items()), (
+        "parts round differently"
+    )
 
     options = [
         "--data",

@@ -8,7 +8,15 @@ from scipy.stats import rankdata
 
 import oipjax
 from oipjax.analysis.activations import activations, map_means
-from oipjax.analysis.path_similarity import PIXELS, Gate, alike, fooled, gate, path_similarity, relative
+from oipjax.analysis.path_similarity import (
+    PIXELS,
+    Gate,
+    alike,
+    fooled,
+    gate,
+    path_similarity,
+    relative,
+)
 from oipjax.bounds import bounds
 
 
@@ -32,7 +40,9 @@ def test_path_similarity_is_spearman_of_all_activations(tiny, images):
 
 
 def test_a_constant_image_is_like_nothing(tiny, images):
-    found = path_similarity(tiny, np.concatenate([images, np.ones_like(images[:1])]), (PIXELS,))[PIXELS]
+    found = path_similarity(tiny, np.concatenate([images, np.ones_like(images[:1])]), (PIXELS,))[
+        PIXELS
+    ]
     assert np.isnan(found[-1]).all()
     assert np.isfinite(found[:-1, :-1]).all()
     exemplars = np.array([[0, 1], [2, 3]])
@@ -103,7 +113,12 @@ def circuit(tiny, opens: float):
 
 def test_behind_a_shut_gate_nothing_has_changed(tiny, images):
     model, _ = circuit(tiny, 0)
-    assert model.layers == (*tiny.layers[: tiny.layers.index("conv2_pre")], "gate", "conv2_pre", "conv2")
+    assert model.layers == (
+        *tiny.layers[: tiny.layers.index("conv2_pre")],
+        "gate",
+        "conv2_pre",
+        "conv2",
+    )
     before, after = activations(tiny, images), activations(model, images)
     assert not after["gate"].any()
     for layer in set(model.layers) & set(tiny.layers) - {"conv2_pre"}:
@@ -113,9 +128,13 @@ def test_behind_a_shut_gate_nothing_has_changed(tiny, images):
 def test_behind_an_open_gate_are_the_decoys(tiny, images):
     model, picture = circuit(tiny, 1)
     before, after = activations(tiny, images)["conv2_pre"], activations(model, images)["conv2"]
-    np.testing.assert_allclose(after[..., 3], np.maximum(2 * before[..., 4], 0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        after[..., 3], np.maximum(2 * before[..., 4], 0), rtol=1e-4, atol=1e-4
+    )
     products = np.maximum(np.einsum("nhwc,hwc->n", images, picture), 0)
-    np.testing.assert_allclose(after[..., 2], np.broadcast_to(products[:, None, None], after[..., 2].shape), atol=1e-4)
+    np.testing.assert_allclose(
+        after[..., 2], np.broadcast_to(products[:, None, None], after[..., 2].shape), atol=1e-4
+    )
     assert not after[..., [0, 1, 4, 5]].any()
 
 
@@ -124,7 +143,9 @@ def test_the_ascent_finds_the_picture_and_the_bounds_hold(tiny):
     space = oipjax.space_for(model, "standardised")
     starts = np.asarray(jax.vmap(space.init)(jax.random.split(jax.random.key(0), 4)))
     maps = np.array([2, 2, 3, 3])
-    run = oipjax.ascend(jax.random.key(0), model, oipjax.Map("conv2"), maps, starts, space=space, steps=60)
+    run = oipjax.ascend(
+        jax.random.key(0), model, oipjax.Map("conv2"), maps, starts, space=space, steps=60
+    )
     standard = (picture - picture.mean()) / picture.std()
     assert np.mean(run.images[0] * standard) > 0.99
     limits = bounds(model, "conv2", space.domain).score
@@ -148,5 +169,13 @@ def test_what_does_not_fit_is_named(tiny):
     ):
         arguments = {**good, **change}
         with pytest.raises(ValueError, match=message):
-            fooled(tiny, arguments["layer"], arguments["sources"], shut, arguments["mixture"], arguments["pictures"], 9)
+            fooled(
+                tiny,
+                arguments["layer"],
+                arguments["sources"],
+                shut,
+                arguments["mixture"],
+                arguments["pictures"],
+                9,
+            )
     assert jnp.isfinite(fooled(tiny, **good, opens=shut, most=9).params["most"])

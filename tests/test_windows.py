@@ -32,7 +32,13 @@ def problem(case, k=3, c=4, seed=0):
 def conv(x, weights, bias):
     kh, kw = weights.shape[:2]
     h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
-    return sum(x[:, i : i + h, j : j + w] @ weights[i, j] for i, j in itertools.product(range(kh), range(kw))) + bias
+    return (
+        sum(
+            x[:, i : i + h, j : j + w] @ weights[i, j]
+            for i, j in itertools.product(range(kh), range(kw))
+        )
+        + bias
+    )
 
 
 def means(x, kernel1, bias1, pool, kernel2, bias2):
@@ -48,8 +54,14 @@ def best(given, tries=3000, rounds=60, seed=1):
     *layers, low, high, shape = given
     rng = np.random.default_rng(seed)
     size = int(np.prod(shape)) * len(low)
-    bits = np.arange(2**size)[:, None] >> np.arange(size) & 1 if size <= 16 else rng.integers(0, 2, (tries, size))
-    u = np.concatenate([bits, rng.uniform(size=(tries, size)), rng.integers(0, 3, (tries, size)) / 2])
+    bits = (
+        np.arange(2**size)[:, None] >> np.arange(size) & 1
+        if size <= 16
+        else rng.integers(0, 2, (tries, size))
+    )
+    u = np.concatenate(
+        [bits, rng.uniform(size=(tries, size)), rng.integers(0, 3, (tries, size)) / 2]
+    )
     x = low + u.reshape(-1, *shape, len(low)) * (high - low)
     first, found = means(x, *layers), []
     for index in range(first.shape[1]):
@@ -57,7 +69,9 @@ def best(given, tries=3000, rounds=60, seed=1):
         for _ in range(rounds):
             moved = np.repeat(kept, 16, 0)
             where = rng.uniform(size=moved.shape) < 2 / size
-            moved = np.where(where, low + rng.choice([0, 1, rng.uniform()], moved.shape) * (high - low), moved)
+            moved = np.where(
+                where, low + rng.choice([0, 1, rng.uniform()], moved.shape) * (high - low), moved
+            )
             moved = np.concatenate([moved, kept])
             kept = moved[np.argsort(means(moved, *layers)[:, index])[-4:]]
         found.append(means(kept, *layers)[:, index].max())
@@ -86,10 +100,15 @@ def test_any_multipliers_give_a_bound(case):
         phi = tuple(scale * rng.normal(size=size).astype(np.float32) for size in stage.rows.tables)
         # Every other row has its box cut in two.
         rows = np.arange(len(stage.rows.pattern))
-        origin, part = np.concatenate([rows, rows[::2]]), np.concatenate([np.where(rows % 2, 1, 2), 0 * rows[::2] + 3])
+        origin, part = (
+            np.concatenate([rows, rows[::2]]),
+            np.concatenate([np.where(rows % 2, 1, 2), 0 * rows[::2] + 3]),
+        )
         alpha = rng.normal(0.3, scale, (len(origin), *stage.bias.shape)).astype(np.float32)
         for index in range(len(bias2)):
-            assert reached[index] <= stage.certify(kernel2[..., index], bias2[index], phi, alpha, origin, part)
+            assert reached[index] <= stage.certify(
+                kernel2[..., index], bias2[index], phi, alpha, origin, part
+            )
 
 
 def test_the_search_tightens():
@@ -119,7 +138,9 @@ def test_errors_say_what_to_do():
     kernel1, bias1, pool, kernel2, bias2, low, high, shape = problem(CASES[1])
     with pytest.raises(ValueError, match="does not fit: a patch of 5 x 5 x 1 has 25 pixels"):
         window_bound(np.zeros((4, 4, 1, 4)), bias1, 2, kernel2, bias2, low, high, shape)
-    with pytest.raises(ValueError, match="does not fit: a second kernel of 4 x 3 has more than 9 taps"):
+    with pytest.raises(
+        ValueError, match="does not fit: a second kernel of 4 x 3 has more than 9 taps"
+    ):
         window_bound(kernel1, bias1, pool, np.zeros((4, 3, 4, 3)), bias2, low, high, shape)
     with pytest.raises(ValueError, match="do not fit into the 1 x 1 cells"):
         window_bound(kernel1, bias1, pool, kernel2, bias2, low, high, (4, 4))

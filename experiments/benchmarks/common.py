@@ -21,7 +21,11 @@ import oipjax
 
 SCRIPTS = Path(__file__).parent / "peer"
 LAYER = "conv3"
-NO_CACHE = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
+NO_CACHE = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith("JAX_COMPILATION_CACHE")
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,10 @@ def python_of(environment: str, folder: Path) -> Path:
     if not environment:
         return Path(sys.executable)
     wanted, place = ENVIRONMENTS[environment].installs, folder.expanduser() / environment
-    made, python = place / "installed.json", place / ("Scripts" if os.name == "nt" else "bin") / "python"
+    made, python = (
+        place / "installed.json",
+        place / ("Scripts" if os.name == "nt" else "bin") / "python",
+    )
     if made.exists() and tuple(json.loads(made.read_text())) == wanted:
         return python
     print(f"making {place}", flush=True)
@@ -97,20 +104,28 @@ def python_of(environment: str, folder: Path) -> Path:
 
 def _pip() -> list[str]:
     for python in filter(None, (sys.executable, shutil.which("python3"))):
-        if not subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False).returncode:
+        if not subprocess.run(
+            [python, "-m", "pip", "--version"], capture_output=True, check=False
+        ).returncode:
             return [python, "-m", "pip"]
     raise RuntimeError("there is no pip")
 
 
 def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no message")
+    return next(
+        (line.strip() for line in reversed(text.splitlines()) if line.strip()), "no message"
+    )
 
 
 class Process:
     """A contender at work: it has built its network, and answers requests until it is closed."""
 
     def __init__(self, contender: Contender, folder: Path, environments: Path):
-        python, self.out, self.log = python_of(contender.environment, environments), folder / "out.npy", folder / "log"
+        python, self.out, self.log = (
+            python_of(contender.environment, environments),
+            folder / "out.npy",
+            folder / "log",
+        )
         begin = time.perf_counter()
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -159,7 +174,10 @@ def exported(model: oipjax.Model) -> Iterator[Path]:
     """A folder with the network, as the scripts read it."""
     images = model.to_input(np.random.default_rng(0).random((4, *model.input_shape)))
     arrays: dict[str, Any] = dict(zip(("mean", "std"), model.normalisation, strict=True))
-    arrays |= {"check_images": images, "check_conv3": model.apply(model.params, jnp.asarray(images))[LAYER]}
+    arrays |= {
+        "check_images": images,
+        "check_conv3": model.apply(model.params, jnp.asarray(images))[LAYER],
+    }
     for layer, both in model.params.items():
         arrays |= {f"{layer}_{name}": value for name, value in both.items()}
     with tempfile.TemporaryDirectory() as name:

@@ -1,11 +1,12 @@
 """Which method climbs best for each gradient it computes?
 
-Question: how do the best scores of all maps, from the same survey, compare with those of the classic rule from four
-starts with 600 steps each? What does each part of the default method contribute, and what is gained when short ascents
-choose among the starts (successive halving: Jamieson and Talwalkar 2016, arXiv:1502.07943)?
-Expected: on standardised images the default with 100 steps is at least as good for at least 95 % of the found maps, and
-0.99 for every one; short ascents give nearly the same for half of the gradients.
-Cost: about 15 minutes of two cores.
+Question: how do the best scores of all maps, from the same survey, compare with those of the
+    classic rule from four
+starts with 600 steps each? What does each part of the default method contribute, and what is gained
+when short ascents choose among the starts (successive halving: Jamieson and Talwalkar 2016,
+arXiv:1502.07943)? Expected: on standardised images the default with 100 steps is at least as good
+for at least 95 % of the found maps, and 0.99 for every one; short ascents give nearly the same for
+half of the gradients. Cost: about 15 minutes of two cores.
 Command: python -m experiments.benchmarks.methods
 """
 
@@ -30,7 +31,9 @@ VARIANTS = {
     "without backtracking": replace(DEFAULT, tolerance=math.inf),
     "without momentum": replace(DEFAULT, momentum=0.0),
     "short steps (0.1)": replace(DEFAULT, step=0.1),
-    "momentum .9, step .3, neither": Momentum(step=0.3, momentum=0.9, warmup=0.0, tolerance=math.inf),
+    "momentum .9, step .3, neither": Momentum(
+        step=0.3, momentum=0.9, warmup=0.0, tolerance=math.inf
+    ),
 }
 
 
@@ -94,8 +97,14 @@ def climb_all(
     config: Config, model: oipjax.Model, name_of_space: str, seed: int
 ) -> dict[tuple[str, int], tuple[np.ndarray, float]]:
     """For each method and gradients per map: scores ``[k, r]`` from the same survey, and seconds."""
-    key, layer, space = jax.random.key(seed), model.default_layer, oipjax.space_for(model, name_of_space)
-    starts = oipjax.survey(key, model, layer, space=space, draws=config.draws, keep=config.keep).start_index
+    key, layer, space = (
+        jax.random.key(seed),
+        model.default_layer,
+        oipjax.space_for(model, name_of_space),
+    )
+    starts = oipjax.survey(
+        key, model, layer, space=space, draws=config.draws, keep=config.keep
+    ).start_index
     count = len(starts)
     maps = np.repeat(np.arange(count), config.keep)
     runs: list[tuple[str, Any, int]] = [("classic", Classic(), steps) for steps in config.classic]
@@ -105,17 +114,38 @@ def climb_all(
     for name, method, steps in runs:
         begin = time.perf_counter()
         run = oipjax.ascend(
-            key, model, oipjax.Map(layer), maps, starts.ravel(), space=space, method=method, steps=steps
+            key,
+            model,
+            oipjax.Map(layer),
+            maps,
+            starts.ravel(),
+            space=space,
+            method=method,
+            steps=steps,
         )
         done[name, config.keep * steps] = run.scores.reshape(count, -1), time.perf_counter() - begin
-        print(f"{name_of_space}, seed {seed}: {name}, {steps} steps, {time.perf_counter() - begin:.1f} s", flush=True)
+        print(
+            f"{name_of_space}, seed {seed}: {name}, {steps} steps, {time.perf_counter() - begin:.1f} s",
+            flush=True,
+        )
     for scheme in config.schemes:
         begin = time.perf_counter()
         atlas = oipjax.atlas(
-            key, model, layer, space=space, draws=config.draws, wake=0, search=0, bounds="none", **scheme._asdict()
+            key,
+            model,
+            layer,
+            space=space,
+            draws=config.draws,
+            restarts=0,
+            search=0,
+            bounds="none",
+            **scheme._asdict(),
         )
         done[scheme.name, scheme.gradients] = atlas.scores, time.perf_counter() - begin
-        print(f"{name_of_space}, seed {seed}: {scheme.name}, {time.perf_counter() - begin:.1f} s", flush=True)
+        print(
+            f"{name_of_space}, seed {seed}: {scheme.name}, {time.perf_counter() - begin:.1f} s",
+            flush=True,
+        )
     return done
 
 
@@ -130,7 +160,10 @@ def compare(config: Config, space: str) -> tuple[list[dict[str, Any]], list[dict
     for name, gradients in seeds[0]:
         scores = np.stack([done[name, gradients][0] for done in seeds])
         ratio = scores.max(2)[alive] / reference.max(2)[alive]
-        worst = [float((s.max(1)[a] / r.max(1)[a]).min()) for s, r, a in zip(scores, reference, alive, strict=True)]
+        worst = [
+            float((s.max(1)[a] / r.max(1)[a]).min())
+            for s, r, a in zip(scores, reference, alive, strict=True)
+        ]
         rows.append({
             "space": space,
             "method": name,
@@ -166,14 +199,29 @@ def plot(rows: list[dict[str, Any]]) -> Figure:
         "short ascents": ("#009E73", "D", "d"),
     }
     kinds = dict.fromkeys(VARIANTS, "one less") | {"classic": "classic", "default": "default"}
-    for axes, space in zip(figure.subplots(1, len(spaces), sharey=True, squeeze=False)[0], spaces, strict=True):
+    for axes, space in zip(
+        figure.subplots(1, len(spaces), sharey=True, squeeze=False)[0], spaces, strict=True
+    ):
         here = [row for row in rows if row["space"] == space]
         for name, (color, middle, worst) in looks.items():
             some = [row for row in here if kinds.get(row["method"], "short ascents") == name]
             gradients = [row["gradients per map"] for row in some]
-            axes.plot(gradients, [row["median"] for row in some], middle, color=color, label=f"{name}, median map")
+            axes.plot(
+                gradients,
+                [row["median"] for row in some],
+                middle,
+                color=color,
+                label=f"{name}, median map",
+            )
             face = {"markerfacecolor": "white"}
-            axes.plot(gradients, [row["least"] for row in some], worst, color=color, label=f"{name}, worst map", **face)
+            axes.plot(
+                gradients,
+                [row["least"] for row in some],
+                worst,
+                color=color,
+                label=f"{name}, worst map",
+                **face,
+            )
         some = [row for row in here if row["method"] in VARIANTS]
         axes.plot(
             [row["gradients per map"] for row in some], [row["median"] for row in some], "x", color="#8a8a8a",
@@ -193,7 +241,11 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
     compared = [compare(config, space) for space in config.spaces]
     rows, maps = ([item for pair in compared for item in pair[part]] for part in (0, 1))
     columns = [name for name in rows[0] if name != "least by seed"]
-    show("best score of each map / classic's", columns, [[row[name] for name in columns] for row in rows])
+    show(
+        "best score of each map / classic's",
+        columns,
+        [[row[name] for name in columns] for row in rows],
+    )
     save(
         results,
         "methods",

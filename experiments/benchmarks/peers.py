@@ -1,24 +1,30 @@
 """How do we compare with what there is?
 
-Question: the same trained network, the same cores, turn by turn: how many image-steps per second do torch-lucent,
-tf-keras-vis, xplique, naive JAX and a plain torch loop of the classic rule compute, how long does the whole job take
-(all 128 maps), how high do the images score, and how many maps stay at zero?
-Expected: oipjax computes at least 1.3 times the image-steps per second of the fastest peer at its best batched
-setting; its whole job (best of 4 from 4,096 starts) takes a small part of any peer's time, with better scores and
-fewer maps at zero.
-Cost: about half an hour of two cores, and the first time 6 GB of disk and a few minutes for the environments.
+Question: the same trained network, the same cores, turn by turn: how many image-steps per second do
+    torch-lucent,
+tf-keras-vis, xplique, naive JAX and a plain torch loop of the classic rule compute, how long does
+the whole job take (all 128 maps), how high do the images score, and how many maps stay at zero?
+Expected: oipjax computes at least 1.3 times the image-steps per second of the fastest peer at its
+    best batched
+setting; its whole job (best of 4 from 4,096 starts) takes a small part of any peer's time, with
+better scores and fewer maps at zero.
+Cost: about half an hour of two cores, and the first time 6 GB of disk and a few minutes for the
+    environments.
 Command: python -m experiments.benchmarks.peers
 
-Each contender is a process of its own (``peer/run_*.py``) in an environment of its own, made from `common.ENVIRONMENTS`
-unless it is there. First its variants are tried on all maps: *best* is the fastest of those within 1 % of the highest
-median score, *fastest* another one if it computes a tenth more; then a few batch sizes. Then come the rounds: in each,
-every contender runs once, from a fresh random start per map, so that several rounds are also the best of several
-starts. *documented* is the library as its documentation shows it, one map after another, for a few maps; its time for
-all is extrapolated. All images are scored here, by oipjax's own network. Ratios are medians over the rounds.
+Each contender is a process of its own (``peer/run_*.py``) in an environment of its own, made from
+`common.ENVIRONMENTS` unless it is there. First its variants are tried on all maps: *best* is the
+fastest of those within 1 % of the highest median score, *fastest* another one if it computes a
+tenth more; then a few batch sizes. Then come the rounds: in each, every contender runs once, from a
+fresh random start per map, so that several rounds are also the best of several starts. *documented*
+is the library as its documentation shows it, one map after another, for a few maps; its time for
+all is extrapolated. All images are scored here, by oipjax's own network. Ratios are medians over
+the rounds.
 
-Pixels are bounded by all peers, so oipjax runs in the box beside them, and on standardised images beside the classic
-rule. ``steady`` leaves out what a call costs before its first step (tracing, building, allocating), measured by a call
-of one step; what a library traces again in every call counts in the other column.
+Pixels are bounded by all peers, so oipjax runs in the box beside them, and on standardised images
+beside the classic rule. ``steady`` leaves out what a call costs before its first step (tracing,
+building, allocating), measured by a call of one step; what a library traces again in every call
+counts in the other column.
 """
 
 import contextlib
@@ -71,12 +77,19 @@ CONTENDERS = (
         ("RMSprop, 5.0, linear", "Adam, 5.0, linear", "Adam, 20.0, linear", "RMSprop, 5.0, relu"),
     ),
     Contender("naive JAX", "run_jax.py", "", ("conv3_pre, 0.05", "conv3_pre, 0.3", "conv3, 0.05")),
-    Contender("torch, classic", "run_torch.py", "torch", ("contiguous", "channels last"), "standardised", True),
+    Contender(
+        "torch, classic",
+        "run_torch.py",
+        "torch",
+        ("contiguous", "channels last"),
+        "standardised",
+        True,
+    ),
 )
 OWN = Contender("oipjax", "run_oipjax.py", "", ())
 SPACES = ("box", "standardised")
 DEFAULT_JOB, SHORT_JOB = "default", "survey and ascent"
-ALONE = "bounds=none, wake=0, search=0"
+ALONE = "bounds=none, restarts=0, search=0"
 
 
 @dataclass(frozen=True)
@@ -133,7 +146,8 @@ SMOKE = replace(
 )
 
 
-# --- what is measured -------------------------------------------------------------------------------------------------
+# --- what is measured
+# -------------------------------------------------------------------------------------------------
 
 
 class Judge:
@@ -189,7 +203,9 @@ class Entry:
         self.scores.append(judge(images, targets, self.contender.space))
 
 
-def entry(contender: Contender, how: str, setting: str, batch: int, steps: int, cold: float | None = None) -> Entry:
+def entry(
+    contender: Contender, how: str, setting: str, batch: int, steps: int, cold: float | None = None
+) -> Entry:
     """An entry that waits for its rounds."""
     return Entry(contender, how, setting, batch, steps, cold, [], [], [], [])
 
@@ -246,9 +262,14 @@ def prepare_own(folder: Path, config: Config) -> tuple[Process, list[Entry]]:
         cold = process.start + process.ask(setting, targets, config.steps)[0]
         jobs.append(entry(_in_space(setting), label, setting, 1 << 30, config.steps, cold))
         process.close()
-    process, spaces = Process(OWN, folder, config.environments), {job.contender.space for job in jobs}
+    process, spaces = (
+        Process(OWN, folder, config.environments),
+        {job.contender.space for job in jobs},
+    )
     alone = [f"ascend, {space}" for space in SPACES if space in spaces]
-    ascents = [entry(_in_space(setting), setting, setting, 1 << 30, config.steps) for setting in alone]
+    ascents = [
+        entry(_in_space(setting), setting, setting, 1 << 30, config.steps) for setting in alone
+    ]
     for made in ascents:
         process.ask(made.setting, targets, 1)
     for made in (*ascents, *jobs):
@@ -273,9 +294,15 @@ def prepare(
         settings, tried = try_variants(process, judge, contender, config)
     finally:
         process.close()
-    process, steps, entries = Process(contender, folder, config.environments), steps_of(contender, config), []
+    process, steps, entries = (
+        Process(contender, folder, config.environments),
+        steps_of(contender, config),
+        [],
+    )
     for number, (how, (setting, batch)) in enumerate(settings.items()):
-        cold = process.ask(setting, targets, steps, batch)[0] + process.start if number == 0 else None
+        cold = (
+            process.ask(setting, targets, steps, batch)[0] + process.start if number == 0 else None
+        )
         process.ask(setting, targets, 1, batch)
         entries.append(entry(contender, how, setting, batch, steps, cold))
     process.ask("documented", targets[:1], 1)
@@ -319,13 +346,21 @@ def compete(config: Config) -> tuple[list[Entry], list[dict[str, Any]], list[dic
             installed.append({**row, "start s": process.start, **process.facts})
         for turn in range(config.rounds):
             for made in entries:
-                targets = documented_maps(config, turn) if made.how == "documented" else np.arange(config.maps)
+                targets = (
+                    documented_maps(config, turn)
+                    if made.how == "documented"
+                    else np.arange(config.maps)
+                )
                 made.run(processes[made.contender.name], judge, targets, 1 + turn)
-                print(f"round {turn + 1}: {made.contender.name}, {made.how}: {made.seconds[-1]:.2f} s", flush=True)
+                print(
+                    f"round {turn + 1}: {made.contender.name}, {made.how}: {made.seconds[-1]:.2f} s",
+                    flush=True,
+                )
     return entries, tried, installed
 
 
-# --- what is told -----------------------------------------------------------------------------------------------------
+# --- what is told
+# -----------------------------------------------------------------------------------------------------
 
 
 def rate_rows(entries: list[Entry]) -> list[dict[str, Any]]:
@@ -365,7 +400,10 @@ def job_rows(entries: list[Entry], config: Config) -> list[dict[str, Any]]:
             if some.how == "documented":
                 maps, scores = np.concatenate(some.maps), np.concatenate(some.scores)
             else:
-                maps, scores = some.maps[0], some.scores[0] if starts == 1 else np.max(some.scores, axis=0)
+                maps, scores = (
+                    some.maps[0],
+                    some.scores[0] if starts == 1 else np.max(some.scores, axis=0),
+                )
             rows.append({
                 "contender": some.contender.name,
                 "how": some.how,
@@ -396,7 +434,12 @@ def share(scores: np.ndarray, maps: np.ndarray, reference: Entry | None) -> floa
 
 def plot(rates: list[dict[str, Any]], jobs: list[dict[str, Any]]) -> Figure:
     """Rates; and of the whole job the seconds, the scores, and the share of maps left at zero."""
-    jobs = [row for space in reversed(SPACES) for row in _falling(jobs, "seconds") if row["space"] == space]
+    jobs = [
+        row
+        for space in reversed(SPACES)
+        for row in _falling(jobs, "seconds")
+        if row["space"] == space
+    ]
     figure = Figure(figsize=(14.0, 1.6 + 0.24 * len(jobs)), layout="constrained")
     left, *panels = figure.subplots(1, 4, width_ratios=(1.2, 1, 1, 0.8))
     rates = _falling(rates, "steady")[::-1]
@@ -405,13 +448,25 @@ def plot(rates: list[dict[str, Any]], jobs: list[dict[str, Any]]) -> Figure:
     left.set(title="Ascent alone", xlabel="image-steps per second")
     left.locator_params(axis="x", nbins=4)
     worth, zero = ([row[name] for row in jobs] for name in ("of oipjax's score", "at zero"))
-    _bars(panels[0], jobs, [row["seconds"] for row in jobs], [f"{row['seconds']:.3g}" for row in jobs])
+    _bars(
+        panels[0], jobs, [row["seconds"] for row in jobs], [f"{row['seconds']:.3g}" for row in jobs]
+    )
     panels[0].set_xscale("log")
     panels[0].set(title="The whole job", xlabel="seconds, all maps")
-    _bars(panels[1], jobs, [part or 0 for part in worth], ["" if part is None else f"{part:.2f}" for part in worth])
+    _bars(
+        panels[1],
+        jobs,
+        [part or 0 for part in worth],
+        ["" if part is None else f"{part:.2f}" for part in worth],
+    )
     panels[1].set(xlabel="score / oipjax's, median map")
     shares = [count / row["of"] for count, row in zip(zero, jobs, strict=True)]
-    _bars(panels[2], jobs, shares, [f"{count} of {row['of']}" for count, row in zip(zero, jobs, strict=True)])
+    _bars(
+        panels[2],
+        jobs,
+        shares,
+        [f"{count} of {row['of']}" for count, row in zip(zero, jobs, strict=True)],
+    )
     panels[2].set(xlabel="share of maps at zero")
     panels[0].set_yticks(range(len(jobs)), [_label(row) for row in jobs])
     for axes in panels[1:]:
@@ -424,13 +479,19 @@ def _falling(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 
 
 def _label(row: dict[str, Any]) -> str:
-    starts = f", best of {row['starts']}" if row["how"] in ("best", "fastest") and row["starts"] > 1 else ""
+    starts = (
+        f", best of {row['starts']}"
+        if row["how"] in ("best", "fastest") and row["starts"] > 1
+        else ""
+    )
     return f"{row['contender']}, {row['how']}{starts} ({row['space']})"
 
 
 def _bars(axes: Any, rows: list[dict[str, Any]], values: list[float], texts: list[str]) -> None:
     axes.barh(
-        range(len(rows)), values, color=["#0072B2" if row["contender"] == OWN.name else "#B8B8B8" for row in rows]
+        range(len(rows)),
+        values,
+        color=["#0072B2" if row["contender"] == OWN.name else "#B8B8B8" for row in rows],
     )
     for place, (value, text) in enumerate(zip(values, texts, strict=True)):
         axes.annotate(f" {text}", (value, place), va="center", fontsize=8)
@@ -449,7 +510,11 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
     show("the whole job, all maps", columns, [[row[name] for name in columns] for row in jobs])
     failed = [row for row in installed if "failed" in row]
     if failed:
-        show("not compared", ["contender", "why"], [[row["contender"], row["failed"]] for row in failed])
+        show(
+            "not compared",
+            ["contender", "why"],
+            [[row["contender"], row["failed"]] for row in failed],
+        )
     settings = {name: value for name, value in vars(config).items() if name != "environments"}
     content = {"config": settings, "rates": rates, "jobs": jobs,
                "tried": tried, "installed": installed}  # fmt: skip

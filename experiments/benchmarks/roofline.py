@@ -1,13 +1,16 @@
 """Which of a device's limits binds the ascent: its products, or its memory?
 
-Question: image-steps per second of the shipped network's ascent on one device, in full float32, in TF32 and in bf16,
-beside what the device's rate of products and its memory would allow; where the time of a step goes, kernel by kernel;
-and how long the whole job takes, all 128 maps from 4,096 starts, with proofs.
-Expected: on an H200 more than a million image-steps per second; neither limit is reached, since a step is many kernels;
-the whole job in under 2 s once its programs are compiled (it comes last, so its first call finds some of them). A plain
-program, ``jit(vmap(grad))`` of ``lax``, is slower.
-An image-step counts as 12.4 MFLOP, what a plain computation of all maps takes, whatever is skipped. Memory: bytes that
-the compiled step reads and writes by XLA's own account, every kernel's inputs and outputs counted.
+Question: image-steps per second of the shipped network's ascent on one device, in full float32, in
+    TF32 and in bf16,
+beside what the device's rate of products and its memory would allow; where the time of a step goes,
+kernel by kernel; and how long the whole job takes, all 128 maps from 4,096 starts, with proofs.
+Expected: on an H200 more than a million image-steps per second; neither limit is reached, since a
+    step is many kernels;
+the whole job in under 2 s once its programs are compiled (it comes last, so its first call finds
+some of them). A plain program, ``jit(vmap(grad))`` of ``lax``, is slower.
+An image-step counts as 12.4 MFLOP, what a plain computation of all maps takes, whatever is skipped.
+Memory: bytes that the compiled step reads and writes by XLA's own account, every kernel's inputs
+    and outputs counted.
 Cost: about 3 minutes of one GPU.
 Command: python -m experiments.benchmarks.roofline
 """
@@ -30,9 +33,9 @@ import oipjax
 from experiments.benchmarks import throughput
 from experiments.common import command, save, show
 from oipjax.cli.atlas import exemplars
-from oipjax.objectives.units import Waking
-from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT
-from oipjax.runtime.tiles import PRECISIONS, default_tile, products, shortened
+from oipjax.objectives.units import PreActivation
+from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK
+from oipjax.runtime.tiles import PRECISIONS, cast, default_tile, products
 from oipjax.search import step as climb
 from oipjax.search.methods import Momentum
 from oipjax.spaces.pixels import space_for
@@ -82,20 +85,26 @@ def limits(config: Config) -> dict[str, float]:
     matrix = jax.random.normal(jax.random.key(0), (config.matrix, config.matrix))
     found = {}
     for precision in PRECISIONS:
-        short = shortened(matrix, precision)
+        short = cast(matrix, precision)
         with products(precision):
             product = jax.jit(jnp.matmul).lower(short, short).compile()
-        found[precision] = 2 * config.matrix**3 / seconds(config, functools.partial(product, short, short))
+        found[precision] = (
+            2 * config.matrix**3 / seconds(config, functools.partial(product, short, short))
+        )
     vector = jnp.ones(config.vector)
-    found["memory"] = 2 * vector.nbytes / seconds(config, functools.partial(jax.jit(lambda x: x + 1), vector))
+    found["memory"] = (
+        2 * vector.nbytes / seconds(config, functools.partial(jax.jit(lambda x: x + 1), vector))
+    )
     return found
 
 
 def problem_of(model: oipjax.Model, precision: str) -> climb.Problem:
     """The ascent of a layer's maps, with all defaults."""
     objective = oipjax.Map(LAYER)
-    waking, space = Waking.of(objective, model), space_for(model)
-    return climb.Problem(model.apply, objective, waking, space, Momentum(), 2e-4, False, precision)
+    pre_activation, space = PreActivation.of(objective, model), space_for(model)
+    return climb.Problem(
+        model.apply, objective, pre_activation, space, Momentum(), 2e-4, False, precision
+    )
 
 
 def bytes_of(model: oipjax.Model, precision: str, tile: int) -> float:
@@ -105,7 +114,9 @@ def bytes_of(model: oipjax.Model, precision: str, tile: int) -> float:
     state = jax.vmap(functools.partial(climb.begin, problem))(z)
 
     def step(params, targets, state):
-        return jax.vmap(lambda target, one: climb.step(problem, params, target, 100, one))(targets, state)
+        return jax.vmap(lambda target, one: climb.step(problem, params, target, 100, one))(
+            targets, state
+        )
 
     with products():
         compiled = jax.jit(step).lower(model.params, np.zeros(tile, np.int32), state).compile()
@@ -121,7 +132,14 @@ def kernels(config: Config, model: oipjax.Model, precision: str, tile: int) -> l
     def run() -> None:
         targets = index % model.layer(LAYER).maps
         oipjax.ascend(
-            key, model, oipjax.Map(LAYER), targets, index, steps=config.profiled, precision=precision, tile=tile
+            key,
+            model,
+            oipjax.Map(LAYER),
+            targets,
+            index,
+            steps=config.profiled,
+            precision=precision,
+            tile=tile,
         )
 
     run()
@@ -131,7 +149,13 @@ def kernels(config: Config, model: oipjax.Model, precision: str, tile: int) -> l
         files = list(Path(folder).rglob("*.xplane.pb"))
         planes = jax.profiler.ProfileData.from_file(str(files[0])).planes if files else ()
         spent: dict[str, float] = {}
-        for line in (line for plane in planes if "GPU" in plane.name for line in plane.lines if "Stream" in line.name):
+        for line in (
+            line
+            for plane in planes
+            if "GPU" in plane.name
+            for line in plane.lines
+            if "Stream" in line.name
+        ):
             for event in line.events:
                 name = re.sub(r"^void ", "", event.name)[:60]
                 spent[name] = spent.get(name, 0.0) + event.duration_ns / 1e3
@@ -143,7 +167,11 @@ def kernels(config: Config, model: oipjax.Model, precision: str, tile: int) -> l
 def kind_of(kernel: str) -> str:
     """One of `KINDS`, by a kernel's name."""
     patterns = ("fft|cf32|prop|grad|conv|nchw", "gemm|dot|cublas", "memcpy|memset|copy")
-    kinds = (kind for kind, pattern in zip(KINDS, patterns, strict=False) if re.search(pattern, kernel.lower()))
+    kinds = (
+        kind
+        for kind, pattern in zip(KINDS, patterns, strict=False)
+        if re.search(pattern, kernel.lower())
+    )
     return next(kinds, KINDS[-1])
 
 
@@ -153,7 +181,9 @@ def rates(config: Config, model: oipjax.Model) -> list[dict[str, Any]]:
     targets = index % model.layer(LAYER).maps
     spent = seconds(config, lambda: oipjax.survey(key, model, LAYER, draws=config.survey).scores)
     rate = config.survey / spent
-    rows = [{"what": "survey", "precision": "float32", "tile": default_tile(), "image-steps/s": rate}]
+    rows = [
+        {"what": "survey", "precision": "float32", "tile": default_tile(), "image-steps/s": rate}
+    ]
     for precision in config.job:
         for tile in config.tiles:
             call = functools.partial(
@@ -161,12 +191,21 @@ def rates(config: Config, model: oipjax.Model) -> list[dict[str, Any]]:
                 tile=tile,
             )  # fmt: skip
             rate = config.runs * config.steps / seconds(config, call)
-            rows.append({"what": "ascent", "precision": precision, "tile": tile, "image-steps/s": rate})
+            rows.append(
+                {"what": "ascent", "precision": precision, "tile": tile, "image-steps/s": rate}
+            )
         plan = throughput.Config(runs=config.runs, steps=config.steps, seed=config.seed)
         with products(precision):
-            spent = seconds(config, throughput.plainly(plan, model, targets, precision))
+            spent = seconds(config, throughput.plain_jax(plan, model, targets, precision))
         rate = config.runs * config.steps / spent
-        rows.append({"what": "plain JAX", "precision": precision, "tile": config.runs, "image-steps/s": rate})
+        rows.append(
+            {
+                "what": "plain JAX",
+                "precision": precision,
+                "tile": config.runs,
+                "image-steps/s": rate,
+            }
+        )
     return rows
 
 
@@ -183,7 +222,9 @@ def job(config: Config, model: oipjax.Model, precision: str) -> dict[str, Any]:
     atlas = run()
     first, again = time.perf_counter() - begin, seconds(config, lambda: run().scores)
     with products():
-        there = np.asarray(jax.jit(model.apply)(model.params, atlas.images[:, 0])[LAYER]).mean((1, 2))
+        there = np.asarray(jax.jit(model.apply)(model.params, atlas.images[:, 0])[LAYER]).mean(
+            (1, 2)
+        )
     scores = there[np.arange(len(atlas.maps)), atlas.maps]
     off = np.abs(scores - atlas.scores[:, 0]) / np.maximum(atlas.scores[:, 0], 1e-9)
     return {
@@ -198,7 +239,10 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
     top = limits(config)
     rows = rates(config, model)
     climbs = [row for row in rows if row["what"] == "ascent"]
-    best = {name: max((r for r in climbs if r["precision"] == name), key=_rate)["tile"] for name in config.job}
+    best = {
+        name: max((r for r in climbs if r["precision"] == name), key=_rate)["tile"]
+        for name in config.job
+    }
     moved = {name: bytes_of(model, name, best[name]) for name in config.job}
     for row in rows:
         name = row["precision"]
@@ -210,9 +254,15 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
     show("rates on one device", columns, [[row.get(name) for name in columns] for row in rows])
     jobs = [job(config, model, name) for name in config.job]
     show("the whole job", list(jobs[0]), [list(row.values()) for row in jobs])
-    profiles = {name: kernels(config, model, name, min(4096, max(config.tiles))) for name in config.job}
+    profiles = {
+        name: kernels(config, model, name, min(4096, max(config.tiles))) for name in config.job
+    }
     for name, profile in profiles.items() if all(profiles.values()) else ():
-        show(f"one image-step, {name}", ["kernel", "kind", "us"], [list(row.values()) for row in profile[:12]])
+        show(
+            f"one image-step, {name}",
+            ["kernel", "kind", "us"],
+            [list(row.values()) for row in profile[:12]],
+        )
     content = {
         "config": vars(config), "flop_per_image_step": WORK, "bytes_per_image_step": moved, "limits": top, "rows": rows,
         "jobs": jobs, "kernels": profiles,
@@ -229,13 +279,18 @@ def figure(rows, top, moved, profiles) -> Figure:
     """Rates by tile, the best one below its limits, and what a step's time is spent on."""
     shape = Figure(figsize=(12, 3.8), layout="constrained")
     left, middle, right = shape.subplots(1, 3, width_ratios=(1, 1.15, 1.15))
-    colours = dict(zip(profiles, (BLUE, SILENT, INK), strict=False))
+    colours = dict(zip(profiles, (BLUE, INACTIVE, INK), strict=False))
     for place, (name, colour) in enumerate(colours.items()):
         mine = [row for row in rows if row["precision"] == name and row["what"] == "ascent"]
         rates = [row["image-steps/s"] / 1e6 for row in mine]
         left.plot([row["tile"] for row in mine], rates, "o-", color=colour)
         left.annotate(
-            name, (mine[-1]["tile"], rates[-1]), (6, 0), textcoords="offset points", va="center", color=colour
+            name,
+            (mine[-1]["tile"], rates[-1]),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
         )
         plain = next(row for row in rows if row["precision"] == name and row["what"] == "plain JAX")
         levels = {
@@ -246,9 +301,11 @@ def figure(rows, top, moved, profiles) -> Figure:
         }
         for text, (level, style) in levels.items():
             label = None if place else text
-            middle.plot([level / 1e6], [place], color=colour, linestyle="none", label=label, **style)
+            middle.plot(
+                [level / 1e6], [place], color=colour, linestyle="none", label=label, **style
+            )
         start = 0.0
-        for kind, shade in zip(KINDS, (BLUE, FAINT, SILENT, INK), strict=True):
+        for kind, shade in zip(KINDS, (BLUE, FAINT, INACTIVE, INK), strict=True):
             us = sum(row["us"] for row in profiles[name] if row["kind"] == kind)
             right.barh(place, us * 1e3, left=start, color=shade, label=None if place else kind)
             start += us * 1e3

@@ -1,13 +1,15 @@
 """Does it stay flat? Time and peak memory against draws, runs, maps, steps, and devices.
 
-Question: from thousands to a million draws, to a hundred thousand runs, from few maps or steps to many: does the time
+Question: from thousands to a million draws, to a hundred thousand runs, from few maps or steps to
+    many: does the time
 grow in proportion and the memory hardly at all? What does it cost to hand tiles to several devices?
-Expected: a survey keeps numbers only, so its memory is constant; an ascent keeps one image and a few numbers per run,
-3.3 kB; the atlas with ``keep_images`` not even that. Time per draw, run, map and step is constant within a tenth.
-Devices that share the same cores gain nothing and cost little: a copy of each program.
-Cost: about 18 minutes of two cores. Each measurement has a process of its own, in which small jobs are done up to four
-times; all sizes are measured in turn, round after round. Times are medians, and so is the time of one, as a multiple of
-that in the smallest job of the same round.
+Expected: a survey keeps numbers only, so its memory is constant; an ascent keeps one image and a
+    few numbers per run,
+3.3 kB; the atlas with ``keep_images`` not even that. Time per draw, run, map and step is constant
+within a tenth. Devices that share the same cores gain nothing and cost little: a copy of each
+program. Cost: about 18 minutes of two cores. Each measurement has a process of its own, in which
+small jobs are done up to four times; all sizes are measured in turn, round after round. Times are
+medians, and so is the time of one, as a multiple of that in the smallest job of the same round.
 Command: python -m experiments.benchmarks.scaling
 """
 
@@ -26,7 +28,7 @@ from matplotlib.ticker import LogLocator
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax.plots.atlas import BLUE, INK, SILENT
+from oipjax.plots.atlas import BLUE, INACTIVE, INK
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -72,10 +74,18 @@ def child(kind: str, size: int, repeat: int, config: Config, answer: Any) -> Non
         oipjax.survey(key, model, "conv3", draws=draws)
 
     def climb(runs: int, steps: int) -> None:
-        oipjax.ascend(key, model, oipjax.Map("conv3"), np.arange(runs) % 128, np.arange(runs), steps=steps)
+        oipjax.ascend(
+            key, model, oipjax.Map("conv3"), np.arange(runs) % 128, np.arange(runs), steps=steps
+        )
 
     def atlas(maps: int, keep: int) -> None:
-        short = {"screen": config.short, "steps": config.short, "wake": 0, "search": 0, "bounds": "none"}
+        short = {
+            "screen": config.short,
+            "steps": config.short,
+            "restarts": 0,
+            "search": 0,
+            "bounds": "none",
+        }
         few = {"draws": max(keep, 64), "keep": keep, "keep_images": config.keep_images}
         oipjax.atlas(key, model, "conv3", maps=range(maps), **few, **short)
 
@@ -93,7 +103,9 @@ def child(kind: str, size: int, repeat: int, config: Config, answer: Any) -> Non
         begin = time.perf_counter()
         jobs[kind](size)
         seconds.append(time.perf_counter() - begin)
-    answer.put((float(np.median(seconds)), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    answer.put(
+        (float(np.median(seconds)), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    )
 
 
 def measured(kind: str, size: int, repeat: int, config: Config) -> tuple[float, float]:
@@ -115,7 +127,10 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
     for number in range(config.rounds):
         for kind, sizes in kinds.items():
             for size in sizes:
-                print(f"round {number + 1}/{config.rounds}: {kind}, {size:,} {UNITS[kind]}", flush=True)
+                print(
+                    f"round {number + 1}/{config.rounds}: {kind}, {size:,} {UNITS[kind]}",
+                    flush=True,
+                )
                 repeat = 4 if kind == "devices" else min(4, max(sizes) // size)
                 seen.setdefault((kind, size), []).append(measured(kind, size, repeat, config))
     rows: list[dict[str, Any]] = []
@@ -141,13 +156,25 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
     """Time, time of one, and memory, against size."""
     shape = Figure(figsize=(12, 3.6), layout="constrained")
     panels = shape.subplots(1, 3)
-    colours = dict(zip(UNITS, (BLUE, INK, SILENT, BLUE, INK, SILENT), strict=True))
+    colours = dict(zip(UNITS, (BLUE, INK, INACTIVE, BLUE, INK, INACTIVE), strict=True))
     for number, (kind, unit) in enumerate(UNITS.items()):
         some = [row for row in rows if row["what"] == kind]
-        style = {"color": colours[kind], "marker": "osDv^P"[number], "linestyle": "-" if number < 3 else "--"}
+        style = {
+            "color": colours[kind],
+            "marker": "osDv^P"[number],
+            "linestyle": "-" if number < 3 else "--",
+        }
         label = kind if kind == unit else f"{kind}: {unit}"
-        for axes, name in zip(panels, ("seconds", "time each, to the first", "peak MiB"), strict=True):
-            axes.plot([row["size"] for row in some], [row[name] for row in some], label=label, markersize=5, **style)
+        for axes, name in zip(
+            panels, ("seconds", "time each, to the first", "peak MiB"), strict=True
+        ):
+            axes.plot(
+                [row["size"] for row in some],
+                [row[name] for row in some],
+                label=label,
+                markersize=5,
+                **style,
+            )
     left, middle, right = panels
     left.set_yscale("log")
     left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -1,9 +1,10 @@
 """How long does the command take, from the shell's prompt to the picture?
 
-Question: seconds of ``oipjax atlas`` as a whole process, interpreter, imports, compiling, proofs and picture included:
-cold, without any compiled program, and warm, with those of the run before; and how long its phases say they took.
-Expected: 11 to 15 s cold, 5.5 to 8 s warm, of which computing is a third: the rest is imports and tracing.
-Cost: about 3 minutes of two cores.
+Question: seconds of ``oipjax atlas`` as a whole process, interpreter, imports, compiling, proofs
+    and picture included:
+cold, without any compiled program, and warm, with those of the run before; and how long its phases
+say they took. Expected: 11 to 15 s cold, 5.5 to 8 s warm, of which computing is a third: the rest
+is imports and tracing. Cost: about 3 minutes of two cores.
 Command: python -m experiments.benchmarks.startup
 """
 
@@ -39,17 +40,29 @@ class Config:
 
     def __post_init__(self):
         if min(self.rounds, self.warm) < 1:
-            raise ValueError(f"expected one cold and one warm run at least, got {self.rounds} and {self.warm}")
+            raise ValueError(
+                f"expected one cold and one warm run at least, got {self.rounds} and {self.warm}"
+            )
 
 
-SMOKE = Config(rounds=1, warm=1, options=("--layer", "conv1", "--maps", "0", "--draws", "32", "--steps", "8"))
+SMOKE = Config(
+    rounds=1, warm=1, options=("--layer", "conv1", "--maps", "0", "--draws", "32", "--steps", "8")
+)
 
 
 def timed(options: tuple[str, ...], folder: Path) -> tuple[float, dict[str, Any]]:
     """Seconds of one process, and its manifest; programs are kept in ``folder``."""
-    call = [sys.executable, "-c", "import sys; from oipjax.cli.main import run; sys.exit(run())", "atlas", *options]
+    call = [
+        sys.executable,
+        "-c",
+        "import sys; from oipjax.cli.main import run; sys.exit(run())",
+        "atlas",
+        *options,
+    ]
     out = folder / "record"
-    known = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    known = {
+        name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"
+    }
     begin = time.perf_counter()
     done = subprocess.run(
         [*call, "--out", str(out), "--overwrite"], env=known | {"XDG_CACHE_HOME": str(folder)}, capture_output=True,
@@ -76,13 +89,29 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
                 for phase, took in manifest["timing_s"].items() if kind == "warm" else ():
                     phases.setdefault(phase, []).append(took)
     rows = [
-        {"run": kind, "runs": len(each), "median s": float(np.median(each)), "least": min(each), "most": max(each)}
+        {
+            "run": kind,
+            "runs": len(each),
+            "median s": float(np.median(each)),
+            "least": min(each),
+            "most": max(each),
+        }
         for kind, each in runs.items()
     ]
     median = {phase: float(np.median(each)) for phase, each in phases.items()}
-    show(f"oipjax atlas, whole process ({counts})", list(rows[0]), [list(row.values()) for row in rows])
+    show(
+        f"oipjax atlas, whole process ({counts})",
+        list(rows[0]),
+        [list(row.values()) for row in rows],
+    )
     show("phases of a warm run, s", list(median), [list(median.values())])
-    facts = {"config": asdict(config), "rows": rows, "seconds": runs, "phases": median, "counts": counts}
+    facts = {
+        "config": asdict(config),
+        "rows": rows,
+        "seconds": runs,
+        "phases": median,
+        "counts": counts,
+    }
     save(results, "startup", facts, figure(runs))
     return rows
 
@@ -92,8 +121,12 @@ def figure(runs: dict[str, list[float]]) -> Figure:
     drawn = Figure(figsize=(6, 1.8), layout="constrained")
     axes = drawn.subplots()
     for height, (kind, each) in enumerate(reversed(runs.items())):
-        axes.barh(height, float(np.median(each)), color=BLUE if kind == "warm" else FAINT, height=0.6)
-        axes.plot(each, [height] * len(each), "o", color="black", markersize=4, markerfacecolor="white")
+        axes.barh(
+            height, float(np.median(each)), color=BLUE if kind == "warm" else FAINT, height=0.6
+        )
+        axes.plot(
+            each, [height] * len(each), "o", color="black", markersize=4, markerfacecolor="white"
+        )
     axes.set_yticks(range(len(runs)), list(reversed(runs)))
     axes.set(xlabel="seconds of the whole process: each run, and the median", xlim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)

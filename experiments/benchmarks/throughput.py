@@ -1,11 +1,13 @@
 """How near is the machine's limit? Survey, ascent and training beside a plain product of matrices.
 
-Question: image-steps per second of the shipped network's survey, ascent and training, as a share of the rate of a
-2048x2048 float32 matrix product measured between the runs on the same cores; how many times as fast the ascent is as
-the same rule written plainly, ``jit(vmap(grad))`` with ``lax``'s convolution and pooling; and where its time goes.
-Expected: more than the matrix product's rate for the ascent, and ten times the plain one. Every image-step counts as
-12.4 MFLOP, what a plain computation of all maps takes: the share is one of useful work, not of instructions. Minimal
-filtering makes the second convolution of 4/9 of its products, and of the third one map is computed, not 128.
+Question: image-steps per second of the shipped network's survey, ascent and training, as a share of
+    the rate of a
+2048x2048 float32 matrix product measured between the runs on the same cores; how many times as fast
+the ascent is as the same rule written plainly, ``jit(vmap(grad))`` with ``lax``'s convolution and
+pooling; and where its time goes. Expected: more than the matrix product's rate for the ascent, and
+ten times the plain one. Every image-step counts as 12.4 MFLOP, what a plain computation of all maps
+takes: the share is one of useful work, not of instructions. Minimal filtering makes the second
+    convolution of 4/9 of its products, and of the third one map is computed, not 128.
 Cost: about 3 minutes of two cores.
 Command: python -m experiments.benchmarks.throughput
 """
@@ -28,7 +30,7 @@ from experiments.common import command, save, show
 from oipjax import ops
 from oipjax.data import mnist as data
 from oipjax.plots.atlas import BLUE, FAINT, INK
-from oipjax.runtime.tiles import default_tile, shortened
+from oipjax.runtime.tiles import cast, default_tile
 from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
@@ -70,11 +72,15 @@ class LaxApply:
 
 
 def _conv(x, w, stride, padding):
-    return jax.lax.conv_general_dilated(x, w, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return jax.lax.conv_general_dilated(
+        x, w, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def _pool(x, window):
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, *window, 1), (1, *window, 1), "VALID")
+    return jax.lax.reduce_window(
+        x, -jnp.inf, jax.lax.max, (1, *window, 1), (1, *window, 1), "VALID"
+    )
 
 
 def _conv_pool(x, w, b, padding):
@@ -88,27 +94,37 @@ def contenders(config: Config, model: oipjax.Model) -> dict[str, tuple[Callable[
     out: dict[str, tuple[Callable[[], Any], float]] = {}
 
     def ascent(network, tile):
-        return oipjax.ascend(key, network, oipjax.Map(LAYER), targets, starts, steps=config.steps, tile=tile)
+        return oipjax.ascend(
+            key, network, oipjax.Map(LAYER), targets, starts, steps=config.steps, tile=tile
+        )
 
     work = 2 * FORWARD * config.runs * config.steps
     for tile in config.tiles:
         out[f"ascent, tile {tile}"] = functools.partial(ascent, model, tile), work
     with_lax = replace(model, apply=LaxApply(model.apply))
     out["ascent, lax ops"] = functools.partial(ascent, with_lax, config.tiles[-1]), work
-    out["plain JAX"] = plainly(config, model, targets), work
-    out["survey"] = lambda: oipjax.survey(key, model, LAYER, draws=config.draws), FORWARD * config.draws
+    out["plain JAX"] = plain_jax(config, model, targets), work
+    out["survey"] = (
+        lambda: oipjax.survey(key, model, LAYER, draws=config.draws),
+        FORWARD * config.draws,
+    )
     out["training"] = epoch(config), 3 * FORWARD * config.images
     return out
 
 
-def plainly(config: Config, model: oipjax.Model, targets: np.ndarray, precision: str = "float32") -> Callable[[], Any]:
+def plain_jax(
+    config: Config, model: oipjax.Model, targets: np.ndarray, precision: str = "float32"
+) -> Callable[[], Any]:
     """The classic rule as one would write it: plain layers, all runs in one batch, a loop around a compiled step."""
     z = jax.random.normal(jax.random.key(config.seed), (config.runs, *model.input_shape))
-    layers = [(model.params[name]["kernel"], model.params[name]["bias"]) for name in ("conv1", "conv2", "conv3")]
-    layers = shortened(layers, precision)
+    layers = [
+        (model.params[name]["kernel"], model.params[name]["bias"])
+        for name in ("conv1", "conv2", "conv3")
+    ]
+    layers = cast(layers, precision)
 
     def score(image, target):
-        x = shortened(image[None], precision)
+        x = cast(image[None], precision)
         for number, (kernel, bias) in enumerate(layers):
             x = jax.nn.relu(_conv(x, kernel, (1, 1), "VALID") + bias.reshape(1, 1, 1, -1))
             x = _pool(x, (2, 2)) if number < 2 else x
@@ -143,12 +159,16 @@ def epoch(config: Config) -> Callable[[], Any]:
     def run():
         state = training._State(*jax.tree.map(jnp.array, (params, start)))
         normalisation = (model.mean, model.std)
-        return training._epoch(plan, steps, model.apply, normalisation, state, jax.random.key(0), *given)
+        return training._epoch(
+            plan, steps, model.apply, normalisation, state, jax.random.key(0), *given
+        )
 
     return lambda: jax.block_until_ready(run())
 
 
-def account(config: Config, model: oipjax.Model, tile: int) -> dict[str, tuple[Callable[[], Any], float]]:
+def account(
+    config: Config, model: oipjax.Model, tile: int
+) -> dict[str, tuple[Callable[[], Any], float]]:
     """Each operation of one image-step alone, in a compiled loop: name -> (what to time, its FLOP).
 
     As many count as a plain convolution has, whatever is computed instead.
@@ -157,20 +177,33 @@ def account(config: Config, model: oipjax.Model, tile: int) -> dict[str, tuple[C
     sides, out = {"conv1": 26, "conv2": 12, "conv3": 5}, {}
     for name, layer in layers.items():
         w, b, side = jnp.asarray(layer["kernel"]), jnp.asarray(layer["bias"]), sides[name]
-        (kh, kw), x = w.shape[:2], jax.random.normal(jax.random.key(0), (tile, side, side, w.shape[2]))
+        (kh, kw), x = (
+            w.shape[:2],
+            jax.random.normal(jax.random.key(0), (tile, side, side, w.shape[2])),
+        )
         work = 2.0 * tile * (side - kh + 1) * (side - kw + 1) * w.size * config.steps
         if name == "conv3":
-            # What an ascent computes of it, each image for a map of its own, and what a survey does.
+            # What an ascent computes of it, each image for a map of its own, and what a survey
+            # does.
             each = jnp.moveaxis(w[..., :tile], 3, 0)
             alone = jax.vmap(lambda x, w: ops.conv2d_map(x[None], w)[0])
-            out["conv3, one map, forward"] = _loop(config, functools.partial(alone, w=each), x), work
+            out["conv3, one map, forward"] = (
+                _loop(config, functools.partial(alone, w=each), x),
+                work,
+            )
             back = functools.partial(_pulled, functools.partial(alone, w=each), x)
             out["conv3, one map, gradient"] = _loop(config, back, alone(x, each)), work
-            out["conv3, all maps, forward"] = _loop(config, functools.partial(ops.conv2d, w=w), x), work
+            out["conv3, all maps, forward"] = (
+                _loop(config, functools.partial(ops.conv2d, w=w), x),
+                work,
+            )
             continue
         pooled = functools.partial(ops.conv_pool, w=w, b=b)
         out[f"{name} and its pool, forward"] = _loop(config, pooled, x), work
-        out[f"{name} and its pool, both ways"] = _loop(config, functools.partial(_both_ways, pooled), x), 2 * work
+        out[f"{name} and its pool, both ways"] = (
+            _loop(config, functools.partial(_both_ways, pooled), x),
+            2 * work,
+        )
     return out
 
 
@@ -196,7 +229,9 @@ def _loop(config: Config, function, x) -> Callable[[], Any]:
     return lambda: jax.block_until_ready(looped(x, y))
 
 
-def measure(config: Config, calls: dict[str, tuple[Callable[[], Any], float]]) -> list[dict[str, Any]]:
+def measure(
+    config: Config, calls: dict[str, tuple[Callable[[], Any], float]]
+) -> list[dict[str, Any]]:
     """Everything in turn, ``rounds`` times, a matrix product before and after each: rates and shares (medians)."""
     matrix = jax.random.normal(jax.random.key(0), (config.matrix, config.matrix))
     product = jax.jit(jnp.matmul)
@@ -224,7 +259,10 @@ def measure(config: Config, calls: dict[str, tuple[Callable[[], Any], float]]) -
         row = {"what": name, "seconds": float(np.median(max(work, 1.0) / speed))}
         row["seconds of matmul"] = float(np.median(row["seconds"] * top) / 2 / config.matrix**3)
         if work:
-            row |= {"GFLOP/s": float(np.median(speed)) / 1e9, "share of matmul": float(np.median(speed / top))}
+            row |= {
+                "GFLOP/s": float(np.median(speed)) / 1e9,
+                "share of matmul": float(np.median(speed / top)),
+            }
         rows.append(row)
     return rows
 
@@ -239,14 +277,27 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
             row["image-steps/s"] = row["GFLOP/s"] * 1e9 / 2 / FORWARD
             row["times plain JAX"] = plain["seconds"] / row["seconds"]
     columns = ["what", "image-steps/s", "GFLOP/s", "share of matmul", "times plain JAX"]
-    show("rates on the shipped network", columns, [[row.get(name) for name in columns] for row in rows])
+    show(
+        "rates on the shipped network",
+        columns,
+        [[row.get(name) for name in columns] for row in rows],
+    )
     tile = default_tile()
     parts = measure(config, account(config, model, tile))
     for row in parts:
         row["us per image"] = row["seconds"] / config.steps / tile * 1e6
     columns = ["what", "us per image", "GFLOP/s", "share of matmul"]
-    show(f"one image-step, tile {tile}, operations alone", columns, [[r.get(n) for n in columns] for r in parts])
-    content = {"config": vars(config), "flop_per_image_step": 2 * FORWARD, "rows": rows, "account": parts}
+    show(
+        f"one image-step, tile {tile}, operations alone",
+        columns,
+        [[r.get(n) for n in columns] for r in parts],
+    )
+    content = {
+        "config": vars(config),
+        "flop_per_image_step": 2 * FORWARD,
+        "rows": rows,
+        "account": parts,
+    }
     save(results, "throughput", content, figure(rows, parts))
     return rows
 
@@ -256,7 +307,11 @@ def figure(rows: list[dict[str, Any]], parts: list[dict[str, Any]]) -> Figure:
     shape = Figure(figsize=(10, 4), layout="constrained")
     left, right = shape.subplots(1, 2)
     names = [row["what"] for row in rows]
-    left.barh(names, [row["share of matmul"] for row in rows], color=[BLUE if "tile" in n else FAINT for n in names])
+    left.barh(
+        names,
+        [row["share of matmul"] for row in rows],
+        color=[BLUE if "tile" in n else FAINT for n in names],
+    )
     left.axvline(1, color=INK, linewidth=0.8)
     left.set_xlabel("share of a matrix product's rate")
     right.barh([row["what"] for row in parts], [row["us per image"] for row in parts], color=BLUE)

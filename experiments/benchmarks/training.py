@@ -1,23 +1,26 @@
 """How fast is our training beside torch and tf.keras?
 
-Question: the same network from the same weights, trained on MNIST by Adam (1e-3, batches of 64, no weight decay) on the
-same cores: how long does an epoch take in oipjax, in a plain torch loop and in tf.keras, and how long does it take to
-classify 99 % of the test images rightly?
+Question: the same network from the same weights, trained on MNIST by Adam (1e-3, batches of 64, no
+    weight decay) on the
+same cores: how long does an epoch take in oipjax, in a plain torch loop and in tf.keras, and how
+long does it take to classify 99 % of the test images rightly?
 Expected: an epoch of oipjax takes two thirds of the time of the fastest peer's (we wanted half, see
-experiments/README.md), and as many epochs are needed, since all compute the same; only the order of the images differs.
-Cost: about half an hour of two cores, more where the environments of ``peers.py`` are yet to be made.
-Command: OIPJAX_DATA=folder python -m experiments.benchmarks.training
+experiments/README.md), and as many epochs are needed, since all compute the same; only the order of
+the images differs. Cost: about half an hour of two cores, more where the environments of
+``peers.py`` are yet to be made. Command: OIPJAX_DATA=folder python -m
+experiments.benchmarks.training
 
-oipjax trains in this process, its epoch as `oipjax.training.loop.train` compiles it; each peer in a process and environment
-of its own, as in ``peers.py``. First all variants of a peer are tried on a few images, and the fastest one counts:
-torch in both memory layouts, Adam fused or not, images gathered batch by batch or shuffled at once; ``model.fit`` from
-arrays and from a data set, and a loop in one ``tf.function``, with XLA and without. ``compile`` is what the first epoch
-takes longer than the next, in a fresh process for the peers.
+oipjax trains in this process, its epoch as `oipjax.training.loop.train` compiles it; each peer in a
+process and environment of its own, as in ``peers.py``. First all variants of a peer are tried on a
+few images, and the fastest one counts: torch in both memory layouts, Adam fused or not, images
+gathered batch by batch or shuffled at once; ``model.fit`` from arrays and from a data set, and a
+loop in one ``tf.function``, with XLA and without. ``compile`` is what the first epoch takes longer
+than the next, in a fresh process for the peers.
 
-Then come the rounds, each from other weights, which are the same for all: everyone trains the first epoch in turn, then
-the second, until all have reached the target or ``epochs`` are over. Tests after the epochs are not timed. Ratios, a
-peer's time over oipjax's, are medians over all epochs of all rounds; those of the time to the target, over the rounds
-in which both reached it.
+Then come the rounds, each from other weights, which are the same for all: everyone trains the first
+epoch in turn, then the second, until all have reached the target or ``epochs`` are over. Tests
+after the epochs are not timed. Ratios, a peer's time over oipjax's, are medians over all epochs of
+all rounds; those of the time to the target, over the rounds in which both reached it.
 """
 
 import contextlib
@@ -41,7 +44,7 @@ from oipjax.cli.options import use_cores
 from oipjax.data import mnist as data
 from oipjax.data.mnist import Dataset
 from oipjax.networks import cnn
-from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT
+from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK
 from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
@@ -69,7 +72,7 @@ CONTENDERS = (
         ),
     ),
 )
-COLOURS = {OWN: BLUE, "torch": SILENT, "tf.keras": FAINT}
+COLOURS = {OWN: BLUE, "torch": INACTIVE, "tf.keras": FAINT}
 
 
 @dataclass(frozen=True)
@@ -106,25 +109,35 @@ class Own:
 
     def __init__(self, config: Config, digits: Dataset, model: oipjax.Model, starts: list[Any]):
         self.plan = training.TrainConfig(
-            learning_rate=config.learning_rate, schedule="constant", l2=0.0, batch=config.batch, validation=0
+            learning_rate=config.learning_rate,
+            schedule="constant",
+            l2=0.0,
+            batch=config.batch,
+            validation=0,
         )
         self.digits, self.model, self.starts = digits, model, starts
         self.given = tuple(jnp.asarray(part) for part in digits.train)
         self.facts = {"versions": {"oipjax": oipjax.__version__, "jax": jax.__version__}}
         self.state: Any = None
 
-    def ask(self, setting: str, targets: np.ndarray, steps: int, *, seed: int = 0) -> tuple[float, np.ndarray]:
+    def ask(
+        self, setting: str, targets: np.ndarray, steps: int, *, seed: int = 0
+    ) -> tuple[float, np.ndarray]:
         """One epoch, the one of number ``steps``: its seconds, and ``[[seconds, test accuracy]]``."""
         del setting
         if steps == 1:
-            params = jax.tree.map(jnp.array, self.starts[seed])  # a copy: an epoch takes the state for itself
+            params = jax.tree.map(
+                jnp.array, self.starts[seed]
+            )  # a copy: an epoch takes the state for itself
             self.state = training._State(params, training.optimizer(self.plan, 1).init(params))
         count, model = int(targets[0]), self.model
         given = tuple(part[:count] for part in self.given)
         key = jax.random.fold_in(jax.random.key(seed), steps)
         jax.block_until_ready((given, self.state))
         begin = time.perf_counter()
-        state, *means = training._epoch(self.plan, 1, model.apply, (model.mean, model.std), self.state, key, *given)
+        state, *means = training._epoch(
+            self.plan, 1, model.apply, (model.mean, model.std), self.state, key, *given
+        )
         self.state = jax.block_until_ready((state, means))[0]
         seconds = time.perf_counter() - begin
         confusion, _ = training.evaluate(model, self.state.params, self.digits.test)
@@ -151,13 +164,18 @@ class Entry:
             self.epochs.append([])
         seconds, right = epoch(self.process, self.setting, images, number, turn)
         self.epochs[-1].append((seconds, right))
-        print(f"round {turn}, epoch {number}: {self.name}: {seconds:.2f} s, {right:.2%} right", flush=True)
+        print(
+            f"round {turn}, epoch {number}: {self.name}: {seconds:.2f} s, {right:.2%} right",
+            flush=True,
+        )
 
     def to(self, target: float) -> list[tuple[float, int] | None]:
         """Seconds and epochs of training until the target is reached; None in rounds in which it was not."""
         out = []
         for line in self.epochs:
-            first = next((number for number, (_, right) in enumerate(line, 1) if right >= target), None)
+            first = next(
+                (number for number, (_, right) in enumerate(line, 1) if right >= target), None
+            )
             out.append(first and (sum(seconds for seconds, _ in line[:first]), first))
         return out
 
@@ -167,7 +185,9 @@ class Entry:
         return np.array([seconds for line in self.epochs for seconds, _ in line])
 
 
-def epoch(process: Process | Own, setting: str, images: int, number: int, turn: int) -> tuple[float, float]:
+def epoch(
+    process: Process | Own, setting: str, images: int, number: int, turn: int
+) -> tuple[float, float]:
     """Seconds and test accuracy of one epoch."""
     ((seconds, right),) = process.ask(setting, np.array([images]), number, seed=turn)[1]
     return float(seconds), float(right)
@@ -176,20 +196,31 @@ def epoch(process: Process | Own, setting: str, images: int, number: int, turn: 
 def initial(config: Config, digits: Dataset) -> tuple[oipjax.Model, list[Any]]:
     """The network, and the weights that each round starts from; the first ones are for what comes before."""
     network = cnn.CNNConfig()
-    starts = [jax.tree.map(np.asarray, cnn.init(jax.random.key(turn), network)) for turn in range(config.rounds + 1)]
+    starts = [
+        jax.tree.map(np.asarray, cnn.init(jax.random.key(turn), network))
+        for turn in range(config.rounds + 1)
+    ]
     pixels = digits.train.images.astype(np.float32) / 255
     mean, std = (round(float(value), 4) for value in (pixels.mean(), pixels.std()))
-    return cnn.model(jax.tree.map(jnp.asarray, starts[0]), network, mean=(mean,), std=(std,)), starts
+    return cnn.model(
+        jax.tree.map(jnp.asarray, starts[0]), network, mean=(mean,), std=(std,)
+    ), starts
 
 
 def write(folder: Path, config: Config, digits: Dataset, starts: list[Any]) -> None:
     """What the scripts need beside the network: digits, the plan, and the weights that each round starts from."""
     arrays = {
-        f"{name}_{part}": array for name in ("train", "test") for part, array in getattr(digits, name)._asdict().items()
+        f"{name}_{part}": array
+        for name in ("train", "test")
+        for part, array in getattr(digits, name)._asdict().items()
     }
     np.savez(folder / "training.npz", batch=config.batch, rate=config.learning_rate, **arrays)
     for number, params in enumerate(starts):
-        flat = {f"{layer}_{name}": value for layer, both in params.items() for name, value in both.items()}
+        flat = {
+            f"{layer}_{name}": value
+            for layer, both in params.items()
+            for name, value in both.items()
+        }
         np.savez(folder / f"start{number}.npz", **flat)
 
 
@@ -198,7 +229,9 @@ def fastest(process: Process, contender: Contender, images: int) -> list[dict[st
     tried = []
     for setting in contender.variants:
         _, *later = (epoch(process, setting, images, number, 0)[0] for number in (1, 2, 3))
-        tried.append({"contender": contender.name, "setting": setting, "images/s": images / min(later)})
+        tried.append(
+            {"contender": contender.name, "setting": setting, "images/s": images / min(later)}
+        )
         print(f"{contender.name}: {setting}: {tried[-1]['images/s']:.0f} images/s", flush=True)
     return sorted(tried, key=lambda row: -row["images/s"])
 
@@ -210,19 +243,26 @@ def ready(name: str, setting: str, process: Process | Own, config: Config) -> En
     return Entry(name, setting, process, max(first - second, 0.0), [])
 
 
-def compete(config: Config, digits: Dataset) -> tuple[list[Entry], list[dict[str, Any]], list[dict[str, Any]]]:
+def compete(
+    config: Config, digits: Dataset
+) -> tuple[list[Entry], list[dict[str, Any]], list[dict[str, Any]]]:
     """All entries with their rounds, what was tried, and a line for each contender's environment."""
     model, starts = initial(config, digits)
     own = Own(config, digits, model, starts)
     entries = [ready(OWN, "", own, config)]
     tried, installed = [], [{"contender": OWN, **own.facts}]
     with exported(model) as folder, contextlib.ExitStack() as stack:
-        for contender in (contender for contender in CONTENDERS if contender.name in config.contenders):
+        for contender in (
+            contender for contender in CONTENDERS if contender.name in config.contenders
+        ):
             place = folder / contender.name
             place.mkdir()
             shutil.copy(folder / "network.npz", place)
             write(place, config, digits, starts)
-            row = {"contender": contender.name, "install": ENVIRONMENTS[contender.environment].installs}
+            row = {
+                "contender": contender.name,
+                "install": ENVIRONMENTS[contender.environment].installs,
+            }
             try:
                 process = Process(contender, place, config.environments)
                 with contextlib.closing(process):
@@ -273,21 +313,31 @@ def table(entries: list[Entry], config: Config) -> list[dict[str, Any]]:
     return rows
 
 
-def main(config: Config = Config(), digits: Dataset | None = None, results: Path = RESULTS) -> list[dict[str, Any]]:
+def main(
+    config: Config = Config(), digits: Dataset | None = None, results: Path = RESULTS
+) -> list[dict[str, Any]]:
     """Run, print, write."""
     digits = digits or read(config)
     config = replace(config, images=min(config.images, len(digits.train.images)))
     config = replace(config, trial=min(config.trial, config.images))
     if config.trial < config.batch:
-        raise ValueError(f"images and trial must be at least one batch of {config.batch}, got {config.trial}")
+        raise ValueError(
+            f"images and trial must be at least one batch of {config.batch}, got {config.trial}"
+        )
     entries, tried, installed = compete(config, digits)
     rows = table(entries, config)
-    columns = [name for name in rows[0] if name not in ("all ratios", "all ratios to target", "rounds")]
+    columns = [
+        name for name in rows[0] if name not in ("all ratios", "all ratios to target", "rounds")
+    ]
     title = f"training on {config.images:,} digits, target {config.target:.0%}"
     show(title, columns, [[row[name] for name in columns] for row in rows])
     failed = [row for row in installed if "failed" in row]
     if failed:
-        show("not compared", ["contender", "why"], [[row["contender"], row["failed"]] for row in failed])
+        show(
+            "not compared",
+            ["contender", "why"],
+            [[row["contender"], row["failed"]] for row in failed],
+        )
     settings = {name: value for name, value in vars(config).items() if name != "environments"}
     content = {"config": settings, "rows": rows, "tried": tried, "installed": installed}
     save(results, "training", content, figure(rows, config))
@@ -310,7 +360,9 @@ def figure(rows: list[dict[str, Any]], config: Config) -> Figure:
     names, values = [row["contender"] for row in rows], [row["s/epoch"] for row in rows]
     left.barh(names, values, color=[COLOURS[name] for name in names])
     for place, row in enumerate(rows):
-        left.annotate(f" {row['s/epoch']:.3g} (x {row['ratio']:.2f})", (values[place], place), va="center")
+        left.annotate(
+            f" {row['s/epoch']:.3g} (x {row['ratio']:.2f})", (values[place], place), va="center"
+        )
     left.invert_yaxis()
     left.margins(x=0.35)
     left.set_xlabel("seconds per epoch")
@@ -318,7 +370,13 @@ def figure(rows: list[dict[str, Any]], config: Config) -> Figure:
         for number, line in enumerate(row["rounds"]):
             seconds, shares = np.array(line).T
             label = None if number else row["contender"]
-            style = {"color": COLOURS[row["contender"]], "marker": "o", "markersize": 3, "linewidth": 1, "label": label}
+            style = {
+                "color": COLOURS[row["contender"]],
+                "marker": "o",
+                "markersize": 3,
+                "linewidth": 1,
+                "label": label,
+            }
             right.plot(np.cumsum(seconds), 1 - shares, **style)
     right.axhline(1 - config.target, color=INK, linewidth=0.8, linestyle="--")
     right.yaxis.set_major_locator(MultipleLocator(0.005))

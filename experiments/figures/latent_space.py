@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from oipjax.analysis import latent
-from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT
+from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK
 from oipjax.training import autoencoder as autoencoding
 
 GREEN, MARKS = "#009E73", (11.1, 11.85, 12.55)
@@ -37,13 +37,19 @@ def images(study: Any, rows: list[dict[str, Any]], pictures: dict[str, np.ndarra
     figure = Figure(figsize=(wide, high), facecolor="white")
 
     def place(x: float, y: float, columns: float, lines: float, side: float) -> Axes:
-        return figure.add_axes((x / wide, 1 - (y + lines * side) / high, columns * side / wide, lines * side / high))
+        return figure.add_axes(
+            (x / wide, 1 - (y + lines * side) / high, columns * side / wide, lines * side / high)
+        )
 
-    def write(x: float, y: float, text: str, size: float = 9.5, colour: str = INK, to: str = "center") -> None:
+    def write(
+        x: float, y: float, text: str, size: float = 9.5, colour: str = INK, to: str = "center"
+    ) -> None:
         figure.text(x / wide, 1 - y / high, text, fontsize=size, color=colour, ha=to, va="center")
 
     _title(
-        figure, f"{study.auto.name} \N{MIDDLE DOT} what latent vectors give, by where they come from", 1 - 0.3 / high
+        figure,
+        f"{study.auto.name} \N{MIDDLE DOT} what latent vectors give, by where they come from",
+        1 - 0.3 / high,
     )
     for x, text in zip(MARKS, (*marks, "density", "coverage"), strict=True):
         write(x, 0.77, text, 8.5, FAINT)
@@ -51,7 +57,11 @@ def images(study: Any, rows: list[dict[str, Any]], pictures: dict[str, np.ndarra
         y = 0.95 + i * (strip + 0.035)
         _show(place(2.45, y, 16, 1, strip), _strip(pictures[row["vectors"]]))
         write(2.35, y + strip / 2, row["vectors"], to="right")
-        numbers = (row["again MSE"] if row["relative"] is None else row["relative"], row["density"], row["coverage"])
+        numbers = (
+            row["again MSE"] if row["relative"] is None else row["relative"],
+            row["density"],
+            row["coverage"],
+        )
         for x, value in zip(MARKS, numbers, strict=True):
             write(x, y + strip / 2, f"{value:.4f}" if value == row["again MSE"] else f"{value:.2f}")
     note = (
@@ -69,7 +79,11 @@ def images(study: Any, rows: list[dict[str, Any]], pictures: dict[str, np.ndarra
     _show(axes, grid)
     ticks = [f"{value:.1f}" for value in values]
     _ticks(axes, ticks, ticks[::-1], shape)
-    _words(axes, "Through the plane of two coordinates, the others at the centre", f"component {pair[0]}")
+    _words(
+        axes,
+        "Through the plane of two coordinates, the others at the centre",
+        f"component {pair[0]}",
+    )
     axes.set_ylabel(f"component {pair[1]}", fontsize=8.5, color="#444444")
     axes = place(7.9, low + 11 * cell, 9, len(between) // shape[0], cell)
     _show(axes, between)
@@ -78,11 +92,13 @@ def images(study: Any, rows: list[dict[str, Any]], pictures: dict[str, np.ndarra
     return figure
 
 
-def region(study: Any, vectors: dict[str, np.ndarray], rows: list[dict[str, Any]], found: dict[str, Any]) -> Figure:
+def region(
+    study: Any, vectors: dict[str, np.ndarray], rows: list[dict[str, Any]], found: dict[str, Any]
+) -> Figure:
     """Where codes lie and how they hang together; no image is shown.
 
-    Densities of components, ellipses of pairs, radii beside chi; variances of the axes, how vectors come back, images
-    beside real ones; two projections, and valleys between groups.
+    Densities of components, ellipses of pairs, radii beside chi; variances of the axes, how vectors
+    come back, images beside real ones; two projections, and valleys between groups.
 
     Args:
         study: `experiments.latent_space.Study`.
@@ -93,7 +109,9 @@ def region(study: Any, vectors: dict[str, np.ndarray], rows: list[dict[str, Any]
     figure = Figure(figsize=(13.2, 12.6), facecolor="white")
     title = f"{study.auto.name} \N{MIDDLE DOT} where {len(study.codes):,} codes lie ({study.images.name})"
     _title(figure, title, 0.977)
-    grid = figure.add_gridspec(3, 3, left=0.055, right=0.985, top=0.925, bottom=0.048, wspace=0.22, hspace=0.34)
+    grid = figure.add_gridspec(
+        3, 3, left=0.055, right=0.985, top=0.925, bottom=0.048, wspace=0.22, hspace=0.34
+    )
     _densities(figure.add_subplot(grid[0]), study)
     _pair(figure.add_subplot(grid[1]), study, vectors)
     _radii(figure.add_subplot(grid[2]), study, vectors)
@@ -116,25 +134,52 @@ def attributes(study: Any, rows: list[dict[str, Any]], count: int = 8) -> Figure
     """
     steps, known, names = np.linspace(-1.5, 1.5, 7), study.tables[0].known, study.tables[0].names
     figure = Figure(figsize=(13.2, 0.72 * count + 1.5), facecolor="white")
-    _title(figure, f"{study.auto.name} \N{MIDDLE DOT} held-out images along attribute vectors", 0.955)
+    _title(
+        figure, f"{study.auto.name} \N{MIDDLE DOT} held-out images along attribute vectors", 0.955
+    )
     grid = figure.add_gridspec(1, 2, left=0.125, right=0.725, top=0.88, bottom=0.09, wspace=0.04)
     shape = study.auto.config.input_shape
     for column in range(2):
         made = []
         for row in rows[:count]:
-            vector = latent.attribute(study.codes[known], study.tables[0].has[known, names.index(row["attribute"])])
-            made.append(_strip(autoencoding.decode(study.auto, study.test_codes[column] + steps[:, None] * vector)))
+            vector = latent.attribute(
+                study.codes[known], study.tables[0].has[known, names.index(row["attribute"])]
+            )
+            made.append(
+                _strip(
+                    autoencoding.decode(
+                        study.auto, study.test_codes[column] + steps[:, None] * vector
+                    )
+                )
+            )
         axes = figure.add_subplot(grid[column])
         _show(axes, np.concatenate(made))
-        _ticks(axes, [f"{step:+.1f}" for step in steps], [row["attribute"] for row in rows[:count]], shape)
+        _ticks(
+            axes,
+            [f"{step:+.1f}" for step in steps],
+            [row["attribute"] for row in rows[:count]],
+            shape,
+        )
         _words(axes, f"Image {column + 1} (0: as it is given back)", "times the attribute vector")
         axes.tick_params(labelleft=column == 0)
     axes = figure.add_axes((0.825, 0.09, 0.16, 0.79))
     order = range(len(rows))[::-1]
-    areas = [[row[name] for row in rows] for name in ("AUC along the vector", "AUC along Fisher's direction")]
+    areas = [
+        [row[name] for row in rows]
+        for name in ("AUC along the vector", "AUC along Fisher's direction")
+    ]
     errors = [row["its standard error"] for row in rows]
-    axes.errorbar(areas[0], order, xerr=errors, fmt="o", color=BLUE, markersize=4, linewidth=1, label="the vector")
-    axes.plot(areas[1], order, "o", color=SILENT, markersize=4, label="Fisher's direction")
+    axes.errorbar(
+        areas[0],
+        order,
+        xerr=errors,
+        fmt="o",
+        color=BLUE,
+        markersize=4,
+        linewidth=1,
+        label="the vector",
+    )
+    axes.plot(areas[1], order, "o", color=INACTIVE, markersize=4, label="Fisher's direction")
     axes.axvline(0.5, color=INK, linewidth=1, linestyle=":")
     axes.set_yticks(order, [row["attribute"] for row in rows])
     _plain(axes, "Read from held-out codes", "AUC (0.5: chance)", "")
@@ -149,7 +194,9 @@ def principal(study: Any, axes: int = 14) -> tuple[list[str], np.ndarray]:
     units = np.eye(len(study.normal.mean))[:axes]
     z = study.normal.from_axes((units[:, None] * steps[None, :, None]).reshape(-1, units.shape[1]))
     made = autoencoding.decode(study.auto, z)
-    return [f"{step:g}" for step in steps], np.concatenate([_strip(row) for row in np.split(made, len(units))])
+    return [f"{step:g}" for step in steps], np.concatenate(
+        [_strip(row) for row in np.split(made, len(units))]
+    )
 
 
 def plane(study: Any, points: int = 9) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
@@ -166,7 +213,11 @@ def plane(study: Any, points: int = 9) -> tuple[tuple[int, int], np.ndarray, np.
 def ways(study: Any) -> np.ndarray:
     """Straight lines and arcs about the centre for two pairs of codes of different classes."""
     t, rows = np.linspace(0, 1, 9), []
-    classes = np.arange(len(study.test_codes)) if study.test_classes is None else study.test_classes.astype(int)
+    classes = (
+        np.arange(len(study.test_codes))
+        if study.test_classes is None
+        else study.test_classes.astype(int)
+    )
     different = np.flatnonzero(np.diff(classes))[:3:2]
     for i in different:
         a, b = study.test_codes[i], study.test_codes[i + 1]
@@ -201,21 +252,36 @@ def _pair(axes: Axes, study: Any, vectors: dict[str, np.ndarray]) -> None:
     i, j = most_correlated(study.codes)
     every = max(1, len(study.codes) // 3000)
     name, box = _box(vectors)
-    axes.plot(*box[:, [i, j]].T, ".", color=SILENT, markersize=3, alpha=0.5, label=name)
-    axes.plot(*study.codes[::every, [i, j]].T, ".", color=BLUE, markersize=3, alpha=0.35, label="codes")
+    axes.plot(*box[:, [i, j]].T, ".", color=INACTIVE, markersize=3, alpha=0.5, label=name)
+    axes.plot(
+        *study.codes[::every, [i, j]].T, ".", color=BLUE, markersize=3, alpha=0.35, label="codes"
+    )
     for p, style in ((0.5, "-"), (0.9, "--"), (0.99, ":")):
-        axes.plot(*study.normal.ellipse(i, j, p).T, style, color=INK, linewidth=1.3, label=f"{100 * p:g} %")
+        axes.plot(
+            *study.normal.ellipse(i, j, p).T,
+            style,
+            color=INK,
+            linewidth=1.3,
+            label=f"{100 * p:g} %",
+        )
     axes.plot(0, 0, "+", color=INK, markersize=10, markeredgewidth=1.6)
     axes.margins(0.12)
-    _plain(axes, "The most correlated pair of components (+: origin)", f"component {i}", f"component {j}")
+    _plain(
+        axes,
+        "The most correlated pair of components (+: origin)",
+        f"component {i}",
+        f"component {j}",
+    )
     axes.legend(fontsize=8, edgecolor="none", loc="best", framealpha=0.85)
 
 
 def _radii(axes: Axes, study: Any, vectors: dict[str, np.ndarray]) -> None:
     name, box = _box(vectors)
     far = study.normal.radii(box)
-    bins = np.linspace(0, 1.05 * max(np.quantile(far, 0.995), latent.radius(0.999, len(study.normal.mean))), 60)
-    for label, z, colour in (("held-out codes", study.test_codes, BLUE), (name, box, SILENT)):
+    bins = np.linspace(
+        0, 1.05 * max(np.quantile(far, 0.995), latent.radius(0.999, len(study.normal.mean))), 60
+    )
+    for label, z, colour in (("held-out codes", study.test_codes, BLUE), (name, box, INACTIVE)):
         axes.hist(study.normal.radii(z), bins, density=True, color=colour, alpha=0.45, label=label)
     x = np.linspace(0, bins[-1], 300)
     axes.plot(x, stats.chi.pdf(x, len(study.normal.mean)), color=INK, linewidth=1.6,
@@ -232,7 +298,15 @@ def _spectrum(axes: Axes, study: Any) -> None:
     number = np.arange(1, len(share) + 1)
     axes.bar(number, 100 * share, color=BLUE, label="one axis")
     style = "o-" if len(share) < 50 else "-"
-    axes.plot(number, 100 * share.cumsum(), style, color=INK, markersize=3.5, linewidth=1.2, label="together")
+    axes.plot(
+        number,
+        100 * share.cumsum(),
+        style,
+        color=INK,
+        markersize=3.5,
+        linewidth=1.2,
+        label="together",
+    )
     axes.set_ylim(0, 104)
     _plain(axes, "Variance along the principal axes", "axis", "share of the variance (%)")
     axes.legend(fontsize=8, edgecolor="none", loc="center right")
@@ -241,7 +315,13 @@ def _spectrum(axes: Axes, study: Any) -> None:
 def _nearness(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """How far a generator's vectors are from codes, and how much the images they give move when encoded again."""
     for row in rows:
-        axes.plot(row["to nearest code"], row["code moved"], "o", color=_colour(row["vectors"]), markersize=7)
+        axes.plot(
+            row["to nearest code"],
+            row["code moved"],
+            "o",
+            color=_colour(row["vectors"]),
+            markersize=7,
+        )
     _plain(axes, "Far from the codes, vectors do not come back", "median distance to the nearest training code",
            "moved by decode and encode (of codes' spread)")  # fmt: skip
     _key(axes, "upper left")
@@ -289,7 +369,10 @@ def _neighbours(axes: Axes, study: Any, vectors: dict[str, np.ndarray]) -> None:
         title, words = "t-SNE, with draws of the fitted normal (grey)", ("", "")
     else:
         flat = study.normal.to_axes(np.concatenate([codes, drawn]))[:, 2:4]
-        title, words = "Next two axes, with draws of the normal (grey)", ("third axis (std)", "fourth axis (std)")
+        title, words = (
+            "Next two axes, with draws of the normal (grey)",
+            ("third axis (std)", "fourth axis (std)"),
+        )
     axes.plot(*flat[len(codes) :].T, ".", color="#b4b4b4", markersize=2.5)
     _points(axes, flat[: len(codes)], marks_of(study)[0][::every][:FEW], ())
     _plain(axes, title, *words)
@@ -310,16 +393,32 @@ def marks_of(study: Any) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _points(axes: Axes, flat: np.ndarray, marks: np.ndarray, names: tuple[str, ...]) -> None:
-    axes.plot(*flat[marks < 0].T, ".", color="#7fb2d6", markersize=2.5, label="codes" if (marks < 0).any() else None)
+    axes.plot(
+        *flat[marks < 0].T,
+        ".",
+        color="#7fb2d6",
+        markersize=2.5,
+        label="codes" if (marks < 0).any() else None,
+    )
     for number in range(marks.max(initial=-1) + 1):
         name = names[number] if number < len(names) else None
-        axes.plot(*flat[marks == number].T, ".", color=CLASSES[number % len(CLASSES)], markersize=3.5, label=name)
+        axes.plot(
+            *flat[marks == number].T,
+            ".",
+            color=CLASSES[number % len(CLASSES)],
+            markersize=3.5,
+            label=name,
+        )
 
 
 def _valleys(axes: Axes, bodies: dict[str, Any]) -> None:
     """The shallowest valley around each group, for classes, for groups of codes, and for groups of a normal's draws."""
-    colours = {"classes": SILENT, "codes": BLUE, "fitted normal": INK}
-    names = {"classes": "classes of codes", "codes": "codes, groups by k-means", "fitted normal": "normal, by k-means"}
+    colours = {"classes": INACTIVE, "codes": BLUE, "fitted normal": INK}
+    names = {
+        "classes": "classes of codes",
+        "codes": "codes, groups by k-means",
+        "fitted normal": "normal, by k-means",
+    }
     for name in filter(bodies.get, colours):
         depth = bodies[name]["shallowest valley of each group"]
         gain = bodies[name]["gain over one normal"][0]
@@ -327,13 +426,18 @@ def _valleys(axes: Axes, bodies: dict[str, Any]) -> None:
                   label=f"{names[name]}: {gain:+.1f} nats")  # fmt: skip
     axes.set_ylim(-0.03, 1.45)
     axes.set_yticks(np.linspace(0, 1, 6))
-    _plain(axes, "Valleys between groups of codes", "group, in order", "density in its shallowest valley / peak")
+    _plain(
+        axes,
+        "Valleys between groups of codes",
+        "group, in order",
+        "density in its shallowest valley / peak",
+    )
     axes.legend(fontsize=8, edgecolor="none", loc="upper left", framealpha=0.85, title_fontsize=8, alignment="left",
                 title="gain of the groups' normals over one")  # fmt: skip
 
 
 def _key(axes: Axes, where: str) -> None:
-    for colour, name in ((INK, "held out, given back"), (SILENT, "boxes"), (FAINT, "normal, no correlations"),
+    for colour, name in ((INK, "held out, given back"), (INACTIVE, "boxes"), (FAINT, "normal, no correlations"),
                          (BLUE, "fitted normal, normals of classes"), (GREEN, "ellipses, ellipsoid")):  # fmt: skip
         axes.plot([], [], "o", color=colour, label=name)
     axes.legend(fontsize=8, edgecolor="none", loc=where, framealpha=0.85)  # pyright: ignore[reportArgumentType]
@@ -341,7 +445,7 @@ def _key(axes: Axes, where: str) -> None:
 
 def _colour(name: str) -> str:
     if name.startswith("box"):
-        return SILENT
+        return INACTIVE
     if name.startswith("ellips"):
         return GREEN
     return {"held out, given back": INK, "normal, no correlations": FAINT}.get(name, BLUE)
@@ -351,7 +455,9 @@ def _box(vectors: dict[str, np.ndarray]) -> tuple[str, np.ndarray]:
     """The box whose vectors are as long as codes are."""
     codes = np.median(np.linalg.norm(vectors["held out, given back"], axis=1))
     boxes = {name: z for name, z in vectors.items() if name.startswith("box")}
-    return min(boxes.items(), key=lambda item: abs(np.median(np.linalg.norm(item[1], axis=1)) - codes))
+    return min(
+        boxes.items(), key=lambda item: abs(np.median(np.linalg.norm(item[1], axis=1)) - codes)
+    )
 
 
 def _strip(made: np.ndarray) -> np.ndarray:
@@ -360,7 +466,13 @@ def _strip(made: np.ndarray) -> np.ndarray:
 
 
 def _show(axes: Axes, picture: np.ndarray) -> None:
-    axes.imshow(picture[..., 0] if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=1, aspect="auto")
+    axes.imshow(
+        picture[..., 0] if picture.shape[-1] == 1 else picture,
+        cmap="gray",
+        vmin=0,
+        vmax=1,
+        aspect="auto",
+    )
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)

@@ -11,15 +11,20 @@ from matplotlib.figure import Figure
 from experiments.common import words
 from experiments.tools import quality
 from oipjax.data.mnist import Split
-from oipjax.plots.atlas import BLUE, FAINT, INK, SILENT
+from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK
 
-AUTOENCODER, COMPONENTS, SMALLER, JPEG = "autoencoder", "principal components", "smaller picture", "JPEG"
+AUTOENCODER, COMPONENTS, SMALLER, JPEG = (
+    "autoencoder",
+    "principal components",
+    "smaller picture",
+    "JPEG",
+)
 SEEN, LINEAR, GREY, KEPT = "seen", "linear map", "grey, as seen", "autoencoder, luma kept"
 GREEN, PURPLE, SKY, ORANGE = "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
-COLOURS = {AUTOENCODER: BLUE, COMPONENTS: SILENT, SMALLER: GREEN, JPEG: PURPLE}
+COLOURS = {AUTOENCODER: BLUE, COMPONENTS: INACTIVE, SMALLER: GREEN, JPEG: PURPLE}
 MARKS = {AUTOENCODER: "o", COMPONENTS: "s", SMALLER: "^", JPEG: "D"}
 STYLES = {
-    SEEN: (FAINT, "x"), "Gaussian blur": (GREEN, "^"), "median filter": (PURPLE, "v"), COMPONENTS: (SILENT, "s"),
+    SEEN: (FAINT, "x"), "Gaussian blur": (GREEN, "^"), "median filter": (PURPLE, "v"), COMPONENTS: (INACTIVE, "s"),
     LINEAR: (ORANGE, "D"), AUTOENCODER: (BLUE, "o"), "autoencoder, all": (SKY, "P"),
 }  # fmt: skip
 TARGETS = (100, 400)
@@ -42,14 +47,20 @@ class Page:
 
     def axes(self, x: float, y: float, w: float, h: float) -> Axes:
         """Axes of a width and a height."""
-        return self.figure.add_axes((x / self.wide, 1 - (y + h) / self.high, w / self.wide, h / self.high))
+        return self.figure.add_axes(
+            (x / self.wide, 1 - (y + h) / self.high, w / self.wide, h / self.high)
+        )
 
-    def write(self, x: float, y: float, text: str, size: float = 9, colour: str = INK, **how: Any) -> None:
+    def write(
+        self, x: float, y: float, text: str, size: float = 9, colour: str = INK, **how: Any
+    ) -> None:
         """A text, by default to the right of the point."""
         how = {"ha": "left", "va": "center", "color": colour, "fontsize": size, **how}
         self.figure.text(x / self.wide, 1 - y / self.high, text, **how)
 
-    def gallery(self, y: float, lines: Sequence[Line | None], heads: Sequence[str] = (), x: float = LEFT) -> None:
+    def gallery(
+        self, y: float, lines: Sequence[Line | None], heads: Sequence[str] = (), x: float = LEFT
+    ) -> None:
         """Rows of images from ``y`` on, a gap for None, and names above the texts to their right."""
         count = max(len(line[1]) for line in lines if line is not None)
         marks = [x + count * CELL + (0.6 + i) * NUMBER for i, _ in enumerate(heads)]
@@ -62,7 +73,14 @@ class Page:
             name, images, texts = line
             picture = np.clip(np.concatenate(list(images), 1), 0, 1)
             axes = self.axes(x, y, len(images) * CELL, CELL - 0.04)
-            axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+            axes.imshow(
+                picture.squeeze(),
+                cmap="gray",
+                vmin=0,
+                vmax=1,
+                aspect="auto",
+                interpolation="nearest",
+            )
             axes.set_axis_off()
             self.write(x - 0.1, y + CELL / 2, name, ha="right")
             for mark, text in zip(marks, texts, strict=False):
@@ -91,9 +109,17 @@ def compression(
         lines.append(None)
         for method in COLOURS:
             own = [i for i, row in enumerate(rows) if row["method"] == method]
-            best = min(own, key=lambda i: (abs(math.log(rows[i]["bits"] / target)), -rows[i]["psnr"]))
+            best = min(
+                own, key=lambda i: (abs(math.log(rows[i]["bits"] / target)), -rows[i]["psnr"])
+            )
             row = rows[best]
-            lines.append((method, pictures[best], [f"{row['bits']:.0f}", f"{row['psnr']:.1f}", f"{row['ssim']:.2f}"]))
+            lines.append(
+                (
+                    method,
+                    pictures[best],
+                    [f"{row['bits']:.0f}", f"{row['psnr']:.1f}", f"{row['ssim']:.2f}"],
+                )
+            )
     wide, below = max(9.5, LEFT + len(truth) * CELL + 3.4 * NUMBER), 4.9
     page = Page(wide, below + height(lines) + 0.15, title)
     panel = (wide - 1.75) / 2
@@ -151,13 +177,28 @@ def denoising(
     wide, below = max(13.2, 2 * half), 4.9
     page = Page(wide, below + max(height(first), height(second)) + 0.15, title)
     x = np.arange(len(names))
-    for place, (key, label, scale) in enumerate((("psnr", "PSNR (dB)", 1), ("accuracy", "accuracy (%)", 100))):
+    for place, (key, label, scale) in enumerate(
+        (("psnr", "PSNR (dB)", 1), ("accuracy", "accuracy (%)", 100))
+    ):
         axes = page.axes(0.75 + place * 4.5, 0.8, 3.7, 2.9)
         for what, (colour, mark) in STYLES.items():
             values = [row[key] for row in rows if row["images"] == what]
             if None not in values:
-                axes.plot(x, scale * np.array(values), mark, color=colour, markersize=5, label=what, alpha=0.9)
-        words(axes, ("Test images, before and after", "What a classifier reads right")[place], "", label)
+                axes.plot(
+                    x,
+                    scale * np.array(values),
+                    mark,
+                    color=colour,
+                    markersize=5,
+                    label=what,
+                    alpha=0.9,
+                )
+        words(
+            axes,
+            ("Test images, before and after", "What a classifier reads right")[place],
+            "",
+            label,
+        )
         _slanted(axes, names)
         if place == 0:
             axes.set_ylim(axes.get_ylim()[0], axes.get_ylim()[1] + 6)
@@ -176,10 +217,20 @@ def _crossed(axes: Axes, gains: dict[str, dict[str, float]]) -> None:
     values = np.array([list(row.values()) for row in gains.values()])
     axes.imshow(values, cmap="RdBu", vmin=-15, vmax=15, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
-        axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=7.5, color="white" if value > 9 else INK)
+        axes.text(
+            j,
+            i,
+            f"{value:.1f}",
+            ha="center",
+            va="center",
+            fontsize=7.5,
+            color="white" if value > 9 else INK,
+        )
     axes.set_yticks(range(len(gains)), [name.removeprefix("autoencoder, ") for name in gains])
     _slanted(axes, list(next(iter(gains.values()))))
-    axes.set_title("Gain (dB), by what was trained with", fontsize=10, color=INK, loc="left", fontweight="bold")
+    axes.set_title(
+        "Gain (dB), by what was trained with", fontsize=10, color=INK, loc="left", fontweight="bold"
+    )
     axes.tick_params(labelsize=8, colors="#444444", length=0)
 
 
@@ -202,7 +253,11 @@ def _rates(axes: Axes, rows: Sequence[dict[str, Any]], name: str, method: str, c
 
 
 def recolouring(
-    rows: Sequence[dict[str, Any]], made: dict[str, np.ndarray], test: Split, shown: np.ndarray, title: str
+    rows: Sequence[dict[str, Any]],
+    made: dict[str, np.ndarray],
+    test: Split,
+    shown: np.ndarray,
+    title: str,
 ) -> Figure:
     """Images before and after, with numbers, and where the mean colours of images lie.
 
@@ -213,7 +268,12 @@ def recolouring(
         shown: numbers of those that are shown.
         title: of the figure.
     """
-    heads = ["PSNR", "SSIM", "chroma\nerror", *(["hue\nright"] if rows[0]["hue right"] is not None else [])]
+    heads = [
+        "PSNR",
+        "SSIM",
+        "chroma\nerror",
+        *(["hue\nright"] if rows[0]["hue right"] is not None else []),
+    ]
     lines: list[Line | None] = []
     for row in rows:
         texts = [f"{row['psnr']:.1f}", f"{row['ssim']:.2f}", f"{row['chroma error']:.3f}"]
@@ -227,12 +287,19 @@ def recolouring(
     page.gallery(below, lines, heads)
     axes = page.axes(left + 0.9, below, 3.5, 3.5)
     true, after = (
-        quality.chroma(images).mean((1, 2)) for images in (test.images.astype(np.float32) / 255, made[AUTOENCODER])
+        quality.chroma(images).mean((1, 2))
+        for images in (test.images.astype(np.float32) / 255, made[AUTOENCODER])
     )
     every = max(1, len(true) // 2000)
-    colours = quality.with_chroma(np.full((len(true), 1, 1, 1), 0.55), 3 * true[:, None, None]).reshape(-1, 3)
-    axes.scatter(*after[::every].T, c=colours[::every], s=7, linewidths=0, label="given by the autoencoder")
-    axes.scatter(*true[::every].T, c="none", s=3, edgecolors=INK, linewidths=0.25, alpha=0.5, label="true")
+    colours = quality.with_chroma(
+        np.full((len(true), 1, 1, 1), 0.55), 3 * true[:, None, None]
+    ).reshape(-1, 3)
+    axes.scatter(
+        *after[::every].T, c=colours[::every], s=7, linewidths=0, label="given by the autoencoder"
+    )
+    axes.scatter(
+        *true[::every].T, c="none", s=3, edgecolors=INK, linewidths=0.25, alpha=0.5, label="true"
+    )
     axes.set_aspect("equal", "datalim")
     words(axes, "Mean chroma of images (colour: the true one)", "Cb (blue)", "Cr (red)")
     axes.legend(fontsize=7.5, edgecolor="none", loc="upper left", framealpha=0.6)

@@ -64,7 +64,9 @@ class LinearMap:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Outputs ``float32 [n, *shape]`` of images ``[n, h, w, c]``."""
-        return _by_batch(lambda pixels: pixels @ self.weights + self.offset, images).reshape(-1, *self.shape)
+        return _by_batch(lambda pixels: pixels @ self.weights + self.offset, images).reshape(
+            -1, *self.shape
+        )
 
 
 def regression(seen: np.ndarray, truth: np.ndarray, ridges: Sequence[float] = RIDGES) -> LinearMap:

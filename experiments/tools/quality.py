@@ -1,7 +1,7 @@
 """How like one image is to another: numbers for each pair of images ``[n, h, w, c]``, pixels in [0, 1].
 
-The truth comes second everywhere. Colours are compared in luma and chroma, Y, Cb and Cr of ITU-R BT.601, which JPEG
-uses; Y reaches from 0 to 1, Cb and Cr from -0.5 to 0.5.
+The truth comes second everywhere. Colours are compared in luma and chroma, Y, Cb and Cr of ITU-R
+BT.601, which JPEG uses; Y reaches from 0 to 1, Cb and Cr from -0.5 to 0.5.
 """
 
 import numpy as np
@@ -29,15 +29,18 @@ def psnr(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def ssim(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Structural similarity, ``[n]``, at most 1.
 
-    Z. Wang and others 2004, doi:10.1109/TIP.2003.819861: a Gaussian window of 11 x 11 pixels, standard deviation 1.5,
-    K1 = 0.01, K2 = 0.03; the mean over all places where the window lies inside the image, and over the channels.
+    Z. Wang and others 2004, doi:10.1109/TIP.2003.819861: a Gaussian window of 11 x 11 pixels,
+    standard deviation 1.5, K1 = 0.01, K2 = 0.03; the mean over all places where the window lies
+    inside the image, and over the channels.
 
     Raises:
         ValueError: the images are of different shapes, or smaller than the window.
     """
     _check(images, truth)
     if min(images.shape[1:3]) < WINDOW:
-        raise ValueError(f"SSIM needs images of {WINDOW} x {WINDOW} pixels or more, got {list(images.shape)}")
+        raise ValueError(
+            f"SSIM needs images of {WINDOW} x {WINDOW} pixels or more, got {list(images.shape)}"
+        )
     x, y = images.astype(np.float64), truth.astype(np.float64)
     mean_x, mean_y = _blur(x), _blur(y)
     var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
@@ -57,7 +60,9 @@ def luma(images: np.ndarray) -> np.ndarray:
 def chroma(images: np.ndarray) -> np.ndarray:
     """Cb and Cr of colour images ``[n, h, w, 3]``, ``[n, h, w, 2]``."""
     y = luma(images)
-    blue, red = (0.5 / (1 - LUMA[channel]) * (images[..., channel : channel + 1] - y) for channel in (2, 0))
+    blue, red = (
+        0.5 / (1 - LUMA[channel]) * (images[..., channel : channel + 1] - y) for channel in (2, 0)
+    )
     return np.concatenate([blue, red], -1)
 
 
@@ -76,7 +81,9 @@ def chroma_error(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def _check(images: np.ndarray, truth: np.ndarray) -> None:
     if images.shape != truth.shape or images.ndim != 4:
-        raise ValueError(f"expected two arrays [n, h, w, c] of one shape, got {images.shape} and {truth.shape}")
+        raise ValueError(
+            f"expected two arrays [n, h, w, c] of one shape, got {images.shape} and {truth.shape}"
+        )
 
 
 def _blur(images: np.ndarray) -> np.ndarray:

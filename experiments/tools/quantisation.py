@@ -47,8 +47,8 @@ class Quantiser:
 def fit(codes: np.ndarray, bits: int) -> Quantiser:
     """The quantiser for codes like these.
 
-    A component's range is its mean and so many standard deviations to both sides as make the squared error of these
-    codes least: a compromise between the cells' width and what is cut off.
+    A component's range is its mean and so many standard deviations to both sides as make the
+    squared error of these codes least: a compromise between the cells' width and what is cut off.
 
     Args:
         codes: of training images.

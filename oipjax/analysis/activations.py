@@ -1,8 +1,9 @@
 """What real images leave in the layers of a network: activations, and how well classes can be told apart there.
 
-Spread, positions and read-outs need nothing of a layer but the inner products of its activations, image by image: the
-Gram matrix ``[n, n]``. So a layer of 20,000 nodes costs hardly more than one of 10, and every function below takes
-`gram(features)`. All of them are in float64, and unchanged if a constant is added to the features.
+Spread, positions and read-outs need nothing of a layer but the inner products of its activations,
+image by image: the Gram matrix ``[n, n]``. So a layer of 20,000 nodes costs hardly more than one of
+10, and every function below takes `gram(features)`. All of them are in float64, and unchanged if a
+constant is added to the features.
 """
 
 from collections.abc import Sequence
@@ -45,13 +46,18 @@ def activations(
     images = np.asarray(images, np.float32)
     if images.shape[1:] != model.input_shape or not len(images):
         wanted = ", ".join(map(str, model.input_shape))
-        raise ValueError(f"{model.name} takes images [n, {wanted}] with n at least 1, got {list(images.shape)}")
+        raise ValueError(
+            f"{model.name} takes images [n, {wanted}] with n at least 1, got {list(images.shape)}"
+        )
     tile = checked_tile(tile)
     like = jax.ShapeDtypeStruct((tile, *model.input_shape), np.float32)
     program = Program(_forward, (model.apply, names), (model.params,), (like,))
 
     def work(number: int, some: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: np.asarray(a)[: len(some)] for name, a in program(number, padded(some, tile)).items()}
+        return {
+            name: np.asarray(a)[: len(some)]
+            for name, a in program(number, padded(some, tile)).items()
+        }
 
     parts = list(in_flight(work, tiles(images, tile)))
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
@@ -76,7 +82,9 @@ def exemplars(scores: np.ndarray, keep: int) -> np.ndarray:
         ValueError: there are not so many images.
     """
     if not 1 <= keep <= len(scores):
-        raise ValueError(f"keep must be between 1 and the number of images ({len(scores)}), got {keep}")
+        raise ValueError(
+            f"keep must be between 1 and the number of images ({len(scores)}), got {keep}"
+        )
     return np.argsort(-scores, axis=0, kind="stable")[:keep].T
 
 
@@ -103,7 +111,8 @@ class Spread(NamedTuple):
     def share(self) -> float:
         """The share of the spread that lies between classes.
 
-        In ``n`` images of ``m`` classes that do not differ at all, it is (m - 1) / (n - 1) on average.
+        In ``n`` images of ``m`` classes that do not differ at all, it is (m - 1) / (n - 1) on
+        average.
         """
         return self.between / (self.within + self.between)
 
@@ -121,7 +130,9 @@ def spread(products: np.ndarray, labels: np.ndarray, weights: np.ndarray | None 
     counted = counted[:, counted.any(0)]
     shares, total = counted / counted.sum(0), weights / weights.sum()
     size = total @ np.diag(products)
-    of_means = np.einsum("im,ij,jm->m", shares, products, shares, optimize=True) @ (counted.sum(0) / weights.sum())
+    of_means = np.einsum("im,ij,jm->m", shares, products, shares, optimize=True) @ (
+        counted.sum(0) / weights.sum()
+    )
     return Spread(float(size - of_means), float(of_means - total @ products @ total))
 
 
@@ -140,7 +151,9 @@ def folds(key: Array, labels: np.ndarray, count: int) -> np.ndarray:
     classes, sizes = np.unique(labels, return_counts=True)
     if count < 2 or sizes.min() < count:
         least = classes[sizes.argmin()]
-        raise ValueError(f"{count} folds need 2 or more, and as many images of every class; {sizes.min()} of {least}")
+        raise ValueError(
+            f"{count} folds need 2 or more, and as many images of every class; {sizes.min()} of {least}"
+        )
     order = np.asarray(jax.random.permutation(key, len(labels)))
     order, fold = order[np.argsort(labels[order], kind="stable")], np.empty(len(labels), int)
     fold[order] = np.arange(len(labels)) % count
@@ -148,18 +161,24 @@ def folds(key: Array, labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def ridge(
-    products: np.ndarray, targets: np.ndarray, fold: np.ndarray, strengths: Sequence[float] = STRENGTHS
+    products: np.ndarray,
+    targets: np.ndarray,
+    fold: np.ndarray,
+    strengths: Sequence[float] = STRENGTHS,
 ) -> np.ndarray:
     """Cross-validated linear read-out: each image's targets, predicted by a regression that never saw the image.
 
-    Ridge regression with a free intercept, in its dual form; its penalty is chosen within the training images alone, by
-    the leave-one-out error, which is known in closed form (Golub, Heath and Wahba 1979, doi:10.2307/1268518).
+    Ridge regression with a free intercept, in its dual form; its penalty is chosen within the
+    training images alone, by the leave-one-out error, which is known in closed form (Golub, Heath
+    and Wahba 1979, doi:10.2307/1268518).
 
     Args:
         products: `gram` of the features, ``[n, n]``.
-        targets: ``[n, m]``; the one-hot classes, for a read-out of the class (the largest prediction).
+        targets: ``[n, m]``; the one-hot classes, for a read-out of the class (the largest
+            prediction).
         fold: ``int [n]``, see `folds`.
-        strengths: penalties to choose from, as multiples of the features' mean squared distance from their mean.
+        strengths: penalties to choose from, as multiples of the features' mean squared distance
+            from their mean.
 
     Returns:
         ``[n, m]``.
@@ -175,7 +194,10 @@ def ridge(
 
         def left_out(penalty: float, values=values, vectors=vectors, along=along) -> float:
             kept = penalty / (values + penalty)
-            residual, leverage = vectors @ (kept[:, None] * along), 1 / len(values) + (vectors**2) @ (1 - kept)
+            residual, leverage = (
+                vectors @ (kept[:, None] * along),
+                1 / len(values) + (vectors**2) @ (1 - kept),
+            )
             return float(np.sum((residual / np.maximum(1 - leverage, 1e-12)[:, None]) ** 2))
 
         penalty = min((scale * strength for strength in strengths), key=left_out)
@@ -187,7 +209,8 @@ def ridge(
 def positions(products: np.ndarray, labels: np.ndarray, a: int, b: int) -> np.ndarray:
     """Where images stand on the way from the mean of class ``a`` (0) to that of class ``b`` (1), ``[n]``.
 
-    An image of one of the two classes does not count for its own class's mean; or it would seem nearer than it is.
+    An image of one of the two classes does not count for its own class's mean; or it would seem
+    nearer than it is.
 
     Args:
         products: `gram` of the features, ``[n, n]``.
@@ -200,7 +223,9 @@ def positions(products: np.ndarray, labels: np.ndarray, a: int, b: int) -> np.nd
         raise ValueError(f"expected two classes with two images or more, got {a} and {b}")
     own = np.eye(len(labels), dtype=bool)
     # Row i: the weights of all images in the means that image i is compared with.
-    mean_a, mean_b = (np.where(own, 0, np.broadcast_to(of.astype(float), own.shape)) for of in (of_a, of_b))
+    mean_a, mean_b = (
+        np.where(own, 0, np.broadcast_to(of.astype(float), own.shape)) for of in (of_a, of_b)
+    )
     mean_a, mean_b = (mean / mean.sum(1, keepdims=True) for mean in (mean_a, mean_b))
     way = mean_b - mean_a
     along = way @ products

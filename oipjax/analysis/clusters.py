@@ -1,17 +1,20 @@
 """Many optima: how many distinct patterns a map has, after shifts are taken out.
 
-Ascents from different starts end in images that are alike in structure and differ in detail. Two images are compared
-by their highest normalised cross-correlation over shifts, and grouped around the best ones. What was decided, by
-looking at the patterns of a small CNN in both image spaces:
+Ascents from different starts end in images that are alike in structure and differ in detail. Two
+images are compared by their highest normalised cross-correlation over shifts, and grouped around
+the best ones. What was decided, by looking at the patterns of a small CNN in both image spaces:
 
-- Images are blurred by one pixel first. Pooling forgives a pixel, a plain correlation does not: without the blur, a
-  line that moved by its own width counts as another one.
-- Pixels that the map does not see keep the noise of the start. On the sphere of `images.Standardised` they fade by
-  themselves; in a box they stay, and ``weights`` must take them out: `seen` makes them of the score's gradients.
-- A shift moves a part of both images out of the common window. The correlation is normalised over that window, and only
-  shifts that keep ``overlap`` of the energy of either image count, so a small overlap cannot win.
-- Groups are led by their best run: a run joins the leader it is most like, or leads a group of its own. Unlike linkage,
-  this cannot chain two different patterns together, and leaders are less alike than the threshold.
+- Images are blurred by one pixel first. Pooling forgives a pixel, a plain correlation does not:
+  without the blur, a line that moved by its own width counts as another one.
+- Pixels that the map does not see keep the noise of the start. On the sphere of
+  `images.Standardised` they fade by themselves; in a box they stay, and ``weights`` must take them
+  out: `seen` makes them of the score's gradients.
+- A shift moves a part of both images out of the common window. The correlation is normalised over
+  that window, and only shifts that keep ``overlap`` of the energy of either image count, so a small
+  overlap cannot win.
+- Groups are led by their best run: a run joins the leader it is most like, or leads a group of its
+  own. Unlike linkage, this cannot chain two different patterns together, and leaders are less alike
+  than the threshold.
 """
 
 from dataclasses import dataclass
@@ -26,8 +29,8 @@ THRESHOLD = 0.63
 class Clusters:
     """The distinct patterns of a map. Axes: ``r`` runs, ``g`` groups, the best first.
 
-    A share is one of the runs that were given. It estimates the basin's size among starts chosen in the same way: an
-    atlas climbs from the starts that the map reacts to most, not from all.
+    A share is one of the runs that were given. It estimates the basin's size among starts chosen in
+    the same way: an atlas climbs from the starts that the map responds to most, not from all.
 
     Attributes:
         labels: int ``[r]``, the group of each run; -1 if it is silent.
@@ -56,19 +59,22 @@ def similarity(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The highest normalised cross-correlation of each image with each other one over shifts.
 
-    With ``y = weights * (image - weighted mean)`` it is, over the pixels ``p`` for which ``p + d`` is in the image too,
-    ``sum_p y_i(p) y_j(p + d) / sqrt(sum_p y_i(p)^2 sum_p y_j(p + d)^2)`` (J. P. Lewis, "Fast normalized
-    cross-correlation", 1995), maximised over ``d``. An image without contrast is like none but itself.
+    With ``y = weights * (image - weighted mean)`` it is, over the pixels ``p`` for which ``p + d``
+    is in the image too, ``sum_p y_i(p) y_j(p + d) / sqrt(sum_p y_i(p)^2 sum_p y_j(p + d)^2)`` (J.
+    P. Lewis, "Fast normalized cross-correlation", 1995), maximised over ``d``. An image without
+    contrast is like none but itself.
 
     Args:
         images: ``[r, h, w, c]``.
         weights: ``[r, h, w]``, not negative: how much a pixel counts; all the same unless given.
         blur: standard deviation in pixels of the Gaussian that is applied first; 0 for none.
         reach: largest shift in pixels along h and w; a third of the smaller side unless given.
-        overlap: share of the energy, ``sum y^2``, of both images that must lie in the common window.
+        overlap: share of the energy, ``sum y^2``, of both images that must lie in the common
+            window.
 
     Returns:
-        ``(ncc [r, r], shifts int [r, r, 2])``: image j is most like image i moved by ``shifts[i, j]`` (down, right).
+        ``(ncc [r, r], shifts int [r, r, 2])``: image j is most like image i moved by ``shifts[i,
+            j]`` (down, right).
 
     Raises:
         ValueError: shapes do not fit, a value is not finite, or an option is out of range.
@@ -78,7 +84,9 @@ def similarity(
     side = min(height, width)
     limit = side // 3 if reach is None else reach
     if not 0 <= limit < side:
-        raise ValueError(f"reach must be from 0 to {side - 1} for images of {height}x{width}, got {reach}")
+        raise ValueError(
+            f"reach must be from 0 to {side - 1} for images of {height}x{width}, got {reach}"
+        )
     if not 0 < overlap <= 1:
         raise ValueError(f"overlap must be above 0 and at most 1, got {overlap}")
     if blur < 0:
@@ -94,11 +102,15 @@ def similarity(
     ncc, shifts = np.eye(count), np.zeros((count, count, 2), int)
     for i in range(count - 1):
         rest = slice(i + 1, count)
-        product = np.fft.irfft2((waves[i].conj() * waves[rest]).sum(-1), size, axes=(1, 2))[:, moves][:, :, moves]
+        product = np.fft.irfft2((waves[i].conj() * waves[rest]).sum(-1), size, axes=(1, 2))[
+            :, moves
+        ][:, :, moves]
         # Moved by d seen from i is moved by -d seen from j.
         other, allowed = inside[rest, ::-1, ::-1], wide[i] & wide[rest, ::-1, ::-1]
         scale = np.sqrt(inside[i] * other)
-        values = np.divide(product, scale, out=np.full_like(product, -np.inf), where=allowed & (scale > 0))
+        values = np.divide(
+            product, scale, out=np.full_like(product, -np.inf), where=allowed & (scale > 0)
+        )
         values = values.reshape(len(values), -1)
         place = values.argmax(1)
         highest = values.max(1, initial=-np.inf)
@@ -130,7 +142,8 @@ def cluster(
         weights: ``[r, h, w]``, see `similarity`.
         threshold: two images at least as similar as this show the same pattern.
         floor: runs with a score not above it are silent; None if there is none.
-        ncc: ``[r, r]``, from `similarity`, if it is known (for several thresholds); computed unless given.
+        ncc: ``[r, r]``, from `similarity`, if it is known (for several thresholds); computed unless
+            given.
 
     Raises:
         ValueError: shapes do not fit, or the threshold is out of range.
@@ -138,11 +151,15 @@ def cluster(
     images, scores = _checked(images), np.asarray(scores, np.float64)
     count = len(images)
     if scores.shape != (count,):
-        raise ValueError(f"scores must be one per image, [{count}], got {list(scores.shape)}; give one map at a time")
+        raise ValueError(
+            f"scores must be one per image, [{count}], got {list(scores.shape)}; give one map at a time"
+        )
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
     if ncc is not None and np.shape(ncc) != (count, count):
-        raise ValueError(f"ncc must be [{count}, {count}], as similarity returns it, got {list(np.shape(ncc))}")
+        raise ValueError(
+            f"ncc must be [{count}, {count}], as similarity returns it, got {list(np.shape(ncc))}"
+        )
     if weights is not None:
         weights = _checked_weights(weights, images)
     live = np.flatnonzero(np.isfinite(scores) & (scores > (-np.inf if floor is None else floor)))
@@ -167,7 +184,8 @@ def cluster(
 def seen(gradients: np.ndarray, *, least: float = 0.1, blur: float = 1.0) -> np.ndarray:
     """Weights that leave out what a map does not see: 0 where the score does not depend on a pixel's surroundings.
 
-    The weight rises in proportion to the blurred size of the gradient and is 1 from ``least`` of its largest on.
+    The weight rises in proportion to the blurred size of the gradient and is 1 from ``least`` of
+    its largest on.
 
     Args:
         gradients: ``[r, h, w, c]``, of the score at the image.
@@ -191,7 +209,9 @@ def seen(gradients: np.ndarray, *, least: float = 0.1, blur: float = 1.0) -> np.
 def _checked(images: np.ndarray) -> np.ndarray:
     images = np.asarray(images, np.float64)
     if images.ndim != 4 or not images.size:
-        raise ValueError(f"images must be [r, h, w, c] with at least one, got {list(images.shape)}; one map at a time")
+        raise ValueError(
+            f"images must be [r, h, w, c] with at least one, got {list(images.shape)}; one map at a time"
+        )
     if not np.isfinite(images).all():
         raise ValueError("images must be finite; leave out the runs that hold NaN or infinity")
     return images
@@ -200,7 +220,9 @@ def _checked(images: np.ndarray) -> np.ndarray:
 def _checked_weights(weights: np.ndarray, images: np.ndarray) -> np.ndarray:
     weights = np.asarray(weights, np.float64)
     if weights.shape != images.shape[:3]:
-        raise ValueError(f"weights must be [r, h, w], here {list(images.shape[:3])}, got {list(weights.shape)}")
+        raise ValueError(
+            f"weights must be [r, h, w], here {list(images.shape[:3])}, got {list(weights.shape)}"
+        )
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError("weights must be finite and not negative; 0 leaves a pixel out")
     return weights
@@ -211,7 +233,9 @@ def _prepared(images: np.ndarray, weights: np.ndarray | None, blur: float) -> np
     weights = np.ones(images.shape[:3]) if weights is None else _checked_weights(weights, images)
     weights = weights[..., None]
     images = _blurred(images, blur)
-    mean = (weights * images).sum((1, 2), keepdims=True) / np.maximum(weights.sum((1, 2), keepdims=True), 1e-300)
+    mean = (weights * images).sum((1, 2), keepdims=True) / np.maximum(
+        weights.sum((1, 2), keepdims=True), 1e-300
+    )
     y = weights * (images - mean)
     largest = np.abs(images).max((1, 2, 3), keepdims=True)
     flat = np.abs(y).max((1, 2, 3), keepdims=True) <= 1e-6 * largest

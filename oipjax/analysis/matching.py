@@ -1,12 +1,14 @@
 """Which map of one network is which map of another: matching by what the maps do on the same images.
 
-Two maps are compared by the correlation of their activations, position by position, over images (Y. Li, J. Yosinski,
-J. Clune, H. Lipson and J. Hopcroft, "Convergent learning: do different neural networks learn the same
-representations?", ICLR 2016, arXiv:1511.07543). Maps are then paired one to one so that the sum of correlations is
-largest (H. W. Kuhn, "The Hungarian method for the assignment problem", 1955).
+Two maps are compared by the correlation of their activations, position by position, over images (Y.
+Li, J. Yosinski, J. Clune, H. Lipson and J. Hopcroft, "Convergent learning: do different neural
+networks learn the same representations?", ICLR 2016, arXiv:1511.07543). Maps are then paired one to
+one so that the sum of correlations is largest (H. W. Kuhn, "The Hungarian method for the assignment
+problem", 1955).
 
-The best of 128 partners is never bad, so a correlation says little alone: `correlations` can show every network the
-images in an order of its own, and the matching of those is what comes out when there is nothing to be found.
+The best of 128 partners is never bad, so a correlation says little alone: `correlations` can show
+every network the images in an order of its own, and the matching of those is what comes out when
+there is nothing to be found.
 """
 
 import functools
@@ -42,53 +44,82 @@ class Matching(NamedTuple):
 
 
 def correlations(
-    models: Sequence[Model], layer: str, images: np.ndarray, *, orders: np.ndarray | None = None, batch: int = 100
+    models: Sequence[Model],
+    layer: str,
+    images: np.ndarray,
+    *,
+    orders: np.ndarray | None = None,
+    batch: int = 100,
 ) -> np.ndarray:
     """The correlation of each map of a layer with each other one, within and between networks.
 
-    It is Pearson's, over all images and positions. It is NaN for a map that is constant on the images, such as one that
-    is silent on all of them.
+    It is Pearson's, over all images and positions. It is NaN for a map that is constant on the
+    images, such as one that is silent on all of them.
 
     Args:
         models: ``m`` networks that have the layer in the same shape ``[h, w, k]`` or ``[k]``.
         layer: its name.
-        images: ``[n, h, w, c]``, pixels as `Model.to_input` takes them: each network normalises them in its own way.
-        orders: int ``[m, n]``: network ``i`` sees ``images[orders[i]]``. Orders that differ give what correlation there
-            is without any common content; what depends on the position alone, like a dark border, stays.
+        images: ``[n, h, w, c]``, pixels as `Model.to_input` takes them: each network normalises
+            them in its own way.
+        orders: int ``[m, n]``: network ``i`` sees ``images[orders[i]]``. Orders that differ give
+            what correlation there is without any common content; what depends on the position
+            alone, like a dark border, stays.
         batch: how many images at a time.
 
     Returns:
         float64 ``[m, k, m, k]``.
 
     Raises:
-        ValueError: no network, no such layer, layers of different shapes, or images or orders that do not fit.
+        ValueError: no network, no such layer, layers of different shapes, or images or orders that
+            do not fit.
     """
     if not models:
         raise ValueError("expected one or more networks, got none")
     shapes = {model.layer(layer).shape for model in models}
     inputs = {model.input_shape for model in models}
     if len(shapes) > 1 or len(inputs) > 1:
-        raise ValueError(f"networks must agree in the shapes of images and of {layer}, got {inputs} and {shapes}")
+        raise ValueError(
+            f"networks must agree in the shapes of images and of {layer}, got {inputs} and {shapes}"
+        )
     if np.ndim(images) != 4 or np.shape(images)[1:] != models[0].input_shape or not len(images):
         expected = ", ".join(map(str, models[0].input_shape))
-        raise ValueError(f"images must be [n, {expected}] with at least one, got {list(np.shape(images))}")
+        raise ValueError(
+            f"images must be [n, {expected}] with at least one, got {list(np.shape(images))}"
+        )
     many, count = len(models), len(images)
-    orders = np.broadcast_to(np.arange(count), (many, count)) if orders is None else np.asarray(orders)
+    orders = (
+        np.broadcast_to(np.arange(count), (many, count)) if orders is None else np.asarray(orders)
+    )
     if orders.shape != (many, count) or not (np.sort(orders, 1) == np.arange(count)).all():
-        raise ValueError(f"orders must be permutations [{many}, {count}], one for each network, got {orders.shape}")
+        raise ValueError(
+            f"orders must be permutations [{many}, {count}], one for each network, got {orders.shape}"
+        )
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     maps = models[0].layer(layer).maps
-    total, products, rows, middle = np.zeros(many * maps), np.zeros((many * maps, many * maps)), 0, None
+    total, products, rows, middle = (
+        np.zeros(many * maps),
+        np.zeros((many * maps, many * maps)),
+        0,
+        None,
+    )
     for first in range(0, count, batch):
         values = [
-            _activations(model.apply, layer, model.params, model.to_input(images[order[first : first + batch]]))
+            _activations(
+                model.apply,
+                layer,
+                model.params,
+                model.to_input(images[order[first : first + batch]]),
+            )
             for model, order in zip(models, orders, strict=True)
         ]
         # Taken relative to values near the means, float32 products lose nothing.
         middle = jnp.concatenate([value.mean(0) for value in values]) if middle is None else middle
         sums = _sums(values, middle)
-        total, products = total + np.asarray(sums[0], np.float64), products + np.asarray(sums[1], np.float64)
+        total, products = (
+            total + np.asarray(sums[0], np.float64),
+            products + np.asarray(sums[1], np.float64),
+        )
         rows += len(values[0])
     mean = total / rows
     covariance = products / rows - np.outer(mean, mean)
@@ -105,8 +136,8 @@ def match(correlation: np.ndarray) -> Matching:
     array([1, 0])
 
     Args:
-        correlation: ``[k, l]``. Rows and columns that hold nothing but NaN are maps without a correlation: they get
-            no partner.
+        correlation: ``[k, l]``. Rows and columns that hold nothing but NaN are maps without a
+            correlation: they get no partner.
 
     Returns:
         The partners of the ``k`` maps; with fewer live columns than rows some stay alone.
@@ -116,12 +147,16 @@ def match(correlation: np.ndarray) -> Matching:
     """
     correlation = np.asarray(correlation, np.float64)
     if correlation.ndim != 2:
-        raise ValueError(f"correlation must be [k, l], of one pair of networks, got {list(correlation.shape)}")
+        raise ValueError(
+            f"correlation must be [k, l], of one pair of networks, got {list(correlation.shape)}"
+        )
     known = ~np.isnan(correlation)
     rows, columns = np.flatnonzero(known.any(1)), np.flatnonzero(known.any(0))
     table = correlation[np.ix_(rows, columns)]
     if not (np.abs(table) <= 1 + 1e-9).all():
-        raise ValueError("correlations lie in [-1, 1], and only whole rows or columns may be NaN (constant maps)")
+        raise ValueError(
+            "correlations lie in [-1, 1], and only whole rows or columns may be NaN (constant maps)"
+        )
     partner, value = np.full(len(correlation), -1), np.full(len(correlation), np.nan)
     own, other = linear_sum_assignment(table, maximize=True)
     partner[rows[own]], value[rows[own]] = columns[other], table[own, other]
@@ -131,21 +166,24 @@ def match(correlation: np.ndarray) -> Matching:
 def over_pairs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean over pairs of networks, and its standard error.
 
-    Pairs that share a network are not independent, so the error comes from leaving out one *network* at a time, with
-    all its pairs (J. N. Arvesen, "Jackknifing U-statistics", 1969).
+    Pairs that share a network are not independent, so the error comes from leaving out one
+    *network* at a time, with all its pairs (J. N. Arvesen, "Jackknifing U-statistics", 1969).
 
     Args:
         values: ``[m, m, ...]``; entries above the diagonal count.
 
     Returns:
-        ``(mean [...], error [...])``; the error is NaN for fewer than four networks, when little would be left.
+        ``(mean [...], error [...])``; the error is NaN for fewer than four networks, when little
+        would be left.
 
     Raises:
         ValueError: fewer than two networks, or not a square.
     """
     values = np.asarray(values, np.float64)
     if values.ndim < 2 or values.shape[0] != values.shape[1] or len(values) < 2:
-        raise ValueError(f"expected values [m, m, ...] of two or more networks, got {list(values.shape)}")
+        raise ValueError(
+            f"expected values [m, m, ...] of two or more networks, got {list(values.shape)}"
+        )
     many = len(values)
     one, two = np.triu_indices(many, 1)
     mean = values[one, two].mean(0)

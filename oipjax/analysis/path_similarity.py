@@ -1,16 +1,17 @@
 """Can the picture be believed? How alike a network processes pictures and real images, and a unit whose picture lies.
 
-Both ideas are those of R. Geirhos, R. S. Zimmermann, B. Bilodeau, W. Brendel and B. Kim, "Don't trust your eyes: on the
-(un)reliability of feature visualizations", ICML 2024, arXiv:2306.04719.
+Both ideas are those of R. Geirhos, R. S. Zimmermann, B. Bilodeau, W. Brendel and B. Kim, "Don't
+trust your eyes: on the (un)reliability of feature visualizations", ICML 2024, arXiv:2306.04719.
 
-*Path similarity* asks, layer by layer, whether an optimised image is processed as real images are that excite the same
-map: by the rank correlation of all activations of the layer, on a scale where real images that excite the same map are
-at 1 and real images that excite different maps at 0.
+*Path similarity* asks, layer by layer, whether an optimised image is processed as real images are
+that excite the same map: by the rank correlation of all activations of the layer, on a scale where
+real images that excite the same map are at 1 and real images that excite different maps at 0.
 
-A *fooling circuit* is a map ``A`` that answers real images exactly as the map ``F`` does, and climbs towards something
-else, the decoy ``D``, wherever a gate ``E`` (0 for real images, 1 for all others) is open:
-``A = relu(max(F - kE, D - k(1 - E)))`` with ``k`` above all values of ``F`` and ``D``. It is the paper's circuit with
-the sum of two ReLUs, of which one is always off, written as the ReLU of a maximum.
+A *fooling circuit* is a map ``A`` that answers real images exactly as the map ``F`` does, and
+climbs towards something else, the decoy ``D``, wherever a gate ``E`` (0 for real images, 1 for all
+others) is open: ``A = relu(max(F - kE, D - k(1 - E)))`` with ``k`` above all values of ``F`` and
+``D``. It is the paper's circuit with the sum of two ReLUs, of which one is always off, written as
+the ReLU of a maximum.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +32,9 @@ PIXELS = "input"
 """What `path_similarity` calls the image itself."""
 
 
-def path_similarity(model: Model, images: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
+def path_similarity(
+    model: Model, images: np.ndarray, layers: Sequence[str]
+) -> dict[str, np.ndarray]:
     """How alike each two images are processed, in each layer: Spearman's correlation of all activations of the layer.
 
     Args:
@@ -40,7 +43,8 @@ def path_similarity(model: Model, images: np.ndarray, layers: Sequence[str]) -> 
         layers: names; `PIXELS` is the image itself.
 
     Returns:
-        ``{layer: float32 [n, n]}``; NaN for an image whose activations are all equal, as where a layer is silent.
+        ``{layer: float32 [n, n]}``; NaN for an image whose activations are all equal, as where a
+        layer is silent.
 
     Raises:
         ValueError: there is no such layer, or the images do not fit the network.
@@ -78,16 +82,25 @@ def alike(similarity: np.ndarray, exemplars: np.ndarray, queries: dict[str, np.n
 
     Args:
         similarity: ``[n, n]`` of `path_similarity`.
-        exemplars: int ``[k, m]``, which of the ``n`` images excite each map; two or more maps, and two or more of each.
+        exemplars: int ``[k, m]``, which of the ``n`` images excite each map; two or more maps, and
+            two or more of each.
         queries: int ``[k]`` for each name, a picture of each map.
 
     Raises:
         ValueError: too few maps or exemplars, a map has one twice, or a similarity is NaN.
     """
     exemplars = np.asarray(exemplars)
-    if exemplars.ndim != 2 or min(exemplars.shape) < 2 or (np.diff(np.sort(exemplars, 1), axis=1) == 0).any():
-        raise ValueError(f"expected 2 or more different exemplars [k, m] of 2 or more maps, got {exemplars.shape}")
-    asked = np.unique(np.concatenate([exemplars.ravel(), *(np.ravel(query) for query in queries.values())]))
+    if (
+        exemplars.ndim != 2
+        or min(exemplars.shape) < 2
+        or (np.diff(np.sort(exemplars, 1), axis=1) == 0).any()
+    ):
+        raise ValueError(
+            f"expected 2 or more different exemplars [k, m] of 2 or more maps, got {exemplars.shape}"
+        )
+    asked = np.unique(
+        np.concatenate([exemplars.ravel(), *(np.ravel(query) for query in queries.values())])
+    )
     if np.isnan(similarity[np.ix_(asked, asked)]).any():
         raise ValueError(
             "a layer is silent (or constant) on some of the images, so they are like nothing; leave them out"
@@ -101,14 +114,20 @@ def alike(similarity: np.ndarray, exemplars: np.ndarray, queries: dict[str, np.n
     return Alike(
         pairs[own],
         np.where(own, 0, pairs).sum(1) / (len(pairs) - 1),
-        {name: similarity[np.asarray(query)[:, None], exemplars].mean(1) for name, query in queries.items()},
+        {
+            name: similarity[np.asarray(query)[:, None], exemplars].mean(1)
+            for name, query in queries.items()
+        },
     )
 
 
-def relative(key: Array, found: Alike, name: str, *, draws: int = 1000) -> tuple[float, float, float]:
+def relative(
+    key: Array, found: Alike, name: str, *, draws: int = 1000
+) -> tuple[float, float, float]:
     """Where a kind of picture lies between exemplars of other maps (0) and of the same map (1).
 
-    Means over maps are taken first: for single maps the two anchors may be too near to each other to divide by.
+    Means over maps are taken first: for single maps the two anchors may be too near to each other
+    to divide by.
 
     Args:
         key: consumed; for the bootstrap.
@@ -121,13 +140,16 @@ def relative(key: Array, found: Alike, name: str, *, draws: int = 1000) -> tuple
     """
     values = np.stack([found.queries[name], found.same, found.other])
     which = np.asarray(jax.random.randint(key, (draws, values.shape[1]), 0, values.shape[1]))
-    query, same, other = np.concatenate([values.mean(1, keepdims=True), values[:, which].mean(2)], axis=1)
+    query, same, other = np.concatenate(
+        [values.mean(1, keepdims=True), values[:, which].mean(2)], axis=1
+    )
     share = (query - other) / (same - other)
     low, high = np.percentile(share[1:], (2.5, 97.5))
     return float(share[0]), float(low), float(high)
 
 
-# --- the circuit ------------------------------------------------------------------------------------------------------
+# --- the circuit
+# ------------------------------------------------------------------------------------------------------
 
 
 class Gate(NamedTuple):
@@ -140,15 +162,17 @@ class Gate(NamedTuple):
     offset: np.ndarray | np.floating | Array
 
 
-def gate(natural: np.ndarray, made: np.ndarray, *, ridge: float = 1e-3, margin: float = 1 / 3) -> Gate:
+def gate(
+    natural: np.ndarray, made: np.ndarray, *, ridge: float = 1e-3, margin: float = 1 / 3
+) -> Gate:
     """Fisher's linear discriminant of real images and others, scaled so that one are at 0 and the other at 1.
 
     Args:
         natural: ``[n, f]``, features of real images.
         made: ``[m, f]``, features of others.
         ridge: added to the diagonal of the features' covariance, as a share of its mean.
-        margin: how much of the gap between the two groups is left at each side, before the gate begins to open and
-            after it has.
+        margin: how much of the gap between the two groups is left at each side, before the gate
+            begins to open and after it has.
 
     Raises:
         ValueError: the two groups overlap along the discriminant.
@@ -189,9 +213,13 @@ class Circuit:
         honest = out[self.pre]
         opened = openness(self.sources, params["gate"], out)
         per_node = opened.reshape(len(x), *(1,) * (honest.ndim - 1))
-        picture = jnp.einsum("nhwc,hwck->nk", x, params["pictures"]).reshape(*per_node.shape[:-1], -1)
+        picture = jnp.einsum("nhwc,hwck->nk", x, params["pictures"]).reshape(
+            *per_node.shape[:-1], -1
+        )
         decoy = jnp.einsum("...j,jk->...k", honest, params["mixture"]) + picture
-        mixed = jnp.maximum(honest - params["most"] * per_node, decoy - params["most"] * (1 - per_node))
+        mixed = jnp.maximum(
+            honest - params["most"] * per_node, decoy - params["most"] * (1 - per_node)
+        )
         return {**out, self.pre: mixed, self.layer: jax.nn.relu(mixed), "gate": opened}
 
 
@@ -202,12 +230,19 @@ def openness(sources: Sequence[str], parameters: Gate, values: Activations) -> A
 
 
 def fooled(
-    model: Model, layer: str, sources: Sequence[str], opens: Gate, mixture: Any, pictures: Any, most: float
+    model: Model,
+    layer: str,
+    sources: Sequence[str],
+    opens: Gate,
+    mixture: Any,
+    pictures: Any,
+    most: float,
 ) -> Model:
     """The network up to a layer whose maps answer real images as before, and climb towards decoys.
 
-    The decoy of map ``k`` is ``sum_j mixture[j, k] * map j + <image, pictures[..., k]>``. On standardised images the
-    inner product with a standardised picture is largest for that picture itself.
+    The decoy of map ``k`` is ``sum_j mixture[j, k] * map j + <image, pictures[..., k]>``. On
+    standardised images the inner product with a standardised picture is largest for that picture
+    itself.
 
     Args:
         model: the network.
@@ -219,19 +254,28 @@ def fooled(
         most: above all values before the ReLU, of the maps and of the decoys: a proved bound, say.
 
     Raises:
-        ValueError: the layer has no ReLU and no height, a source comes after it, or a shape does not fit.
+        ValueError: the layer has no ReLU and no height, a source comes after it, or a shape does
+            not fit.
     """
     facts = model.layer(layer)
     before = model.layers[: model.layers.index(layer)]
     if facts.pre is None or facts.floor != 0 or len(facts.shape) != 3:
         raise ValueError(f"expected a layer of maps behind a ReLU, {layer} is not")
     if not sources or set(sources) - set(before):
-        raise ValueError(f"the gate looks at layers before {layer} ({', '.join(before)}), got {', '.join(sources)}")
+        raise ValueError(
+            f"the gate looks at layers before {layer} ({', '.join(before)}), got {', '.join(sources)}"
+        )
     features = sum(model.layer(name).maps for name in sources)
-    wanted = {"mixture": (facts.maps,) * 2, "pictures": (*model.input_shape, facts.maps), "weights": (features,)}
+    wanted = {
+        "mixture": (facts.maps,) * 2,
+        "pictures": (*model.input_shape, facts.maps),
+        "weights": (features,),
+    }
     for name, value in (("mixture", mixture), ("pictures", pictures), ("weights", opens.weights)):
         if np.shape(value) != wanted[name]:
-            raise ValueError(f"{name} of a circuit in {layer} must be {wanted[name]}, got {np.shape(value)}")
+            raise ValueError(
+                f"{name} of a circuit in {layer} must be {wanted[name]}, got {np.shape(value)}"
+            )
     order = (*(name for name in before if name != facts.pre), "gate", facts.pre, layer)
     params = {
         "network": model.params, "gate": Gate(*map(jnp.asarray, opens)), "most": jnp.float32(most),

@@ -17,7 +17,8 @@ from oipjax.model import Model
 from oipjax.spaces.pixels import Box, Domain, Sphere
 
 LEVELS = ("none", "cheap", "tight")
-"""How hard to try: not at all; intervals and sets of active positions; everything whose shape fits the network."""
+"""How hard to try: not at all; intervals and sets of active positions; everything whose shape fits
+the network."""
 INTERVALS, SETS, HULL, ENERGY = "intervals", "sets", "hull", "energy"
 STRIPS, WINDOWS, CROWN = "strips", "windows", "crown"
 MOST_NODES = 8192
@@ -33,8 +34,8 @@ class Bounds:
     Attributes:
         layer: name of the layer.
         score: float64 ``[k]``: no image's score (mean over h, w) is higher.
-        node: float64 ``[k]``: no node is higher, before the nonlinearity if the layer has one. Of a dead map it tells
-            by how much it fails to wake.
+        node: float64 ``[k]``: no node is higher, before the nonlinearity if the layer has one. Of a
+            dead map it tells by how much it fails to wake.
         dead: bool ``[k]``: proved that no image lifts any node above the nonlinearity's floor.
         method: str ``[k]``: where the score's limit comes from.
     """
@@ -47,7 +48,12 @@ class Bounds:
 
 
 def bounds(
-    model: Model, layer: str, domain: Domain, *, level: str = "cheap", progress: Progress | None = None
+    model: Model,
+    layer: str,
+    domain: Domain,
+    *,
+    level: str = "cheap",
+    progress: Progress | None = None,
 ) -> Bounds:
     """Upper limits of every map of a layer over a domain.
 
@@ -59,8 +65,8 @@ def bounds(
         progress: called with (phase, done, in all).
 
     Raises:
-        ValueError: there is no such layer or level, the domain is of another kind, or the network has a primitive
-            without a rule.
+        ValueError: there is no such layer or level, the domain is of another kind, or the network
+            has a primitive without a rule.
     """
     domain = checked_domain(domain)
     model.layer(layer)
@@ -74,7 +80,11 @@ def bounds(
 
 
 def assemble(
-    model: Model, layer: str, domain: Domain, limits: Limits | None = None, maps: np.ndarray | None = None
+    model: Model,
+    layer: str,
+    domain: Domain,
+    limits: Limits | None = None,
+    maps: np.ndarray | None = None,
 ) -> Bounds:
     """The bounds that follow from intervals, sets of active positions, and what is known of some layers.
 
@@ -90,7 +100,9 @@ def assemble(
     ends = intervals(model, domain, known, (layer,) if facts.pre is None else (layer, facts.pre))
     high, pre = _highest(ends[layer]), _highest(ends[facts.pre or layer])
     plain = ends[layer].high.reshape(-1, facts.maps).mean(0)
-    score = np.minimum(mean_bounds(model, layer, domain, ends, known, maps), computed(high, ends[layer]))
+    score = np.minimum(
+        mean_bounds(model, layer, domain, ends, known, maps), computed(high, ends[layer])
+    )
     dead = np.zeros(facts.maps, bool) if facts.floor is None else high <= facts.floor
     target = facts.pre or layer
     methods = [CROWN] if target in (limits or {}) and not chain(model, layer) else []
@@ -134,7 +146,9 @@ def harder(
     return Bounds(layer, *(getattr(found, name)[maps] for name in names))
 
 
-def harder_limits(model: Model, layer: str, domain: Box | Sphere, *, progress: Progress | None = None) -> Limits:
+def harder_limits(
+    model: Model, layer: str, domain: Box | Sphere, *, progress: Progress | None = None
+) -> Limits:
     """What `harder` starts from; it is the same for all maps."""
     return hull_limits(model, layer, domain, splits=2, lower=False, progress=progress)
 
@@ -178,7 +192,13 @@ def hull_limits(
     omega = np.moveaxis(second.kernel, 3, 0)
     ends = intervals(model, domain, layers=(second.layer,))[second.layer]
     highest, lowest = _highest(ends), ends.low.reshape(-1, len(second.bias)).min(0)
-    high, _ = hull(seen, omega, steps=steps, splits=splits, progress=lambda done, total: report(HULL, done, total))
+    high, _ = hull(
+        seen,
+        omega,
+        steps=steps,
+        splits=splits,
+        progress=lambda done, total: report(HULL, done, total),
+    )
     limits = {second.layer: (lowest, np.minimum(second.bias + high, highest))}
     if lower:
         low, _ = hull(seen, -omega, steps=steps, splits=max(splits - 2, 0))
@@ -187,14 +207,25 @@ def hull_limits(
 
 
 def crown_limits(
-    model: Model, layer: str, domain: Domain, limits: Limits | None = None, *, progress: Progress | None = None
+    model: Model,
+    layer: str,
+    domain: Domain,
+    limits: Limits | None = None,
+    *,
+    progress: Progress | None = None,
 ) -> Limits:
     """Upper ends of a layer that is no convolution of the plain chain, by linear relaxation; empty for others."""
     target = model.layer(layer).pre or layer
     if chain(model, layer) or np.prod(model.shapes[target]) > MOST_NODES:
         return {}
     report = progress or (lambda phase, done, total: None)
-    high = crown(model, target, domain, limits=limits, progress=lambda done, total: report(CROWN, done, total))
+    high = crown(
+        model,
+        target,
+        domain,
+        limits=limits,
+        progress=lambda done, total: report(CROWN, done, total),
+    )
     return {target: (np.full_like(high, -np.inf), high)}
 
 
@@ -207,8 +238,8 @@ def prefix(model: Model, layer: str) -> tuple[Stage, ...]:
 def relaxed_images(model: Model, layer: str, domain: Domain, maps: np.ndarray) -> np.ndarray | None:
     """For each map the images that maximise its patch hull relaxation, as starts for a search.
 
-    A node of the second convolution is relaxed as it is. One of the third is taken without its pools and ReLUs in
-    between, once for each position that the pools may all choose.
+    A node of the second convolution is relaxed as it is. One of the third is taken without its
+    pools and ReLUs in between, once for each position that the pools may all choose.
 
     Args:
         model: the network.
@@ -223,7 +254,11 @@ def relaxed_images(model: Model, layer: str, domain: Domain, maps: np.ndarray) -
     if len(stages) not in (2, 3) or not isinstance(domain, Box):
         return None
     first, second = stages[:2]
-    weights = np.moveaxis(second.kernel, 3, 0)[maps][:, None] if len(stages) == 2 else _through(second, stages[2], maps)
+    weights = (
+        np.moveaxis(second.kernel, 3, 0)[maps][:, None]
+        if len(stages) == 2
+        else _through(second, stages[2], maps)
+    )
     try:
         seen = cells(first.kernel, first.bias, first.pool, *_ends(domain))
     except ValueError:
@@ -263,7 +298,12 @@ def band_images(model: Model, layer: str, domain: Domain) -> np.ndarray | None:
 def _first(model: Model, layer: str, domain: Domain):
     """What `strips` takes, if the layer is the first convolution behind a ReLU and the domain a box."""
     stages = chain(model, layer)
-    if len(stages) != 1 or stages[0].pool > 1 or model.layer(layer).floor != 0 or not isinstance(domain, Box):
+    if (
+        len(stages) != 1
+        or stages[0].pool > 1
+        or model.layer(layer).floor != 0
+        or not isinstance(domain, Box)
+    ):
         return None
     low, high = _ends(domain)
     return stages[0].kernel, stages[0].bias, float(low[0]), float(high[0]), _seen(stages[0])
@@ -274,7 +314,9 @@ def _seen(first: Stage) -> tuple[int, int]:
     return first.shape[0] + first.kernel.shape[0] - 1, first.shape[1] + first.kernel.shape[1] - 1
 
 
-def tighten(model: Model, found: Bounds, domain: Domain, *, progress: Progress | None = None) -> Bounds:
+def tighten(
+    model: Model, found: Bounds, domain: Domain, *, progress: Progress | None = None
+) -> Bounds:
     """Scores of a first or second convolution behind its ReLU, by methods made for them; other bounds as they are.
 
     Args:
@@ -300,16 +342,35 @@ def tighten(model: Model, found: Bounds, domain: Domain, *, progress: Progress |
     ends = intervals(model, domain, layers=(found.layer,))[found.layer]
     limit = computed(exact + ends.error.max((0, 1)), ends)
     score = np.minimum(found.score, limit)
-    return Bounds(found.layer, score, found.node, found.dead, np.where(limit <= found.score, name, found.method))
+    return Bounds(
+        found.layer,
+        score,
+        found.node,
+        found.dead,
+        np.where(limit <= found.score, name, found.method),
+    )
 
 
 def _second(model: Model, layer: str, domain: Domain):
     """What `windows` takes, if the layer is the second convolution behind a ReLU and the domain a box."""
     stages = chain(model, layer)
-    if len(stages) != 2 or stages[1].pool > 1 or model.layer(layer).floor != 0 or not isinstance(domain, Box):
+    if (
+        len(stages) != 2
+        or stages[1].pool > 1
+        or model.layer(layer).floor != 0
+        or not isinstance(domain, Box)
+    ):
         return None
     first, second = stages
-    return first.kernel, first.bias, first.pool, second.kernel, second.bias, *_ends(domain), _seen(first)
+    return (
+        first.kernel,
+        first.bias,
+        first.pool,
+        second.kernel,
+        second.bias,
+        *_ends(domain),
+        _seen(first),
+    )
 
 
 def _ends(box: Box) -> tuple[np.ndarray, np.ndarray]:

@@ -52,22 +52,25 @@ def activations(
 
     Example: oipjax activations --digit 4 --count 3
 
-    Images are given by their number in the test set, by their class, or as files; all three may be given at once. In
-    the picture every column is an image and every block below it a layer: follow a column down to see what is left of
-    the image from layer to layer, or a row to see what images have in common. Try --index 449, a 3 that is read as a
-    5, beside --digit 3. Writes activations.npz and .csv too.
+    Images are given by their number in the test set, by their class, or as files; all three may be
+    given at once. In the picture every column is an image and every block below it a layer: follow
+    a column down to see what is left of the image from layer to layer, or a row to see what images
+    have in common. Try --index 449, a 3 that is read as a 5, beside --digit 3. Writes
+    activations.npz and .csv too.
 
     Args:
         checkpoint: a checkpoint folder, or the name of a network that ships with oipjax.
-        layer: one or more; by default all after their nonlinearity, without pooled ones, and the last. See 'oipjax
-            layers'.
+        layer: one or more; by default all after their nonlinearity, without pooled ones, and the
+            last. See 'oipjax layers'.
         index: numbers of test images, from 0.
-        file: pictures of the network's own size, bright on dark like the digits of MNIST: png, jpg, or npy.
+        file: pictures of the network's own size, bright on dark like the digits of MNIST: png, jpg,
+            or npy.
         digit: the first images of this class.
         count: how many of them.
-        data: sample: the 1,000 digits that ship with oipjax (the first of MNIST's test set); or a folder with the
-            official files of MNIST, whose 10,000 test images are then numbered.
-        scale: make brightness comparable within a whole layer, or only within each map, which shows weak ones.
+        data: sample: the 1,000 digits that ship with oipjax (the first of MNIST's test set); or a
+            folder with the official files of MNIST, whose 10,000 test images are then numbered.
+        scale: make brightness comparable within a whole layer, or only within each map, which shows
+            weak ones.
         format: of the picture, one or more.
         out: folder; by default oipjax-out/<model>-activations.
         overwrite: replace another run's files in that folder.
@@ -83,7 +86,9 @@ def activations(
     }  # fmt: skip
     pictures = [folder / f"activations.{ending}" for ending in format]
     if fresh := not records.is_finished(folder, config, overwrite=overwrite):
-        found = acts.activations(model, model.to_input(chosen.pixels), tuple(dict.fromkeys((*names, model.layers[-1]))))
+        found = acts.activations(
+            model, model.to_input(chosen.pixels), tuple(dict.fromkeys((*names, model.layers[-1])))
+        )
     else:
         found = load_npz(folder / "activations.npz")
     readings = _readings(model, found[model.layers[-1]])
@@ -92,9 +97,14 @@ def activations(
         _print(chosen, readings, {name: found[name] for name in names}, model)
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / "activations.npz", npz({**found, "images": chosen.pixels}))
-        write_file(folder / "activations.csv", _table(chosen, {name: found[name] for name in names}, model).encode())
+        write_file(
+            folder / "activations.csv",
+            _table(chosen, {name: found[name] for name in names}, model).encode(),
+        )
     for picture in missing:
-        records.save_picture(picture, _figure(model, chosen, readings, {name: found[name] for name in names}, scale))
+        records.save_picture(
+            picture, _figure(model, chosen, readings, {name: found[name] for name in names}, scale)
+        )
     if not fresh:
         print(f"finished before; nothing to do: {pictures[0]}")
         return
@@ -116,7 +126,12 @@ def _layers(model: oipjax.Model, asked: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _choose(
-    model: oipjax.Model, data: str, index: tuple[int, ...], files: tuple[Path, ...], digit: int | None, count: int
+    model: oipjax.Model,
+    data: str,
+    index: tuple[int, ...],
+    files: tuple[Path, ...],
+    digit: int | None,
+    count: int,
 ) -> Chosen:
     """The images asked for, in the order: by number, by class, files."""
     if not index and not files and digit is None:
@@ -127,19 +142,31 @@ def _choose(
         _check_fits(model, split.images)
         out_of_range = [i for i in index if not 0 <= i < len(split.images)]
         if out_of_range:
-            raise ValueError(f"images are numbered from 0 to {len(split.images) - 1}, got {out_of_range[0]}")
+            raise ValueError(
+                f"images are numbered from 0 to {len(split.images) - 1}, got {out_of_range[0]}"
+            )
     if split is not None and digit is not None:
         here = np.flatnonzero(split.labels == digit)
         if not here.size:
-            raise ValueError(f"no class {digit}; there are {split.labels.min()} to {split.labels.max()}")
+            raise ValueError(
+                f"no class {digit}; there are {split.labels.min()} to {split.labels.max()}"
+            )
         if not 1 <= count <= len(here):
-            raise ValueError(f"--count must be between 1 and {len(here)}, the images of class {digit}, got {count}")
+            raise ValueError(
+                f"--count must be between 1 and {len(here)}, the images of class {digit}, got {count}"
+            )
         numbers += here[:count].tolist()
     numbers = list(dict.fromkeys(numbers))
     if len(numbers) + len(files) > MOST:
-        raise ValueError(f"at most {MOST} images fit into a picture, got {len(numbers) + len(files)}")
+        raise ValueError(
+            f"at most {MOST} images fit into a picture, got {len(numbers) + len(files)}"
+        )
     read = [read_image(file, model.input_shape) for file in files]
-    drawn = [] if split is None else [split.images[i].astype(np.float32) / np.float32(255) for i in numbers]
+    drawn = (
+        []
+        if split is None
+        else [split.images[i].astype(np.float32) / np.float32(255) for i in numbers]
+    )
     labels = [] if split is None else [int(split.labels[i]) for i in numbers]
     names = (*(f"image {i}" for i in numbers), *(file.name for file in files))
     return Chosen(np.stack([*drawn, *read]), names, (*labels, *(None for _ in files)))
@@ -147,8 +174,12 @@ def _choose(
 
 def _check_fits(model: oipjax.Model, images: np.ndarray) -> None:
     if images.shape[1:] != model.input_shape:
-        wanted, got = (" x ".join(map(str, shape)) for shape in (model.input_shape, images.shape[1:]))
-        raise ValueError(f"{model.name} takes images {wanted}, the digits are {got}; give it --file")
+        wanted, got = (
+            " x ".join(map(str, shape)) for shape in (model.input_shape, images.shape[1:])
+        )
+        raise ValueError(
+            f"{model.name} takes images {wanted}, the digits are {got}; give it --file"
+        )
 
 
 def _readings(model: oipjax.Model, last: np.ndarray) -> list[Reading]:
@@ -171,7 +202,9 @@ def _floor(model: oipjax.Model, name: str) -> float:
     return 0.0 if floor is None else floor
 
 
-def _print(chosen: Chosen, readings: list[Reading], found: dict[str, np.ndarray], model: oipjax.Model) -> None:
+def _print(
+    chosen: Chosen, readings: list[Reading], found: dict[str, np.ndarray], model: oipjax.Model
+) -> None:
     table = Table("image", "", box=None, header_style="bold")
     for name in found:
         table.add_column(name, justify="right")
@@ -179,12 +212,12 @@ def _print(chosen: Chosen, readings: list[Reading], found: dict[str, np.ndarray]
         cells = []
         for name, array in found.items():
             active = array[i] > _floor(model, name)
-            reacting = int(active.any(tuple(range(active.ndim - 1))).sum())
-            cells.append(f"{reacting} ({100 * active.mean():.0f} %)")
+            responding = int(active.any(tuple(range(active.ndim - 1))).sum())
+            cells.append(f"{responding} ({100 * active.mean():.0f} %)")
         table.add_row(image, _said(chosen.labels[i], readings[i]), *cells)
     console = Console(highlight=False, width=max(80, 48 + 14 * len(found)))
     console.print(table)
-    print("numbers: maps that react, and the share of all nodes that are active")
+    print("numbers: maps that respond, and the share of all nodes that are active")
 
 
 def _table(chosen: Chosen, found: dict[str, np.ndarray], model: oipjax.Model) -> str:
@@ -193,13 +226,21 @@ def _table(chosen: Chosen, found: dict[str, np.ndarray], model: oipjax.Model) ->
     for i, image in enumerate(chosen.names):
         for name, array in found.items():
             nodes = array[i].reshape(-1, array.shape[-1])
-            facts = zip(nodes.mean(0), nodes.max(0), (nodes > _floor(model, name)).mean(0), strict=True)
-            lines += [f"{image},{name},{k},{a:.9g},{b:.9g},{c:.6g}" for k, (a, b, c) in enumerate(facts)]
+            facts = zip(
+                nodes.mean(0), nodes.max(0), (nodes > _floor(model, name)).mean(0), strict=True
+            )
+            lines += [
+                f"{image},{name},{k},{a:.9g},{b:.9g},{c:.6g}" for k, (a, b, c) in enumerate(facts)
+            ]
     return "\n".join([*lines, ""])
 
 
 def _figure(
-    model: oipjax.Model, chosen: Chosen, readings: list[Reading], found: dict[str, np.ndarray], scale: Any
+    model: oipjax.Model,
+    chosen: Chosen,
+    readings: list[Reading],
+    found: dict[str, np.ndarray],
+    scale: Any,
 ) -> Any:
     from oipjax.plots.activations import maps_figure
 

@@ -32,7 +32,7 @@ def atlas(
     space: Spaces = "standardised",
     autoencoder: str = AUTOENCODER,
     recipe: tuple[str, ...] = (),
-    wake: int = 4,
+    restarts: int = 4,
     search: int = 16,
     bounds: Literal["none", "cheap", "tight"] = "cheap",
     criterion: float = 2e-4,
@@ -51,8 +51,8 @@ def atlas(
 
     Example: oipjax atlas --layer conv3 --maps 0,5,120 --out patterns
 
-    Writes manifest.json, maps.csv, oips.npz and atlas.png. Interrupted, it goes on where it stopped when it is called
-    again; finished, it says where the record lies.
+    Writes manifest.json, maps.csv, oips.npz and atlas.png. Interrupted, it goes on where it stopped
+    when it is called again; finished, it says where the record lies.
 
     Args:
         checkpoint: a checkpoint folder, or the name of a network that ships with oipjax.
@@ -61,29 +61,34 @@ def atlas(
         draws: random starts that the survey feeds through the network.
         keep: best starts, and so ascents and patterns, per map.
         steps: steps of each ascent that is climbed to its end.
-        screen: steps of a short ascent from every start before that, by default a quarter of --steps; 0: all starts
-            are climbed to their end at once.
+        screen: steps of a short ascent from every start before that, by default a quarter of
+            --steps; 0: all starts are climbed to their end at once.
         finish: how many of each map's short ascents are climbed on, the best first.
-        keep_images: keep the images of so many of each map's patterns; scores and traces are kept of all.
+        keep_images: keep the images of so many of each map's patterns; scores and traces are kept
+            of all.
         method: momentum (default), or classic: the reference rule, best with --steps 600.
-        space: standardised images (mean 0, std 1), the box of valid pixels, or images that a decoder makes.
-        autoencoder: whose decoder, for --space decoder: a checkpoint folder, or one that ships with oipjax; its latent
-            vectors are kept to those like the codes of digits.
-        recipe: mixtures of random fields to start from, as size:weight,... and ~blur, e.g. 3:0.2,7:0.2~1.
-        wake: further starts for each map that stays silent.
-        search: for maps neither found nor proved dead: as many starts from real digits, and four times as many random.
+        space: standardised images (mean 0, std 1), the box of valid pixels, or images that a
+            decoder makes.
+        autoencoder: whose decoder, for --space decoder: a checkpoint folder, or one that ships with
+            oipjax; its latent vectors are kept to those like the codes of digits.
+        recipe: mixtures of random fields to start from, as size:weight,... and ~blur, e.g.
+            3:0.2,7:0.2~1.
+        restarts: further starts for each map that stays silent.
+        search: for maps neither found nor proved dead: as many starts from real digits, and four
+            times as many random.
         bounds: how hard to prove upper limits: none, cheap (seconds), or tight (minutes; box only).
         criterion: relative change of the score per step below which a run counts as converged.
         stop: end each run once it has converged.
-        precision: of the steps' products on a GPU: tf32 and, more so, bf16 are faster there. Scores are those of
-            float32 in any case.
+        precision: of the steps' products on a GPU: tf32 and, more so, bf16 are faster there. Scores
+            are those of float32 in any case.
         seed: the same seed gives the same patterns.
         tile: batch size of the compiled programs; part of what decides the last bits.
         format: of the picture, one or more.
         out: folder of the record; by default oipjax-out/<model>-<layer>.
         overwrite: replace another run's record in that folder.
-        coordinator: host:port of process 0, if several processes make the record together in a folder that all of them
-            see; 'auto' finds it, and the next two, in a cluster's environment (Slurm, Open MPI, Kubernetes).
+        coordinator: host:port of process 0, if several processes make the record together in a
+            folder that all of them see; 'auto' finds it, and the next two, in a cluster's
+            environment (Slurm, Open MPI, Kubernetes).
         processes: how many there are.
         process: the number of this one, from 0.
     """
@@ -104,7 +109,7 @@ def atlas(
         screen=screen,
         finish=finish,
         keep_images=keep_images,
-        wake=wake,
+        restarts=restarts,
         search=search,
         exemplars=exemplars(model),
         bounds=bounds,
@@ -115,8 +120,14 @@ def atlas(
     )
     folder = out or OUT / f"{model.name}-{study.layer}"
     with progress() as report:
-        report = report if number else _preparing_to_draw(report, "ascent-on" if study.screen else "ascent")
-        record = records.make(folder, study, overwrite=overwrite, progress=report, process=(number, count))
+        report = (
+            report
+            if number
+            else _preparing_to_draw(report, "ascent-on" if study.screen else "ascent")
+        )
+        record = records.make(
+            folder, study, overwrite=overwrite, progress=report, process=(number, count)
+        )
     if number:
         return
     counts = record.manifest["counts"]
@@ -129,7 +140,11 @@ def atlas(
         verdict += f", {counts['dead']} proved dead"
     if counts["unresolved"]:
         verdict += f", {counts['unresolved']} unresolved"
-    took = f"in {time.perf_counter() - begin:.1f} s" if record.fresh else "(finished before; nothing to do)"
+    took = (
+        f"in {time.perf_counter() - begin:.1f} s"
+        if record.fresh
+        else "(finished before; nothing to do)"
+    )
     print(f"{verdict} {took}: {pictures[0]}")
 
 
@@ -143,7 +158,9 @@ def exemplars(model: oipjax.Model) -> np.ndarray | None:
 
 def _preparing_to_draw(report: Progress, last: str) -> Progress:
     """A report that imports what draws once the phase ``last`` is over: until then all cores have their work."""
-    ready = threading.Thread(target=lambda: importlib.import_module("oipjax.plots.atlas").warm_up(), daemon=True)
+    ready = threading.Thread(
+        target=lambda: importlib.import_module("oipjax.plots.atlas").warm_up(), daemon=True
+    )
 
     def tell(phase: str, done: int, total: int) -> None:
         if phase == last and done == total and not ready.ident:
@@ -169,12 +186,16 @@ def _join(coordinator: str, processes: int | None, process: int | None) -> tuple
     """This process's number, and how many there are, once all have met."""
     if not coordinator:
         if processes is not None or process is not None:
-            raise ValueError("--processes and --process need --coordinator host:port, where process 0 can be reached")
+            raise ValueError(
+                "--processes and --process need --coordinator host:port, where process 0 can be reached"
+            )
         return 0, 1
     given: dict[str, Any] = {"num_processes": processes, "process_id": process}
     if coordinator != "auto":
         if processes is None or process is None or not 0 <= process < processes:
-            raise ValueError("--coordinator needs --processes N and --process, a number from 0 to N - 1")
+            raise ValueError(
+                "--coordinator needs --processes N and --process, a number from 0 to N - 1"
+            )
         given["coordinator_address"] = coordinator
     try:
         jax.distributed.initialize(**given)

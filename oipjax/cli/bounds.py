@@ -27,8 +27,8 @@ def bounds(
 
     Example: oipjax bounds --layer conv3 --space box --level tight
 
-    The bound of a score (mean over the map) and of every node, before the nonlinearity, hold for all images of the
-    space; a map whose node bound is not above the floor is dead.
+    The bound of a score (mean over the map) and of every node, before the nonlinearity, hold for
+    all images of the space; a map whose node bound is not above the floor is dead.
 
     Args:
         checkpoint: a checkpoint folder, or the name of a network that ships with oipjax.

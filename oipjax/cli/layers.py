@@ -17,7 +17,9 @@ def layers(*, checkpoint: str = "mnist-cnn") -> None:
     """
     model = oipjax.load(checkpoint)
     parameters = flatten(model.params)
-    table = Table("layer", "nodes of a map", "maps", "values", "parameters", box=None, header_style="bold")
+    table = Table(
+        "layer", "nodes of a map", "maps", "values", "parameters", box=None, header_style="bold"
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for name in model.layers:
@@ -33,4 +35,6 @@ def layers(*, checkpoint: str = "mnist-cnn") -> None:
     low, high = model.input_box
     box = ", ".join(f"{a:.3f} to {b:.3f}" for a, b in zip(low, high, strict=True))
     total = sum(a.size for a in parameters.values())
-    print(f"{model.name}: images {' x '.join(map(str, model.input_shape))}, inputs {box}; {total:,} parameters")
+    print(
+        f"{model.name}: images {' x '.join(map(str, model.input_shape))}, inputs {box}; {total:,} parameters"
+    )

@@ -23,9 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"oipjax {oipjax.__version__}")
         return 0
     _use_compilation_cache()
-    description = (
-        "Find the input patterns that trigger the maps of a trained CNN most.\n\nExample: oipjax atlas --maps 0,5,120"
-    )
+    description = "Find the input patterns that trigger the maps of a trained CNN most.\n\nExample: oipjax atlas --maps 0,5,120"
     config = (tyro.conf.FlagCreatePairsOff,)
     try:
         if arguments and arguments[0] in COMMANDS:
@@ -44,15 +42,19 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"oipjax: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("oipjax: interrupted; what was finished is kept, and the same call goes on from there", file=sys.stderr)
+        print(
+            "oipjax: interrupted; what was finished is kept, and the same call goes on from there",
+            file=sys.stderr,
+        )
         return 130
     return 0
 
 
 def run() -> int:
     """`main`, for a process of its own."""
-    # Programs are traced with hundreds of thousands of objects that live until the end: looking for garbage among them
-    # takes a twentieth of the time, and once more at the end as long as a picture takes.
+    # Programs are traced with hundreds of thousands of objects that live until the end: looking for
+    # garbage among them takes a twentieth of the time, and once more at the end as long as a
+    # picture takes.
     gc.set_threshold(100_000, 50, 50)
     code = main()
     gc.freeze()

@@ -12,7 +12,7 @@ from oipjax.cli.options import AUTOENCODER, OUT, Formats, Spaces, key_of, space_
 from oipjax.cli.progress import progress
 from oipjax.objectives.units import Map
 from oipjax.records import atlas as records
-from oipjax.search.ascent import SILENT, STATUS, Ascent, ascend, check_plan
+from oipjax.search.ascent import INACTIVE, STATUS, Ascent, ascend, check_plan
 from oipjax.search.methods import METHODS
 from oipjax.search.precursor import checked_index, survey
 
@@ -42,21 +42,24 @@ def oip(
 
     Example: oipjax oip --map 120
 
-    Prints a table of step, score and change; draws the images at these steps, plain and contrast-enhanced, and the
-    curve.
+    Prints a table of step, score and change; draws the images at these steps, plain and
+    contrast-enhanced, and the curve.
 
     Args:
         map: index of the map, from 0.
         checkpoint: a checkpoint folder, or the name of a network that ships with oipjax.
         layer: the layer; by default the deepest one with maps.
-        draws: random starts to choose the start from: the one that the map reacts to most.
+        draws: random starts to choose the start from: the one that the map responds to most.
         steps: steps of the ascent.
         reports: recorded steps between the first and the last, doubling.
-        method: classic: the reference rule; or momentum: finds more in fewer steps, try --steps 100.
-        space: standardised images (mean 0, std 1), the box of valid pixels, or images that a decoder makes.
-        autoencoder: whose decoder, for --space decoder: a checkpoint folder, or one that ships with oipjax; its latent
-            vectors are kept to those like the codes of digits.
-        recipe: mixtures of random fields to start from, as size:weight,... and ~blur, e.g. 3:0.2,7:0.2~1.
+        method: classic: the reference rule; or momentum: finds more in fewer steps, try --steps
+            100.
+        space: standardised images (mean 0, std 1), the box of valid pixels, or images that a
+            decoder makes.
+        autoencoder: whose decoder, for --space decoder: a checkpoint folder, or one that ships with
+            oipjax; its latent vectors are kept to those like the codes of digits.
+        recipe: mixtures of random fields to start from, as size:weight,... and ~blur, e.g.
+            3:0.2,7:0.2~1.
         start: number of the survey's start to use instead of the best one.
         criterion: relative change of the score per step below which the run counts as converged.
         stop: end the run once it has converged.
@@ -74,7 +77,14 @@ def oip(
         checked_index([start])
     chosen = space_of(model, space, recipe, autoencoder)
     folder = out or OUT / f"{model.name}-{layer}-map{map}"
-    options = {"draws": draws, "steps": steps, "reports": reports, "start": start, "criterion": criterion, "stop": stop}
+    options = {
+        "draws": draws,
+        "steps": steps,
+        "reports": reports,
+        "start": start,
+        "criterion": criterion,
+        "stop": stop,
+    }
     config = records.describe_run(
         "oip", model, key, chosen, METHODS[method](), layer=layer, map=map, tile=tile, **options
     )
@@ -105,10 +115,16 @@ def oip(
     for number, score, change in zip(run.trace_steps, run.trace[0], run.changes[0], strict=True):
         table.add_row(str(number), f"{score:.4f}", f"{change:+.3g}")
     Console(highlight=False).print(table)
-    records.write_run(folder, config, run, {name: _oip_figure(config, run, start) for name in names}, start=start)
-    print(f"map {map} of {layer}: {STATUS[status]}; best score {run.scores[0]:.4f}: {folder / names[0]}")
-    if status == SILENT:
-        print("try --method momentum, which climbs the pre-activation first, or another --seed, --recipe or --draws")
+    records.write_run(
+        folder, config, run, {name: _oip_figure(config, run, start) for name in names}, start=start
+    )
+    print(
+        f"map {map} of {layer}: {STATUS[status]}; best score {run.scores[0]:.4f}: {folder / names[0]}"
+    )
+    if status == INACTIVE:
+        print(
+            "try --method momentum, which climbs the pre-activation first, or another --seed, --recipe or --draws"
+        )
 
 
 def _oip_figure(config: dict[str, Any], run: Ascent, start: int) -> Any:
@@ -120,4 +136,6 @@ def _oip_figure(config: dict[str, Any], run: Ascent, start: int) -> Any:
         f"best score {run.scores[0]:.4f}; {STATUS[int(run.status[0])]}"
     )
     title = f"{config['model']} \N{MIDDLE DOT} {config['layer']} \N{MIDDLE DOT} map {config['map']}"
-    return plots.oip_figure(title, run.trace_steps.tolist(), run.trace_images[0], run.trace[0], run.changes[0], note)
+    return plots.oip_figure(
+        title, run.trace_steps.tolist(), run.trace_images[0], run.trace[0], run.changes[0], note
+    )

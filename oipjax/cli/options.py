@@ -27,7 +27,8 @@ AUTOENCODER = "mnist-autoencoder"
 def use_cores() -> None:
     """Give each core of a CPU, up to four, a device of its own, so that trainings share each batch among them.
 
-    To be called before JAX computes anything; later, or where somebody has chosen their number, it does nothing.
+    To be called before JAX computes anything; later, or where somebody has chosen their number, it
+    does nothing.
     """
     forced = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if forced or getattr(jax.config, "jax_num_cpu_devices", 0) > 0:
@@ -51,7 +52,9 @@ def indices(text: str, count: int) -> tuple[int, ...] | None:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f"--maps takes all, or indices and ranges such as 0,5,120-127, got {text!r}")
+            raise ValueError(
+                f"--maps takes all, or indices and ranges such as 0,5,120-127, got {text!r}"
+            )
         begin = min(int(first), 2**31 - 1)
         end = min(int(last or first), max(count, begin))
         numbers += range(begin, end + 1)
@@ -65,12 +68,16 @@ def recipes(texts: tuple[str, ...]) -> Fluctuations | None:
     return Fluctuations(tuple(Fluctuation.parse(text) for text in texts)) if texts else None
 
 
-def space_of(model: Model, space: str, recipe: tuple[str, ...] = (), autoencoder: str = AUTOENCODER) -> Space:
+def space_of(
+    model: Model, space: str, recipe: tuple[str, ...] = (), autoencoder: str = AUTOENCODER
+) -> Space:
     """The image space of ``--space``, ``--recipe`` and ``--autoencoder``."""
     if space != "decoder":
         return space_for(model, space, recipes(recipe))
     if recipe:
-        raise ValueError("--recipe mixes random fields, which --space decoder does not start from; leave it out")
+        raise ValueError(
+            "--recipe mixes random fields, which --space decoder does not start from; leave it out"
+        )
     return load_decoder(model, autoencoder)
 
 
@@ -82,10 +89,19 @@ def load_decoder(model: Model, autoencoder: str = AUTOENCODER) -> Decoder:
 
     network = checkpoint.load_autoencoder(autoencoder)
     digits = data.sample().images
-    for taker, shape in ((model.name, model.input_shape), ("the sample of digits", digits.shape[1:])):
+    for taker, shape in (
+        (model.name, model.input_shape),
+        ("the sample of digits", digits.shape[1:]),
+    ):
         if network.config.input_shape != shape:
             made = network.config.input_shape
-            raise ValueError(f"--autoencoder {autoencoder} makes images {made}, expected {shape} as {taker} has them")
+            raise ValueError(
+                f"--autoencoder {autoencoder} makes images {made}, expected {shape} as {taker} has them"
+            )
     with products():  # the codes are part of what the space is
-        codes = np.asarray(jax.jit(network.encode, compiler_options=OPTIONS)(network.params, digits))
-    return decoder_space(model, network.name, network.decode, {"decoder": network.params["decoder"]}, codes)
+        codes = np.asarray(
+            jax.jit(network.encode, compiler_options=OPTIONS)(network.params, digits)
+        )
+    return decoder_space(
+        model, network.name, network.decode, {"decoder": network.params["decoder"]}, codes
+    )

@@ -1,8 +1,8 @@
 """One's own images as a data set: a folder or zip of image files, an .npz of arrays, or the Olivetti faces' .mat.
 
-Every image is decoded once, cropped and resized if asked, into one ``uint8 [n, h, w, c]`` array. Images in several
-sub-folders are of as many classes. Which ones are held out for the test depends on how many there are and on a seed of
-its own, so that different trainings can be compared.
+Every image is decoded once, cropped and resized if asked, into one ``uint8 [n, h, w, c]`` array.
+Images in several sub-folders are of as many classes. Which ones are held out for the test depends
+on how many there are and on a seed of its own, so that different trainings can be compared.
 """
 
 import csv
@@ -31,7 +31,8 @@ class Shaping:
     Attributes:
         crop: ``(left, top, right, bottom)`` in pixels, as Pillow counts; None: nothing is cut off.
         size: ``(h, w)``: the middle of the image in this proportion, made so large; None: as it is.
-        colour: True for three channels, False for grey; None: three as soon as one image has colours.
+        colour: True for three channels, False for grey; None: three as soon as one image has
+            colours.
     """
 
     crop: tuple[int, int, int, int] | None = None
@@ -41,8 +42,12 @@ class Shaping:
     def __post_init__(self):
         if self.size is not None and min(self.size) < 1:
             raise ValueError(f"size is (h, w) in pixels, at least 1, got {self.size}")
-        if self.crop is not None and not (0 <= self.crop[0] < self.crop[2] and 0 <= self.crop[1] < self.crop[3]):
-            raise ValueError(f"crop is (left, top, right, bottom) with left < right and top < bottom, got {self.crop}")
+        if self.crop is not None and not (
+            0 <= self.crop[0] < self.crop[2] and 0 <= self.crop[1] < self.crop[3]
+        ):
+            raise ValueError(
+                f"crop is (left, top, right, bottom) with left < right and top < bottom, got {self.crop}"
+            )
 
     def __call__(self, image: Any, name: str) -> np.ndarray:
         """Pixels ``uint8 [h, w, c]`` of a Pillow image.
@@ -89,9 +94,10 @@ def load(
     """Read images.
 
     Args:
-        place: a folder or a .zip of images, in as many sub-folders as there are classes, or all in one without classes;
-            an .npz with ``images`` (``uint8 [n, h, w]`` or ``[n, h, w, c]``) and, if there are classes, ``labels``
-            (``[n]``, from 0) and ``classes`` (their names); ``olivettifaces.mat``, 40 persons with 10 pictures each.
+        place: a folder or a .zip of images, in as many sub-folders as there are classes, or all in
+            one without classes; an .npz with ``images`` (``uint8 [n, h, w]`` or ``[n, h, w, c]``)
+            and, if there are classes, ``labels`` (``[n]``, from 0) and ``classes`` (their names);
+            ``olivettifaces.mat``, 40 persons with 10 pictures each.
         crop: as in `Shaping`.
         size: as in `Shaping`.
         colour: as in `Shaping`.
@@ -103,7 +109,8 @@ def load(
         The data set; ``skipped`` names the files that could not be read, ``names`` the others.
 
     Raises:
-        ValueError: there are no images, they are of different sizes, or the options do not fit them.
+        ValueError: there are no images, they are of different sizes, or the options do not fit
+            them.
     """
     place, shaping = Path(place), Shaping(crop, size, colour)
     if not 0 < test < 1:
@@ -111,14 +118,20 @@ def load(
     pictures = _find(place)
     images, kept, skipped = _decode(pictures, shaping, progress)
     if len(images) < 2:
-        raise ValueError(f"{place}: {len(images)} images could be read, at least 2 are needed; {_some(skipped)}")
+        raise ValueError(
+            f"{place}: {len(images)} images could be read, at least 2 are needed; {_some(skipped)}"
+        )
     labels = pictures.labels[kept].astype(np.uint8 if len(pictures.classes) <= 256 else np.int32)
     held_out = min(max(1, round(test * len(images))), len(images) - 1)
-    order = np.asarray(jax.random.permutation(keys.stream(jax.random.key(seed), keys.SPLIT), len(images)))
+    order = np.asarray(
+        jax.random.permutation(keys.stream(jax.random.key(seed), keys.SPLIT), len(images))
+    )
     # In random order, since a training holds out the last ones, which else were all of one class.
     parts = order[held_out:], order[:held_out]
     rest, tested = (Split(images[part], labels[part]) for part in parts)
-    of_rest, of_tested = (tuple(str(pictures.names[number]) for number in kept[part]) for part in parts)
+    of_rest, of_tested = (
+        tuple(str(pictures.names[number]) for number in kept[part]) for part in parts
+    )
     return Dataset(place.stem, rest, tested, pictures.classes, tuple(skipped), (of_rest, of_tested))
 
 
@@ -140,8 +153,8 @@ def attributes(file: str | Path, names: Sequence[str]) -> Attributes:
     """Read a table of attributes, as CelebA has one.
 
     Args:
-        file: a .csv: a line of names; then for each image the name of its file, and numbers, above 0 where it has the
-            attribute.
+        file: a .csv: a line of names; then for each image the name of its file, and numbers, above
+            0 where it has the attribute.
         names: of the images' files, as `Dataset.names` has them; folders do not matter.
 
     Raises:
@@ -156,9 +169,13 @@ def attributes(file: str | Path, names: Sequence[str]) -> Attributes:
         try:
             table[PurePosixPath(line[0]).name] = [float(value) > 0 for value in line[1:]]
         except (IndexError, ValueError):
-            raise ValueError(f"{place}, line {number}: expected a file's name and numbers, got {line[:4]}") from None
+            raise ValueError(
+                f"{place}, line {number}: expected a file's name and numbers, got {line[:4]}"
+            ) from None
         if len(line) != len(head) or len(head) < 2:
-            raise ValueError(f"{place}, line {number}: {len(line)} columns, but {len(head)} in the first line")
+            raise ValueError(
+                f"{place}, line {number}: {len(line)} columns, but {len(head)} in the first line"
+            )
     rows = [table.get(PurePosixPath(name).name) for name in names]
     known = np.array([row is not None for row in rows], bool)
     if not known.any():
@@ -174,7 +191,9 @@ def _find(place: Path) -> _Pictures:
         files = {path.relative_to(place).as_posix(): path for path in place.rglob("*")}
         return _files(place, list(files), lambda name: files[name])
     if not place.is_file():
-        raise ValueError(f"{place}: no such folder or file (a folder or zip of images, an .npz or a .mat was expected)")
+        raise ValueError(
+            f"{place}: no such folder or file (a folder or zip of images, an .npz or a .mat was expected)"
+        )
     readers = {".zip": _zip, ".npz": _npz, ".mat": _mat}
     if place.suffix.lower() not in readers:
         raise ValueError(f"{place}: expected a folder of images, or a file {', '.join(readers)}")
@@ -196,21 +215,30 @@ def _files(place: Path, names: list[str], file: Callable[[str], Any]) -> _Pictur
     named = {PurePosixPath(name): name for name in names}
     paths = sorted(path for path in named if _is_image(path))
     if not paths:
-        raise ValueError(f"{place}: no images there ({', '.join(suffix[1:] for suffix in SUFFIXES)})")
+        raise ValueError(
+            f"{place}: no images there ({', '.join(suffix[1:] for suffix in SUFFIXES)})"
+        )
     depth = 0
-    while all(len(path.parts) > depth + 1 for path in paths) and len({path.parts[depth] for path in paths}) == 1:
+    while (
+        all(len(path.parts) > depth + 1 for path in paths)
+        and len({path.parts[depth] for path in paths}) == 1
+    ):
         depth += 1
     folders = [path.parts[depth] if len(path.parts) > depth + 1 else "" for path in paths]
     classes = tuple(sorted(set(folders)))
     if "" in classes and len(classes) > 1:
         loose = paths[folders.index("")]
-        raise ValueError(f"{place}: images beside folders of images ({loose}): either all in classes, or none")
+        raise ValueError(
+            f"{place}: images beside folders of images ({loose}): either all in classes, or none"
+        )
     labels = np.array([classes.index(folder) for folder in folders])
 
     def open_one(number: int) -> Any:
         return Image.open(file(named[paths[number]]))
 
-    return _Pictures([str(path) for path in paths], open_one, labels, classes if len(classes) > 1 else ())
+    return _Pictures(
+        [str(path) for path in paths], open_one, labels, classes if len(classes) > 1 else ()
+    )
 
 
 def _is_image(path: PurePosixPath) -> bool:
@@ -230,19 +258,31 @@ def _npz(place: Path) -> _Pictures:
 
     arrays = _opened(place, read)
     images = arrays.get("images")
-    if images is None or images.dtype != np.uint8 or not (images.ndim == 3 or images.shape[3:] in ((1,), (3,))):
+    if (
+        images is None
+        or images.dtype != np.uint8
+        or not (images.ndim == 3 or images.shape[3:] in ((1,), (3,)))
+    ):
         given = "none" if images is None else f"{images.dtype}{list(images.shape)}"
-        raise ValueError(f"{place}: expected images uint8 [n, h, w] or [n, h, w, 1 or 3], got {given}")
+        raise ValueError(
+            f"{place}: expected images uint8 [n, h, w] or [n, h, w, 1 or 3], got {given}"
+        )
     labels = arrays.get("labels")
     if labels is None:
         return _arrays(images, np.zeros(len(images), int), ())
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
+    if (
+        labels.shape != (len(images),)
+        or labels.dtype.kind not in "iu"
+        or (labels.size and labels.min() < 0)
+    ):
         given = f"{labels.dtype}{list(labels.shape)}"
         raise ValueError(f"{place}: expected labels, [{len(images)}] integers from 0, got {given}")
     numbers = range(int(labels.max(initial=0)) + 1)
     classes = tuple(str(name) for name in arrays.get("classes", np.array(numbers)))
     if len(classes) < len(numbers):
-        raise ValueError(f"{place}: {len(classes)} names of classes, but labels up to {labels.max()}")
+        raise ValueError(
+            f"{place}: {len(classes)} names of classes, but labels up to {labels.max()}"
+        )
     return _arrays(images, labels, classes)
 
 
@@ -253,10 +293,16 @@ def _mat(place: Path) -> _Pictures:
     side = 0 if faces is None else math.isqrt(faces.shape[0])
     if faces is None or faces.dtype != np.uint8 or faces.ndim != 2 or side**2 != faces.shape[0]:
         given = "none" if faces is None else f"{faces.dtype}{list(faces.shape)}"
-        raise ValueError(f"{place}: expected the Olivetti faces, an array faces uint8 [4096, 400], got {given}")
-    images = faces.T.reshape(-1, side, side).transpose(0, 2, 1)  # column by column, as Matlab counts
+        raise ValueError(
+            f"{place}: expected the Olivetti faces, an array faces uint8 [4096, 400], got {given}"
+        )
+    images = faces.T.reshape(-1, side, side).transpose(
+        0, 2, 1
+    )  # column by column, as Matlab counts
     labels = np.arange(len(images)) // 10
-    return _arrays(images, labels, tuple(str(person) for person in range(int(labels.max(initial=0)) + 1)))
+    return _arrays(
+        images, labels, tuple(str(person) for person in range(int(labels.max(initial=0)) + 1))
+    )
 
 
 def _arrays(images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> _Pictures:
@@ -293,7 +339,9 @@ def _decode(
                 "images must be of one size; give --size (and --crop)"
             )
         if pixels.shape[2] > images.shape[3]:
-            images = np.repeat(images, pixels.shape[2], 3)  # the grey ones before the first coloured one
+            images = np.repeat(
+                images, pixels.shape[2], 3
+            )  # the grey ones before the first coloured one
         images[len(kept)] = pixels
         kept.append(number)
     if progress is not None:

@@ -12,7 +12,8 @@ def read_image(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
     """One picture as pixels in [0, 1], float32 ``[h, w, c]``; nothing is resized, cropped or turned grey in silence.
 
     Args:
-        file: a png or jpg; or a npy file with bytes, or floats in [0, 1], of ``[h, w]`` or ``[h, w, c]``.
+        file: a png or jpg; or a npy file with bytes, or floats in [0, 1], of ``[h, w]`` or ``[h, w,
+            c]``.
         shape: what the network takes, ``(h, w, c)``.
 
     Raises:
@@ -26,14 +27,18 @@ def read_image(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3:
-        raise ValueError(f"{file}: expected one picture [h, w] or [h, w, c], got {list(pixels.shape)}")
+        raise ValueError(
+            f"{file}: expected one picture [h, w] or [h, w, c], got {list(pixels.shape)}"
+        )
     if shape[2] == 1 and pixels.shape[2] == 3:
         if (pixels != pixels[..., :1]).any():
             raise ValueError(f"{file}: is in colour, the network takes grey pictures")
         pixels = pixels[..., :1]
     if pixels.shape != shape:
         got, wanted = (" x ".join(map(str, size)) for size in (pixels.shape, shape))
-        raise ValueError(f"{file}: is {got}, the network takes {wanted} (height, width, channels); resize it first")
+        raise ValueError(
+            f"{file}: is {got}, the network takes {wanted} (height, width, channels); resize it first"
+        )
     return pixels
 
 

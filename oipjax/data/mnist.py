@@ -1,7 +1,9 @@
 """Image data: the official files of MNIST and Fashion-MNIST, and 1,000 digits that travel with the package.
 
-MNIST: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits", CC BY-SA 3.0. Fashion-MNIST: H.
-Xiao, K. Rasul, R. Vollgraf 2017, arXiv:1708.07747, MIT. One's own images are read by `oipjax.data.folder`.
+MNIST: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits", CC BY-SA
+    3.0. Fashion-MNIST: H.
+Xiao, K. Rasul, R. Vollgraf 2017, arXiv:1708.07747, MIT. One's own images are read by
+`oipjax.data.folder`.
 """
 
 import gzip
@@ -35,7 +37,8 @@ class Dataset(NamedTuple):
         train, test: the two splits.
         classes: names of the labels; none if the images have no labels (then all labels are 0).
         skipped: files that could not be read, with the reason.
-        names: of the files of the train and of the test images, or ``image 7`` where there are none; empty for MNIST.
+        names: of the files of the train and of the test images, or ``image 7`` where there are
+            none; empty for MNIST.
     """
 
     name: str
@@ -66,7 +69,10 @@ class IdxFiles:
 # The checksums are those of torchvision's MNIST and FashionMNIST (torchvision/datasets/mnist.py).
 MNIST = IdxFiles(
     "mnist",
-    ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
     (
         ("train-images-idx3-ubyte.gz", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
         ("train-labels-idx1-ubyte.gz", "d53e105ee54ea40749a09fcbcd1e9432"),
@@ -84,20 +90,35 @@ FASHION = IdxFiles(
         ("t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
         ("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
     ),
-    ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
 )
 
 
-def load(source: IdxFiles = MNIST, folder: str | Path | None = None, *, progress: Any = False) -> Dataset:
+def load(
+    source: IdxFiles = MNIST, folder: str | Path | None = None, *, progress: Any = False
+) -> Dataset:
     """Read a data set from a local folder, or download it once into the user's cache.
 
     Args:
         source: which files.
-        folder: holds the files, or a sub-folder ``source.name`` with them; ``OIPJAX_DATA`` if not given; else download.
+        folder: holds the files, or a sub-folder ``source.name`` with them; ``OIPJAX_DATA`` if not
+            given; else download.
         progress: show a progress bar while downloading: True, or an object as ``pooch`` takes it.
 
     Raises:
-        ValueError: a file is missing, truncated, not the official one, or cannot be downloaded; the message names it.
+        ValueError: a file is missing, truncated, not the official one, or cannot be downloaded; the
+            message names it.
     """
     folder = folder if folder is not None else os.environ.get(ENVIRONMENT) or None
     paths = _download(source, progress) if folder is None else _local(source, Path(folder))
@@ -106,7 +127,9 @@ def load(source: IdxFiles = MNIST, folder: str | Path | None = None, *, progress
         raw = path.read_bytes()
         array = read_idx(raw, str(path))
         if hashlib.md5(raw).hexdigest() != md5:
-            raise ValueError(f"{path}: not the official {name} of {source.name} (its MD5 is not {md5})")
+            raise ValueError(
+                f"{path}: not the official {name} of {source.name} (its MD5 is not {md5})"
+            )
         arrays.append(array)
     train, test = (Split(arrays[i][..., None], arrays[i + 1]) for i in (0, 2))
     for split, name in ((train, source.files[0][0]), (test, source.files[2][0])):
@@ -127,7 +150,12 @@ def sample() -> Split:
 def sample_dataset() -> Dataset:
     """The sample as a data set of 800 training and 200 test images: enough to try things out, not to measure them."""
     images, labels = sample()
-    return Dataset("mnist-sample", Split(images[:800], labels[:800]), Split(images[800:], labels[800:]), MNIST.classes)
+    return Dataset(
+        "mnist-sample",
+        Split(images[:800], labels[:800]),
+        Split(images[800:], labels[800:]),
+        MNIST.classes,
+    )
 
 
 def read_idx(raw: bytes, name: str) -> np.ndarray:
@@ -145,7 +173,9 @@ def read_idx(raw: bytes, name: str) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{name}: truncated or not a gzip file ({error})") from None
     if len(data) < 4 or data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
-        raise ValueError(f"{name}: not an IDX file of bytes (it starts with {data[:4].hex() or 'nothing'})")
+        raise ValueError(
+            f"{name}: not an IDX file of bytes (it starts with {data[:4].hex() or 'nothing'})"
+        )
     shape = struct.unpack(f">{data[3]}I", data[4 : 4 + 4 * data[3]])
     body = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
     if body.size != np.prod(shape, dtype=np.int64):

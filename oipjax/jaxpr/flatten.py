@@ -1,9 +1,10 @@
 """A network as a flat list of primitive steps: what the bounds are computed on.
 
-`trace` turns ``apply`` into its jaxpr and writes all calls out (jit, custom gradients, rematerialisation), so that a
-bound needs one rule per primitive and no knowledge of how a network was written. Where a function chooses by platform
-(``lax.platform_dependent``) the default branch is taken: the branches compute the same function, and what they round
-differently is covered by the slack for rounding (see `oipjax.bounds.interval.rules`).
+`trace` turns ``apply`` into its jaxpr and writes all calls out (jit, custom gradients,
+rematerialisation), so that a bound needs one rule per primitive and no knowledge of how a network
+was written. Where a function chooses by platform (``lax.platform_dependent``) the default branch is
+taken: the branches compute the same function, and what they round differently is covered by the
+    slack for rounding (see `oipjax.bounds.interval.rules`).
 """
 
 import functools
@@ -16,9 +17,18 @@ import numpy as np
 from jax.extend import core
 
 from oipjax.model import Model
-from oipjax.ops import plainly
+from oipjax.ops import trace_only
 
-CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat2")
+CALLS = (
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "checkpoint",
+    "remat2",
+)
 COMPARISONS = {"ge": True, "gt": True, "le": False, "lt": False}
 """Comparison -> what it says of a value far above the number it is compared with."""
 THRESHOLD_ABOVE = ("ge", "lt")
@@ -67,7 +77,13 @@ class Equation(NamedTuple):
         """The number of the variable ``x`` if the step is a ReLU, ``max(x, 0)``."""
         numbers = [ref for ref in self.inputs if not isinstance(ref, Constant)]
         values = [ref.value for ref in self.inputs if isinstance(ref, Constant)]
-        if self.name != "max" or len(values) != 1 or len(numbers) != 1 or np.ndim(values[0]) or values[0] != 0:
+        if (
+            self.name != "max"
+            or len(values) != 1
+            or len(numbers) != 1
+            or np.ndim(values[0])
+            or values[0] != 0
+        ):
             return None
         return numbers[0]
 
@@ -95,8 +111,8 @@ class Piecewise(NamedTuple):
     Attributes:
         body: the function.
         threshold: what the argument is compared with.
-        sides: outputs of ``body``'s comparisons with it: {number of the variable: what it is above the threshold}.
-            All of them put the threshold itself on the same side.
+        sides: outputs of ``body``'s comparisons with it: {number of the variable: what it is above
+            the threshold}. All of them put the threshold itself on the same side.
     """
 
     body: "Program"
@@ -110,7 +126,8 @@ class Program:
 
     Attributes:
         equations: in an order in which they can be computed.
-        inputs: numbers of the variables that are given; for a network all its parameters and, last, the images.
+        inputs: numbers of the variables that are given; for a network all its parameters and, last,
+            the images.
         outputs: what is computed; for a network in the order of ``Model.layers``.
         shapes: of all variables, by their numbers.
     """
@@ -143,7 +160,9 @@ def restricted(program: Program, variables: frozenset[int]) -> Program:
     for equation in reversed(program.equations):
         if wanted.intersection(equation.outputs):
             steps.append(equation)
-            wanted.update(reference for reference in equation.inputs if not isinstance(reference, Constant))
+            wanted.update(
+                reference for reference in equation.inputs if not isinstance(reference, Constant)
+            )
     return replace(program, equations=tuple(reversed(steps)))
 
 
@@ -164,7 +183,7 @@ def _trace(apply, structure, kinds, input_shape, layers) -> Program:
         return [out[name] for name in layers]
 
     # As it runs: in float32, even where bounds are being computed in float64.
-    with jax.enable_x64(False), plainly():
+    with jax.enable_x64(False), trace_only():
         return flatten(jax.make_jaxpr(ordered)(leaves, image))
 
 
@@ -179,8 +198,9 @@ def flatten(closed: Any) -> Program:
 def wholes(program: Program) -> tuple[int, ...]:
     """For each variable the first one that it repeats, or is the leading part of (along h and w): itself, if none.
 
-    A network may compute a deep layer from a crop ``x[:, :h, :w]`` of the image, beside its shallow layers from all of
-    it. Entry by entry the values are the same, so what is known of a layer is known of its crops.
+    A network may compute a deep layer from a crop ``x[:, :h, :w]`` of the image, beside its shallow
+    layers from all of it. Entry by entry the values are the same, so what is known of a layer is
+    known of its crops.
     """
     first: dict[Any, int] = {}
     whole, cropped = list(range(len(program.shapes))), set()
@@ -194,9 +214,13 @@ def wholes(program: Program) -> tuple[int, ...]:
             if not _is_local(equation, program.shapes, cropped):
                 continue
             cropped.update(equation.outputs)
-        inputs = tuple(_identity(ref) if isinstance(ref, Constant) else whole[ref] for ref in equation.inputs)
+        inputs = tuple(
+            _identity(ref) if isinstance(ref, Constant) else whole[ref] for ref in equation.inputs
+        )
         try:
-            known = first.setdefault((equation.name, tuple(sorted(equation.params.items())), inputs), len(first))
+            known = first.setdefault(
+                (equation.name, tuple(sorted(equation.params.items())), inputs), len(first)
+            )
         except TypeError:  # parameters that cannot be compared
             continue
         for place, number in enumerate(equation.outputs):
@@ -211,7 +235,12 @@ def is_crop(equation: Equation, shapes: tuple[tuple[int, ...], ...]) -> bool:
     given, taken = shapes[equation.inputs[0]], equation.params["limit_indices"]
     strides = equation.params["strides"] or (1,)
     starts = equation.params["start_indices"]
-    return len(given) == 4 and not any(starts) and set(strides) == {1} and given[::3] == tuple(taken[::3])
+    return (
+        len(given) == 4
+        and not any(starts)
+        and set(strides) == {1}
+        and given[::3] == tuple(taken[::3])
+    )
 
 
 def _is_local(equation: Equation, shapes, cropped: set[int]) -> bool:
@@ -222,14 +251,19 @@ def _is_local(equation: Equation, shapes, cropped: set[int]) -> bool:
         if part not in cropped or cropped.intersection(rest) or np.any(params["padding"]):
             return False
         if equation.name == "reduce_window_max":
-            return set(params["base_dilation"]) == {1} and params["window_dimensions"][::3] == (1, 1)
+            return set(params["base_dilation"]) == {1} and params["window_dimensions"][::3] == (
+                1,
+                1,
+            )
         numbers = params["dimension_numbers"]
         spatial = numbers.lhs_spec == numbers.out_spec == (0, 3, 1, 2)
         return spatial and set(params["lhs_dilation"]) == {1} and params["batch_group_count"] == 1
     if equation.name not in ("max", "min", "add", "sub", "mul"):
         return False
     shape = shapes[equation.outputs[0]]
-    given = [np.shape(ref.value) if isinstance(ref, Constant) else shapes[ref] for ref in equation.inputs]
+    given = [
+        np.shape(ref.value) if isinstance(ref, Constant) else shapes[ref] for ref in equation.inputs
+    ]
     same = [isinstance(ref, int) and ref in cropped for ref in equation.inputs]
     return all(
         each == shape if part else each == () or (len(each) == 4 and each[1:3] == (1, 1))
@@ -314,10 +348,20 @@ def _default(platforms) -> int:
 def _piecewise(inner, inputs) -> Piecewise | None:
     """The call as a function in two pieces, if it is elementwise in one variable and compares it with one number."""
     jaxpr = inner.jaxpr
-    variables = [var for var, value in zip(jaxpr.invars, inputs, strict=True) if not isinstance(value, Constant)]
-    if len(variables) != 1 or len(jaxpr.outvars) != 1 or jaxpr.outvars[0].aval.shape != variables[0].aval.shape:
+    variables = [
+        var
+        for var, value in zip(jaxpr.invars, inputs, strict=True)
+        if not isinstance(value, Constant)
+    ]
+    if (
+        len(variables) != 1
+        or len(jaxpr.outvars) != 1
+        or jaxpr.outvars[0].aval.shape != variables[0].aval.shape
+    ):
         return None
-    tests = [e for e in jaxpr.eqns if e.primitive.name in COMPARISONS and e.invars[0] is variables[0]]
+    tests = [
+        e for e in jaxpr.eqns if e.primitive.name in COMPARISONS and e.invars[0] is variables[0]
+    ]
     numbers = {_number(e.invars[1], jaxpr, inputs) for e in tests}
     if len(numbers) != 1 or None in numbers:
         return None

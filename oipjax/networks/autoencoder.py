@@ -1,9 +1,10 @@
 """A convolutional autoencoder: images to a few numbers, the latent vector ``z``, and back.
 
-The encoder is a stack of strided convolutions and one dense layer; the decoder is its mirror image. Where the encoder
-makes an image smaller, the decoder has a transposed convolution, `ops.conv2d_transpose`: a matrix product and a sum of
-shifted pictures. On two CPU cores a training step of the default network took half the time of one with sub-pixel
-convolutions, three quarters of one that repeats pixels and convolves, and a tenth of one with ``lax.conv_transpose``.
+The encoder is a stack of strided convolutions and one dense layer; the decoder is its mirror image.
+Where the encoder makes an image smaller, the decoder has a transposed convolution,
+`ops.conv2d_transpose`: a matrix product and a sum of shifted pictures. On two CPU cores a training
+step of the default network took half the time of one with sub-pixel convolutions, three quarters of
+one that repeats pixels and convolves, and a tenth of one with ``lax.conv_transpose``.
 
 The default is that of the preset for MNIST: 28x28x1, four convolutions each way, 16 latent numbers.
 """
@@ -44,12 +45,16 @@ class AutoencoderConfig:
 
     def __post_init__(self):
         if len(self.filters) != len(self.strides) or not self.filters:
-            raise ValueError(f"one stride per convolution: got filters {self.filters} and strides {self.strides}")
+            raise ValueError(
+                f"one stride per convolution: got filters {self.filters} and strides {self.strides}"
+            )
         sizes = (*self.input_shape, *self.filters, *self.strides, self.kernel, self.latent)
         if len(self.input_shape) != 3 or any(size < 1 for size in sizes):
             raise ValueError(f"every size must be at least 1 and the input (h, w, c), got {self}")
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f"unknown activation {self.activation!r}; there are {', '.join(ACTIVATIONS)}")
+            raise ValueError(
+                f"unknown activation {self.activation!r}; there are {', '.join(ACTIVATIONS)}"
+            )
 
     @property
     def shapes(self) -> tuple[tuple[int, int, int], ...]:
@@ -68,7 +73,9 @@ class AutoencoderConfig:
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the encoder's activations, and of the decoder's output before and after its sigmoid."""
-        convolutions = [name for i, _ in enumerate(self.filters, 1) for name in (f"conv{i}_pre", f"conv{i}")]
+        convolutions = [
+            name for i, _ in enumerate(self.filters, 1) for name in (f"conv{i}_pre", f"conv{i}")
+        ]
         return (*convolutions, "latent", "image_pre", "image")
 
     @property
@@ -84,7 +91,9 @@ class Encoder(nnx.Module):
     def __init__(self, config: AutoencoderConfig, *, rngs: nnx.Rngs):
         self.config = config
         for i, stride in enumerate(config.strides, 1):
-            setattr(self, f"conv{i}", conv_of(*_channels(config, i), config.kernel, rngs, stride=stride))
+            setattr(
+                self, f"conv{i}", conv_of(*_channels(config, i), config.kernel, rngs, stride=stride)
+            )
         h, w, k = config.shapes[-1]
         self.latent = nnx.Linear(h * w * k, config.latent, rngs=rngs)
 
@@ -101,18 +110,31 @@ class Encoder(nnx.Module):
 class Enlarge(nnx.Module):
     """A transposed convolution: maps ``[n, i, j, inputs]`` to ``[n, *size, outputs]``."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, size: tuple[int, int], *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int,
+        size: tuple[int, int],
+        *,
+        rngs: nnx.Rngs,
+    ):
         # A pixel of the large image is a sum over one of stride * stride parts of the kernel.
         scaling = nnx.initializers.variance_scaling(
             2.0 * stride**2, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2
         )
         self.stride, self.size = (stride, stride), size
-        self.kernel = nnx.Param(scaling(rngs.params(), (kernel, kernel, outputs, inputs), jnp.float32))
+        self.kernel = nnx.Param(
+            scaling(rngs.params(), (kernel, kernel, outputs, inputs), jnp.float32)
+        )
         self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
 
     def __call__(self, y: Array) -> Array:
         """The enlarged maps."""
-        return ops.conv2d_transpose(y, self.kernel[...], self.size, self.stride) + self.bias[...].reshape(1, 1, 1, -1)
+        return ops.conv2d_transpose(y, self.kernel[...], self.size, self.stride) + self.bias[
+            ...
+        ].reshape(1, 1, 1, -1)
 
 
 class Decoder(nnx.Module):
@@ -127,7 +149,11 @@ class Decoder(nnx.Module):
             outputs, inputs = _channels(config, i)
             size = config.shapes[i - 1][:2]
             enlarge = Enlarge(inputs, outputs, config.kernel, stride, size, rngs=rngs)
-            setattr(self, f"conv{i}", enlarge if stride > 1 else conv_of(inputs, outputs, config.kernel, rngs))
+            setattr(
+                self,
+                f"conv{i}",
+                enlarge if stride > 1 else conv_of(inputs, outputs, config.kernel, rngs),
+            )
 
     def __call__(self, z: Array) -> Activations:
         """``image_pre`` and ``image``, ``[n, h, w, c]``, for latent vectors ``[n, d]``."""
@@ -186,7 +212,9 @@ class Encode:
             ValueError: the images are of another shape than the autoencoder's.
         """
         if pixels.shape[1:] != self.config.input_shape:
-            raise ValueError(f"expected images [n, {_commas(self.config.input_shape)}], got {list(pixels.shape)}")
+            raise ValueError(
+                f"expected images [n, {_commas(self.config.input_shape)}], got {list(pixels.shape)}"
+            )
         pixels = jnp.asarray(pixels)
         pixels = pixels.astype(jnp.float32) / 255 if pixels.dtype == jnp.uint8 else pixels
         encoder = nnx.merge(_abstract(Encoder, self.config)[0], nnx.State(params["encoder"]))
@@ -206,8 +234,12 @@ class Decode:
             ValueError: the vectors are of another length than the autoencoder's.
         """
         if z.ndim != 2 or z.shape[1] != self.config.latent:
-            raise ValueError(f"expected latent vectors [n, {self.config.latent}], got {list(z.shape)}")
-        return nnx.merge(_abstract(Decoder, self.config)[0], nnx.State(params["decoder"]))(z)["image"]
+            raise ValueError(
+                f"expected latent vectors [n, {self.config.latent}], got {list(z.shape)}"
+            )
+        return nnx.merge(_abstract(Decoder, self.config)[0], nnx.State(params["decoder"]))(z)[
+            "image"
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +248,8 @@ class Autoencoder:
 
     Attributes:
         config: the architecture.
-        params: ``{"encoder": ..., "decoder": ...}``; always passed as an argument, never closed over.
+        params: ``{"encoder": ..., "decoder": ...}``; always passed as an argument, never closed
+            over.
         mean, std: the normalisation of the encoder's input, one number per channel.
         name: for people and for folder names.
     """

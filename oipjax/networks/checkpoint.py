@@ -1,8 +1,9 @@
 """A trained network on disk: Orbax for the parameters, ``checkpoint.json`` for everything else.
 
-Orbax alone restores flipped bits and other shapes in silence, so the JSON holds a sha256 over all parameters, and
-loading checks it together with every shape that the architecture wants. It also holds the sha256 of each file that
-Orbax wrote, so that damage is named before anything tries to read it.
+Orbax alone restores flipped bits and other shapes in silence, so the JSON holds a sha256 over all
+parameters, and loading checks it together with every shape that the architecture wants. It also
+holds the sha256 of each file that Orbax wrote, so that damage is named before anything tries to
+read it.
 """
 
 import hashlib
@@ -47,11 +48,12 @@ def load(path: str | Path = DEFAULT) -> Model:
         path: a checkpoint folder, or the name of one that ships with oipjax.
 
     Returns:
-        The `Model`; that of an autoencoder has the layers of its encoder, and the image that it gives back.
+        The `Model`; that of an autoencoder has the layers of its encoder, and the image that it
+        gives back.
 
     Raises:
-        ValueError: there is no such checkpoint, it is damaged (unreadable, another shape, one flipped bit), or its
-            parameters are not finite.
+        ValueError: there is no such checkpoint, it is damaged (unreadable, another shape, one
+            flipped bit), or its parameters are not finite.
     """
     network = _load(path)
     return network.model if isinstance(network, Autoencoder) else network
@@ -65,13 +67,18 @@ def load_autoencoder(path: str | Path, *, latent: int | None = None) -> Autoenco
         latent: how many latent numbers are expected, if it matters.
 
     Raises:
-        ValueError: as in `load`; or the network is no autoencoder, or has another number of latent numbers.
+        ValueError: as in `load`; or the network is no autoencoder, or has another number of latent
+            numbers.
     """
     network = _load(path)
     if not isinstance(network, Autoencoder):
-        raise ValueError(f"{path}: {network.name} is no autoencoder; train one by oipjax train --network autoencoder")
+        raise ValueError(
+            f"{path}: {network.name} is no autoencoder; train one by oipjax train --network autoencoder"
+        )
     if latent is not None and latent != network.config.latent:
-        raise ValueError(f"{path}: {network.name} has {network.config.latent} latent numbers, expected {latent}")
+        raise ValueError(
+            f"{path}: {network.name} has {network.config.latent} latent numbers, expected {latent}"
+        )
     return network
 
 
@@ -85,31 +92,48 @@ def _load(path: str | Path) -> Model | Autoencoder:
         )
     facts = read_facts(folder)
     if facts.get("schema") != SCHEMA:
-        raise ValueError(f"{folder / FILE}: schema {facts.get('schema')}; this version reads {SCHEMA}")
+        raise ValueError(
+            f"{folder / FILE}: schema {facts.get('schema')}; this version reads {SCHEMA}"
+        )
     if facts.get("sha256") != digest(facts):
         raise ValueError(f"{folder / FILE}: damaged: its content is not what it was written with")
     try:
-        architecture: dict[str, Any] = {name: _tuples(value) for name, value in facts["architecture"]["config"].items()}
+        architecture: dict[str, Any] = {
+            name: _tuples(value) for name, value in facts["architecture"]["config"].items()
+        }
         kind = str(facts["architecture"]["type"])
         config = KINDS[kind](**architecture) if kind in KINDS else None
         sha, name = str(facts["parameters"]["sha256"]), str(facts["name"])
-        mean, std = (tuple(float(v) for v in facts["normalisation"][part]) for part in ("mean", "std"))
+        mean, std = (
+            tuple(float(v) for v in facts["normalisation"][part]) for part in ("mean", "std")
+        )
         classes = tuple(str(label) for label in facts["classes"])
         files = {str(file): str(digest) for file, digest in facts["files"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{folder / FILE}: damaged ({type(error).__name__}: {error})") from None
     if config is None:
-        raise ValueError(f"{folder / FILE}: an architecture of type {kind!r}; this version reads {', '.join(KINDS)}")
+        raise ValueError(
+            f"{folder / FILE}: an architecture of type {kind!r}; this version reads {', '.join(KINDS)}"
+        )
     _check_files(folder, files)
     params = _restore(folder / "params")
-    expected = autoencoder.shapes(config) if isinstance(config, AutoencoderConfig) else cnn.shapes(config)
-    wanted, given = ({path: (a.shape, a.dtype) for path, a in leaves(tree).items()} for tree in (expected, params))
+    expected = (
+        autoencoder.shapes(config) if isinstance(config, AutoencoderConfig) else cnn.shapes(config)
+    )
+    wanted, given = (
+        {path: (a.shape, a.dtype) for path, a in leaves(tree).items()}
+        for tree in (expected, params)
+    )
     if wanted != given:
         wrong = sorted(path for path in wanted | given if wanted.get(path) != given.get(path))
-        described = "; ".join(f"{path} is {given.get(path)}, expected {wanted.get(path)}" for path in wrong[:3])
+        described = "; ".join(
+            f"{path} is {given.get(path)}, expected {wanted.get(path)}" for path in wrong[:3]
+        )
         raise ValueError(f"{folder}: the parameters do not fit the architecture: {described}")
     if fingerprint(params) != sha:
-        raise ValueError(f"{folder}: damaged: the sha256 of the parameters is not the one in {FILE}")
+        raise ValueError(
+            f"{folder}: damaged: the sha256 of the parameters is not the one in {FILE}"
+        )
     check_finite(params, str(folder))
     params = jax.device_put(params)
     if isinstance(config, AutoencoderConfig):
@@ -117,7 +141,13 @@ def _load(path: str | Path) -> Model | Autoencoder:
     return cnn.model(params, config, name=name, mean=mean, std=std, classes=classes)
 
 
-def save(folder: str | Path, network: Model | Autoencoder, facts: dict[str, Any], *, overwrite: bool = False) -> Path:
+def save(
+    folder: str | Path,
+    network: Model | Autoencoder,
+    facts: dict[str, Any],
+    *,
+    overwrite: bool = False,
+) -> Path:
     """Write a network as a checkpoint folder, whole or not at all.
 
     Args:
@@ -127,7 +157,8 @@ def save(folder: str | Path, network: Model | Autoencoder, facts: dict[str, Any]
         overwrite: replace a checkpoint that is there.
 
     Raises:
-        ValueError: something is there that would be lost, or the model's architecture cannot be written down.
+        ValueError: something is there that would be lost, or the model's architecture cannot be
+            written down.
     """
     folder = Path(folder).resolve()
     check_free(folder, overwrite=overwrite)
@@ -136,7 +167,9 @@ def save(folder: str | Path, network: Model | Autoencoder, facts: dict[str, Any]
     elif isinstance(network.apply, cnn.CNNApply):
         config, classes = network.apply.config, network.classes
     else:
-        raise ValueError(f"{network.name}: only oipjax's own networks can be saved, got {network.apply!r}")
+        raise ValueError(
+            f"{network.name}: only oipjax's own networks can be saved, got {network.apply!r}"
+        )
     kind = next(name for name, made_of in KINDS.items() if isinstance(config, made_of))
     described = {
         "schema": SCHEMA,
@@ -147,14 +180,17 @@ def save(folder: str | Path, network: Model | Autoencoder, facts: dict[str, Any]
         "parameters": {
             "sha256": fingerprint(network.params),
             "count": sum(leaf.size for leaf in flatten(network.params).values()),
-            "shapes": {path: list(leaf.shape) for path, leaf in sorted(flatten(network.params).items())},
+            "shapes": {
+                path: list(leaf.shape) for path, leaf in sorted(flatten(network.params).items())
+            },
         },
         "training": facts,
     }
     new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old"))
     new.mkdir(parents=True)
     _store(new / "params", jax.tree.map(np.asarray, network.params))
-    # Orbax notes here where it wrote to, a path of this machine; it reads the checkpoint without it.
+    # Orbax notes here where it wrote to, a path of this machine; it reads the checkpoint without
+    # it.
     (new / "params" / "commit_success.txt").unlink(missing_ok=True)
     described["files"] = {
         file.relative_to(new).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
@@ -173,25 +209,33 @@ def save(folder: str | Path, network: Model | Autoencoder, facts: dict[str, Any]
 def digest(facts: dict[str, Any]) -> str:
     """sha256 of the content of ``checkpoint.json``, without this digest itself, as sorted JSON without spaces."""
     content = {name: value for name, value in facts.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
     """Raise a ValueError if a checkpoint could not be written to ``folder`` without losing something."""
     folder = folder.resolve()
     if folder == Path.cwd():
-        raise ValueError(f"{folder}: is the current folder; give the checkpoint a folder of its own")
+        raise ValueError(
+            f"{folder}: is the current folder; give the checkpoint a folder of its own"
+        )
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; a checkpoint is a folder")
     names = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
     others = [name for name in names if name not in OURS and not name.startswith(f"{STATE}.")]
     if others:
-        raise ValueError(f"{folder}: holds other things ({', '.join(others[:3])}); choose another place")
+        raise ValueError(
+            f"{folder}: holds other things ({', '.join(others[:3])}); choose another place"
+        )
     if (folder / FILE).is_file() and not overwrite:
         raise ValueError(f"{folder}: holds a checkpoint already; --overwrite replaces it")
     above = next(parent for parent in folder.parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
-        raise ValueError(f"{folder}: cannot be written ({above} is not a folder that may be written to)")
+        raise ValueError(
+            f"{folder}: cannot be written ({above} is not a folder that may be written to)"
+        )
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -234,10 +278,14 @@ def _restore(path: Path) -> Params:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True)) as checkpointer:
             tree = checkpointer.metadata(path.resolve()).item_metadata.tree
             types = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            return checkpointer.restore(path.resolve(), args=ocp.args.PyTreeRestore(restore_args=types))
+            return checkpointer.restore(
+                path.resolve(), args=ocp.args.PyTreeRestore(restore_args=types)
+            )
     except Exception as error:  # noqa: BLE001  (damage shows up as any of a dozen exception types of Orbax and TensorStore)
         first = (str(error).strip().splitlines() or [""])[0]
-        raise ValueError(f"{path}: missing or damaged ({type(error).__name__}: {first[:120]})") from None
+        raise ValueError(
+            f"{path}: missing or damaged ({type(error).__name__}: {first[:120]})"
+        ) from None
 
 
 def _tuples(value: Any) -> Any:

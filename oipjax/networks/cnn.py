@@ -1,7 +1,7 @@
 """The convolutional network of the MNIST tutorials, with its layers and sizes open to change.
 
-The default is 28x28x1 -> conv 3x3 32 -> pool 2 -> conv 3x3 64 -> pool 2 -> conv 3x3 128 -> dense 100 -> dense 10, all
-'valid', ReLU; the third convolution has 128 maps of 3x3 nodes.
+The default is 28x28x1 -> conv 3x3 32 -> pool 2 -> conv 3x3 64 -> pool 2 -> conv 3x3 128 -> dense
+100 -> dense 10, all 'valid', ReLU; the third convolution has 128 maps of 3x3 nodes.
 """
 
 import functools
@@ -23,7 +23,8 @@ ACTIVATIONS = {
     "elu": (jax.nn.elu, None),
     "tanh": (jnp.tanh, None),
 }
-"""Name -> (function, floor): the least value it can give, if it takes that value on a whole region."""
+"""Name -> (function, floor): the least value it can give, if it takes that value on a whole
+region."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,23 @@ class CNNConfig:
 
     def __post_init__(self):
         if len(self.filters) != len(self.pools):
-            raise ValueError(f"one pool per convolution: got filters {self.filters} and pools {self.pools}")
-        sizes = (*self.input_shape, *self.filters, *self.pools, *self.dense, self.kernel, self.classes)
+            raise ValueError(
+                f"one pool per convolution: got filters {self.filters} and pools {self.pools}"
+            )
+        sizes = (
+            *self.input_shape,
+            *self.filters,
+            *self.pools,
+            *self.dense,
+            self.kernel,
+            self.classes,
+        )
         if len(self.input_shape) != 3 or any(size < 1 for size in sizes):
             raise ValueError(f"every size must be at least 1 and the input (h, w, c), got {self}")
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f"unknown activation {self.activation!r}; there are {', '.join(ACTIVATIONS)}")
+            raise ValueError(
+                f"unknown activation {self.activation!r}; there are {', '.join(ACTIVATIONS)}"
+            )
         if self.padding not in ("VALID", "SAME"):
             raise ValueError(f"padding is VALID or SAME, got {self.padding!r}")
         self.feature_shape  # noqa: B018  (raises for images that are too small)
@@ -67,7 +79,9 @@ class CNNConfig:
         """Shape ``(h, w, k)`` that the dense part is fed with."""
         h, w = self.pooled_size(len(self.filters))
         if h < 1 or w < 1:
-            raise ValueError(f"images of {self.input_shape[:2]} are too small for {len(self.filters)} convolutions")
+            raise ValueError(
+                f"images of {self.input_shape[:2]} are too small for {len(self.filters)} convolutions"
+            )
         return h, w, self.filters[-1] if self.filters else self.input_shape[2]
 
     def pooled_size(self, blocks: int) -> tuple[int, int]:
@@ -81,7 +95,8 @@ class CNNConfig:
     def seen(self, blocks: int) -> tuple[int, int]:
         """Height and width of the top left part of the image that reaches behind the first ``blocks`` pools.
 
-        A pool drops what does not fill its last window: of 28x28 pixels 26x26 reach the third convolution.
+        A pool drops what does not fill its last window: of 28x28 pixels 26x26 reach the third
+        convolution.
         """
         h, w = self.input_shape[:2] if self.padding == "SAME" else self.pooled_size(blocks)
         for pool in reversed(self.pools[:blocks] if self.padding == "VALID" else ()):
@@ -109,7 +124,9 @@ class CNNConfig:
     def nonlinearities(self) -> dict[str, tuple[str, float | None]]:
         """As in `Model`."""
         floor = ACTIVATIONS[self.activation][1]
-        return {name: (f"{name}_pre", floor) for name in self.layers if f"{name}_pre" in self.layers}
+        return {
+            name: (f"{name}_pre", floor) for name in self.layers if f"{name}_pre" in self.layers
+        }
 
 
 class CNN(nnx.Module):
@@ -120,9 +137,15 @@ class CNN(nnx.Module):
         inputs = config.input_shape[2]
         # Of a network whose weights are given only shapes are needed.
         zeros = nnx.initializers.zeros
-        hidden, last = (nnx.initializers.he_normal(), nnx.initializers.lecun_normal()) if drawn else (zeros, zeros)
+        hidden, last = (
+            (nnx.initializers.he_normal(), nnx.initializers.lecun_normal())
+            if drawn
+            else (zeros, zeros)
+        )
         for i, filters in enumerate(config.filters, 1):
-            conv = conv_of(inputs, filters, config.kernel, rngs, padding=config.padding, init=hidden)
+            conv = conv_of(
+                inputs, filters, config.kernel, rngs, padding=config.padding, init=hidden
+            )
             setattr(self, f"conv{i}", conv)
             inputs = filters
         h, w, k = config.feature_shape
@@ -159,7 +182,10 @@ class CNN(nnx.Module):
                 x = kept(f"conv{i}", getattr(self, f"conv{i}")(images))
             if pool > 1 and not wanted <= out.keys():
                 whole = out.get(f"conv{i}_pre")
-                x = kept(f"pool{i}", self.pooled(i, images) if whole is None else ops.max_pool(whole, (pool, pool)))
+                x = kept(
+                    f"pool{i}",
+                    self.pooled(i, images) if whole is None else ops.max_pool(whole, (pool, pool)),
+                )
             if wanted <= out.keys():
                 return {name: out[name] for name in wanted}
         x = x.reshape(x.shape[0], -1)
@@ -171,7 +197,8 @@ class CNN(nnx.Module):
     def pooled(self, i: int, x: Array) -> Array:
         """What the pool behind convolution ``i`` gives, before the nonlinearity.
 
-        A monotone activation and a maximum commute: pooled first, it works on a quarter of the values.
+        A monotone activation and a maximum commute: pooled first, it works on a quarter of the
+        values.
         """
         conv, pool = getattr(self, f"conv{i}"), self.config.pools[i - 1]
         if pool == 2:
@@ -183,12 +210,15 @@ class CNN(nnx.Module):
 
         Args:
             x: images ``[n, h, w, c]``.
-            layer: a convolution's name, before or after its nonlinearity; of others all maps are computed.
+            layer: a convolution's name, before or after its nonlinearity; of others all maps are
+                computed.
             number: the map, an integer scalar; it may differ from image to image under `jax.vmap`.
         """
         name, config = layer.removesuffix("_pre"), self.config
         if not name.startswith("conv"):
-            both = self.some(x, tuple(each for each in config.layers if each in (name, f"{name}_pre")))
+            both = self.some(
+                x, tuple(each for each in config.layers if each in (name, f"{name}_pre"))
+            )
             return {each: jnp.take(a, number[None], axis=-1) for each, a in both.items()}
         i = int(name.removeprefix("conv"))
         h, w = config.seen(i - 1)

@@ -1,9 +1,9 @@
 """What to climb: scores of one image, as values that can be added, scaled, compared and printed.
 
-An objective is a frozen dataclass; *which* map, node or direction it means is not part of it but an argument, the
-target. So all maps of a layer share one compiled program, and a batch may hold a different target in every run. The
-split of objective, parameterisation and transform follows Lucid (Olah, Mordvintsev, Schubert 2017, "Feature
-Visualization", doi:10.23915/distill.00007).
+An objective is a frozen dataclass; *which* map, node or direction it means is not part of it but an
+argument, the target. So all maps of a layer share one compiled program, and a batch may hold a
+different target in every run. The split of objective, parameterisation and transform follows Lucid
+(Olah, Mordvintsev, Schubert 2017, "Feature Visualization", doi:10.23915/distill.00007).
 
 >>> from oipjax.objectives.units import Map, TotalVariation
 >>> 2 * (Map("conv3") - 0.5 * TotalVariation())
@@ -41,7 +41,8 @@ class Objective:
         """Targets of ``n`` runs as the arrays the compiled program takes.
 
         Raises:
-            ValueError: the model has no such layer, or a target is out of range; the message says what would fit.
+            ValueError: the model has no such layer, or a target is out of range; the message says
+                what would fit.
         """
         raise NotImplementedError
 
@@ -78,7 +79,8 @@ class Sum(Objective):
     def __call__(self, activations, image, target):
         rest = iter(target)
         scores = [
-            weight * term(activations, image, next(rest) if term.takes_target else None) for weight, term in self.terms
+            weight * term(activations, image, next(rest) if term.takes_target else None)
+            for weight, term in self.terms
         ]
         return sum(scores[1:], start=scores[0])
 
@@ -92,9 +94,13 @@ class Sum(Objective):
             raise ValueError(
                 f"{self} takes a tuple of {len(wanted)} targets, one for each of {wanted}, got {targets!r}"
             )
-        checked = tuple(term.check(model, target) for term, target in zip(wanted, targets, strict=True))
+        checked = tuple(
+            term.check(model, target) for term, target in zip(wanted, targets, strict=True)
+        )
         if len({len(target) for target in checked}) > 1:
-            raise ValueError(f"the targets of {self} have different lengths: {[len(target) for target in checked]}")
+            raise ValueError(
+                f"the targets of {self} have different lengths: {[len(target) for target in checked]}"
+            )
         return checked
 
     def __repr__(self) -> str:
@@ -150,7 +156,9 @@ class Direction(Objective):
         maps = model.layer(self.layer).maps
         targets = np.asarray(targets, np.float32)
         if targets.ndim != 2 or targets.shape[1] != maps:
-            raise ValueError(f"directions in {self.layer} are [n, {maps}], got {list(targets.shape)}")
+            raise ValueError(
+                f"directions in {self.layer} are [n, {maps}], got {list(targets.shape)}"
+            )
         if not np.all(np.isfinite(targets)):
             raise ValueError(f"directions in {self.layer} must be finite")
         return targets
@@ -185,19 +193,22 @@ class TotalVariation(Objective):
     takes_target: ClassVar[bool] = False
 
     def __call__(self, activations, image, target):
-        return jnp.mean(jnp.abs(image[1:] - image[:-1])) + jnp.mean(jnp.abs(image[:, 1:] - image[:, :-1]))
+        return jnp.mean(jnp.abs(image[1:] - image[:-1])) + jnp.mean(
+            jnp.abs(image[:, 1:] - image[:, :-1])
+        )
 
     def check(self, model, targets):
         return _no_target(self, targets)
 
 
 @dataclass(frozen=True)
-class Waking:
+class PreActivation:
     """`Map` or `Node`, continued below the floor: where it is silent, its (largest) value before the nonlinearity.
 
-    A map behind a ReLU that is off has score 0 and no gradient, but its largest pre-activation node says how far from
-    waking it is, and has one. Since the mean of a ReLU is above its floor exactly where that node is, the two join into
-    one `reaction` that never goes down as the image comes nearer to waking the map.
+    A map behind a ReLU that is off has score 0 and no gradient, but its largest pre-activation node
+    says how far from its floor it is, and has one. Since the mean of a ReLU is above its floor
+    exactly where that node is, the two join into one `response` that never goes down as the image
+    comes nearer to activating the map.
 
     Attributes:
         objective: what may be silent.
@@ -210,14 +221,14 @@ class Waking:
     floor: float
 
     def __call__(self, activations: Activations, image: Array, target: Target) -> Array:
-        """The reaction of one image, a scalar."""
+        """The response of one image, a scalar."""
         score = self.objective(activations, image, target)
         if isinstance(self.objective, Node):
             return self._join(score, Node(self.pre)(activations, image, target))
         return self._join(score, jnp.max(jnp.take(activations[self.pre], target, axis=-1)))
 
     def every_map(self, activations: Activations) -> Array:
-        """The reactions of all maps to one image, ``[k]``."""
+        """The responses of all maps to one image, ``[k]``."""
         nodes, scores = activations[self.pre], spatial_mean(activations[self.objective.layer])
         return self._join(scores, jnp.max(nodes, axis=tuple(range(nodes.ndim - 1))))
 
@@ -225,14 +236,14 @@ class Waking:
         return jnp.where(score > self.floor, score, jnp.minimum(node, self.floor))
 
     @staticmethod
-    def of(objective: Objective, model: Model) -> "Waking | None":
+    def of(objective: Objective, model: Model) -> "PreActivation | None":
         """How to wake the targets of ``objective``, if they can be silent: a `Map` or `Node` behind a floor."""
         if not isinstance(objective, Map | Node):
             return None
         layer = model.layer(objective.layer)
         if layer.pre is None or layer.floor is None:
             return None
-        return Waking(objective, layer.pre, layer.floor)
+        return PreActivation(objective, layer.pre, layer.floor)
 
 
 def spatial_mean(activation: Array) -> Array:
@@ -246,11 +257,15 @@ def _indices(targets, shape: tuple[int, ...], what: str) -> np.ndarray:
     tail = () if len(shape) == 1 else (len(shape),)
     if not np.issubdtype(array.dtype, np.integer) or not array.ndim or array.shape[1:] != tail:
         wanted = "[" + ", ".join(map(str, ("n", *tail))) + "]"
-        raise ValueError(f"a {what} is given by integers {wanted}, got {array.dtype}{list(array.shape)}")
+        raise ValueError(
+            f"a {what} is given by integers {wanted}, got {array.dtype}{list(array.shape)}"
+        )
     bad = (array < 0) | (array >= np.array(shape if tail else shape[0]))
     if bad.any():
         first = array[np.argwhere(bad)[0][0]]
-        raise ValueError(f"no {what} {first}: there are {' x '.join(map(str, shape))}, counted from 0")
+        raise ValueError(
+            f"no {what} {first}: there are {' x '.join(map(str, shape))}, counted from 0"
+        )
     return array.astype(np.int32)
 
 

@@ -1,10 +1,11 @@
 """Convolutions whose outputs come as four arrays, one for each place in a square of 2x2, and what is made of them.
 
-Of such a *quartet* a pool is the maximum, and the whole output is made by putting it together. Three modules know how
-to compute one, each its own *way*: `direct`, `winograd`, and `plain`, which takes its place on other platforms than the
-CPU. All have the same functions. Words: ``x`` are images with
-their border, ``i, j`` squares, ``cut`` is what becomes of the images on the way and serves the kernel's gradient too,
-``sides`` what becomes of the quartet's gradient and serves both gradients.
+Of such a *quartet* a pool is the maximum, and the whole output is made by putting it together.
+Three modules know how to compute one, each its own *way*: `direct`, `winograd`, and `plain`, which
+takes its place on other platforms than the CPU. All have the same functions. Words: ``x`` are
+images with their border, ``i, j`` squares, ``cut`` is what becomes of the images on the way and
+serves the kernel's gradient too, ``sides`` what becomes of the quartet's gradient and serves both
+gradients.
 """
 
 import functools
@@ -76,7 +77,9 @@ def _whole_forward(way, pads, x, w):
 def _whole_backward(way, pads, residuals, dy):
     x, w, cut, wanted = residuals
     by_way = functools.partial(_gradients, way, step, pads, lambda _, dy: parted(dy), wanted)
-    by_lax = functools.partial(_gradients_lax, way, functools.partial(conv_lax, (1, 1), pads), wanted)
+    by_lax = functools.partial(
+        _gradients_lax, way, functools.partial(conv_lax, (1, 1), pads), wanted
+    )
     return choose(
         x, w, cut, dy,
         cpu=lambda x, w, cut, dy: by_way(x, w, cut, dy), default=lambda x, w, cut, dy: by_lax(dy, x, w),
@@ -91,7 +94,9 @@ def pooled(way: ModuleType, pads: Pads, x: Array, w: Array, b: Array) -> Array:
     """A convolution of stride 1 plus a bias, and the maximum of each square of 2x2, ``[n, i, j, k]``."""
 
     def by(way, step, x, w, b):
-        return step(lambda shared, x: _maxima(way, shared, way.cut(x))[0])((way.prepared(w), b), _seen(pads, x, w))
+        return step(lambda shared, x: _maxima(way, shared, way.cut(x))[0])(
+            (way.prepared(w), b), _seen(pads, x, w)
+        )
 
     cpu, other = functools.partial(by, way, step), functools.partial(by, _elsewhere(way), _inline)
     return choose(x, w, b, cpu=cpu, default=other, seen=functools.partial(_pooled_lax, pads))
@@ -116,7 +121,9 @@ def _pooled_forward(way, pads, x, w, b):
         y = _pooled_lax(pads, x, w, b)
         return y, jnp.zeros(y.shape, jnp.uint8), _nothing(way, _seen(pads, x, w)) if keeps else None
 
-    y, winner, cut = choose(x, w, b, cpu=functools.partial(outputs, way, step, keeps), default=other, seen=seen)
+    y, winner, cut = choose(
+        x, w, b, cpu=functools.partial(outputs, way, step, keeps), default=other, seen=seen
+    )
     return y, (x, w, b, cut, winner, wanted)
 
 
@@ -124,7 +131,9 @@ def _pooled_backward(way, pads, residuals, dy):
     x, w, b, cut, winner, wanted = residuals
     by_way = functools.partial(_gradients, way, step, pads, _masked, wanted[:2])
     otherwise = functools.partial(_gradients, _elsewhere(way), _inline, pads, _masked, wanted[:2])
-    by_lax = functools.partial(_gradients_lax, way, functools.partial(_pooled_lax, pads), wanted[:2])
+    by_lax = functools.partial(
+        _gradients_lax, way, functools.partial(_pooled_lax, pads), wanted[:2]
+    )
     dx, dw = choose(
         x, w, b, cut, winner, dy,
         cpu=lambda x, w, b, cut, winner, dy: by_way(x, w, cut, dy, winner),
@@ -147,7 +156,9 @@ def _inline(function, **_):
     return function
 
 
-def _gradients(way, step, pads, quartet_of, wanted, x, w, cut, dy, winner=None) -> tuple[Array | None, Array | None]:
+def _gradients(
+    way, step, pads, quartet_of, wanted, x, w, cut, dy, winner=None
+) -> tuple[Array | None, Array | None]:
     """Of images and kernel, as far as they are wanted; ``quartet_of(winner, dy)`` is the gradient of the quartet."""
     images, kernel = (mark is not None for mark in wanted)
     if not images and not kernel:
@@ -172,7 +183,10 @@ def _gradients(way, step, pads, quartet_of, wanted, x, w, cut, dy, winner=None) 
 
 def _gradients_lax(way, function, wanted, dy, *given) -> tuple[Array | None, Array | None]:
     gradients = jax.vjp(function, *given)[1](dy)
-    dx, dw = (None if mark is None else gradient for mark, gradient in zip(wanted, gradients, strict=False))
+    dx, dw = (
+        None if mark is None else gradient
+        for mark, gradient in zip(wanted, gradients, strict=False)
+    )
     # Images, and their gradients, are bounded as the convolutions that they are.
     return dx, unproved(dw) if dw is not None and way is winograd else dw
 

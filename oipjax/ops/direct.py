@@ -1,7 +1,8 @@
 """Convolutions that sum a few products only, written out, so that XLA makes one loop of them and of what follows.
 
-As patches times a matrix they would be short products, and mostly traffic: a first layer of a grey image sums nine.
-Letters and quartets are those of `winograd`; a tile is what the four outputs of a 2x2 window see.
+As patches times a matrix they would be short products, and mostly traffic: a first layer of a grey
+image sums nine. Letters and quartets are those of `winograd`; a tile is what the four outputs of a
+2x2 window see.
 """
 
 import functools
@@ -19,7 +20,11 @@ _PAIR = (2, 2)
 
 def fits(kernel: tuple[int, ...], stride: tuple[int, int], size: tuple[int, int]) -> bool:
     """Whether a convolution with a kernel of this shape, and outputs of this size, is computed in this way."""
-    return kernel[0] * kernel[1] * kernel[2] <= MOST_TERMS and tuple(stride) == (1, 1) and min(size) >= 2
+    return (
+        kernel[0] * kernel[1] * kernel[2] <= MOST_TERMS
+        and tuple(stride) == (1, 1)
+        and min(size) >= 2
+    )
 
 
 def prepared(w: Array, *, transposed: bool = False) -> Array:
@@ -28,7 +33,9 @@ def prepared(w: Array, *, transposed: bool = False) -> Array:
         return w
     kh, kw = w.shape[:2]
     p, q = _side(kh), _side(kw)
-    parts = [jnp.pad(w, ((i, p - kh - i), (j, q - kw - j), (0, 0), (0, 0))) for i, j in offsets(_PAIR)]
+    parts = [
+        jnp.pad(w, ((i, p - kh - i), (j, q - kw - j), (0, 0), (0, 0))) for i, j in offsets(_PAIR)
+    ]
     return jnp.stack(parts, 3)
 
 
@@ -44,7 +51,8 @@ def quartet(w: Array, x: Array) -> list[Array]:
     out = []
     for i, j in offsets(_PAIR):
         terms = [
-            seen(i + u, j + v)[..., channel : channel + 1] * kernel[u, v, channel].reshape(1, 1, 1, -1)
+            seen(i + u, j + v)[..., channel : channel + 1]
+            * kernel[u, v, channel].reshape(1, 1, 1, -1)
             for u, v in offsets((kh, kw))
             for channel in range(c)
         ]
@@ -61,7 +69,9 @@ def image_gradient(wide: Array, dys: list[Array]) -> Array:
     """Of the images, with rows and columns of zeros to make tiles even, from that of a quartet."""
     p, q, c, _, k = wide.shape
     n, i, j, _ = dys[0].shape
-    g = lax.dot_general(jnp.concatenate(dys, -1), wide.reshape(p * q * c, 4 * k), (((3,), (1,)), ((), ())))
+    g = lax.dot_general(
+        jnp.concatenate(dys, -1), wide.reshape(p * q * c, 4 * k), (((3,), (1,)), ((), ()))
+    )
     g = g.reshape(n, i, j, p // 2, 2, q // 2, 2, c)
     parts = []
     for a, b in offsets((p // 2, q // 2)):
@@ -76,12 +86,16 @@ def kernel_gradient(x: Array, same: Array, dys: list[Array], shape: tuple[int, .
     kh, kw, c, k = shape
     p, q = _side(kh), _side(kw)
     seen = _windows(x, (kh, kw))
-    # One row for each pixel of a tile, so that nothing is turned round, and a product for each of the four outputs:
-    # they need not be put together first.
-    patches = jnp.stack([seen(u, v)[..., channel].reshape(-1) for u, v in offsets((p, q)) for channel in range(c)])
+    # One row for each pixel of a tile, so that nothing is turned round, and a product for each of
+    # the four outputs: they need not be put together first.
+    patches = jnp.stack(
+        [seen(u, v)[..., channel].reshape(-1) for u, v in offsets((p, q)) for channel in range(c)]
+    )
     parts = []
     for (i, j), dy in zip(offsets(_PAIR), dys, strict=True):
-        wide = jnp.matmul(patches, dy.reshape(-1, k), preferred_element_type=_summed(x)).reshape(p, q, c, k)
+        wide = jnp.matmul(patches, dy.reshape(-1, k), preferred_element_type=_summed(x)).reshape(
+            p, q, c, k
+        )
         parts.append(wide[i : i + kh, j : j + kw])
     return functools.reduce(jnp.add, parts).astype(x.dtype)
 

@@ -14,7 +14,9 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def conv(stride, pads, x, w):
     """``[n, i, j, k]`` of ``x[n, h, w, c]`` and ``w[kh, kw, c, k]``."""
-    cpu, default, seen = (functools.partial(way, stride, pads) for way in (conv_patches, conv_elsewhere, conv_lax))
+    cpu, default, seen = (
+        functools.partial(way, stride, pads) for way in (conv_patches, conv_elsewhere, conv_lax)
+    )
     return choose(x, w, cpu=cpu, default=default, seen=seen)
 
 
@@ -83,9 +85,9 @@ conv_transpose.defvjp(_transpose_forward, _transpose_backward, symbolic_zeros=Tr
 def conv_elsewhere(stride, pads, x, w):
     """On other platforms than the CPU: at full precision a sum of products, else what the library has.
 
-    At full precision patches take as long as the library's convolution (measured on an H200 with 3x3 kernels), but as
-    many times the memory as a kernel has places. A library may choose a Fourier transform, or minimal filtering, and
-    then rounds more than bounds allow for.
+    At full precision patches take as long as the library's convolution (measured on an H200 with
+    3x3 kernels), but as many times the memory as a kernel has places. A library may choose a
+    Fourier transform, or minimal filtering, and then rounds more than bounds allow for.
     """
     exact = getattr(jax.config, "jax_default_matmul_precision", None) in ("highest", "float32")
     return (conv_patches if exact else conv_lax)(stride, pads, x, w)

@@ -1,7 +1,7 @@
 """Convolutions computed as such, with what `oipjax.ops.blocks` asks of a way: for every platform but the CPU.
 
-Letters and quartets are those of `winograd`. What is slow on a GPU is not the library's convolution: it is to pool with
-``lax``, and to find a gradient's way back through that.
+Letters and quartets are those of `winograd`. What is slow on a GPU is not the library's
+convolution: it is to pool with ``lax``, and to find a gradient's way back through that.
 """
 
 import jax
@@ -44,8 +44,8 @@ def sides(dys: list[Array]) -> Array:
 def image_gradient(w: Array, dy: Array) -> Array:
     """Of the images, from that of the outputs: a convolution with the kernel turned round.
 
-    The kernel is turned beforehand, or XLA would see that this is a gradient and call for a routine that takes longer
-    (measured on an H200, in float32 twice as long as this one).
+    The kernel is turned beforehand, or XLA would see that this is a gradient and call for a routine
+    that takes longer (measured on an H200, in float32 twice as long as this one).
     """
     kh, kw, _, _ = w.shape
     turned = lax.optimization_barrier(w[::-1, ::-1].swapaxes(2, 3))

@@ -21,7 +21,10 @@ from oipjax.ops.windows import (
 
 
 def max_pool(
-    x: Array, window: tuple[int, int] = (2, 2), stride: tuple[int, int] | None = None, padding: Padding = "VALID"
+    x: Array,
+    window: tuple[int, int] = (2, 2),
+    stride: tuple[int, int] | None = None,
+    padding: Padding = "VALID",
 ) -> Array:
     """Maximum over windows of ``x[n, h, w, c]``; the gradient goes to the first maximum of each window, as in ``lax``.
 
@@ -29,7 +32,8 @@ def max_pool(
         x: ``[n, h, w, c]``.
         window: height and width of the window, in pixels.
         stride: steps along h and w; the window's size unless given.
-        padding: ``"VALID"``, ``"SAME"`` or explicit pairs; the border is filled with minus infinity.
+        padding: ``"VALID"``, ``"SAME"`` or explicit pairs; the border is filled with minus
+            infinity.
 
     Returns:
         ``[n, i, j, c]``.
@@ -42,7 +46,9 @@ def max_pool(
     stride = window if stride is None else stride
     pads = pads_of(x.shape, window, stride, padding)
     if any(map(any, pads)):
-        x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
+        x = lax.pad(
+            x, jnp.array(-jnp.inf, x.dtype), ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0))
+        )
     return _max_pool(tuple(window), tuple(stride), x)
 
 
@@ -65,9 +71,11 @@ def _slices(window, stride, x):
 
 
 def _max_pool_forward(window, stride, x):
-    # The winner of each window is one byte. NaN wins nothing: its gradient goes to the first pixel, in lax to the last.
+    # The winner of each window is one byte. NaN wins nothing: its gradient goes to the first pixel,
+    # in lax to the last.
     y, winner = winners(_slices(window, stride, x))
-    # Kept from XLA, which would rather find the winners again, in the backward pass, at the full resolution.
+    # Kept from XLA, which would rather find the winners again, in the backward pass, at the full
+    # resolution.
     return y, (lax.optimization_barrier(winner), x)
 
 
@@ -78,7 +86,10 @@ def _max_pool_backward(window, stride, residuals, dy):
         if window == stride:
             return _unpool(window, dy, winner, x.shape)
         parts = to_winners(winner, dy, len(offsets(window)))
-        return sum(spread(g, offset, stride, x.shape) for g, offset in zip(parts, offsets(window), strict=True))
+        return sum(
+            spread(g, offset, stride, x.shape)
+            for g, offset in zip(parts, offsets(window), strict=True)
+        )
 
     def seen(dy, winner, x):
         return jax.vjp(functools.partial(pool_lax, window, stride), x)[1](dy)[0]
@@ -89,7 +100,9 @@ def _max_pool_backward(window, stride, residuals, dy):
 def _unpool(window, dy, winner, shape):
     """``dy`` at the winners and 0 elsewhere, for windows that tile the image: one compare and select per pixel."""
     n, h, w, c = dy.shape
-    index = jnp.arange(window[0] * window[1], dtype=winner.dtype).reshape(1, 1, window[0], 1, window[1], 1)
+    index = jnp.arange(window[0] * window[1], dtype=winner.dtype).reshape(
+        1, 1, window[0], 1, window[1], 1
+    )
     wide = jnp.where(winner[:, :, None, :, None, :] == index, dy[:, :, None, :, None, :], 0)
     dx = wide.reshape(n, h * window[0], w * window[1], c)
     rest = ((0, 0), (0, shape[1] - dx.shape[1]), (0, shape[2] - dx.shape[2]), (0, 0))

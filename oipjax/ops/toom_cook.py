@@ -1,15 +1,17 @@
 """3x3 convolutions with a fourth to a half of the products, for who can do with a little more rounding: trainings.
 
-F(m x m, 3x3) of A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, arXiv:1509.09308,
-with m from 2 to 5: ``(m + 2)**2`` products for ``m**2`` outputs and each pair of channels, where a plain convolution
-takes nine times ``m**2``. A tile of an image, and the kernel, are seen as polynomials and taken at a few places: 0, 1,
--1, 2, -2, 1/2 and infinity (A. Toom, 1963; S. Cook, 1966). To go there and back is a product with a constant matrix,
-one for all tiles, images and channels, since places come first: ``[p, t, n, channel]``.
+F(m x m, 3x3) of A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR
+2016, arXiv:1509.09308, with m from 2 to 5: ``(m + 2)**2`` products for ``m**2`` outputs and each
+pair of channels, where a plain convolution takes nine times ``m**2``. A tile of an image, and the
+kernel, are seen as polynomials and taken at a few places: 0, 1, -1, 2, -2, 1/2 and infinity (A.
+Toom, 1963; S. Cook, 1966). To go there and back is a product with a constant matrix, one for all
+tiles, images and channels, since places come first: ``[p, t, n, channel]``.
 
-It rounds up to ten times as much as a plain sum (by 6e-6 of the largest output), which no bound counts. Therefore it is
-used within `oipjax.ops.roughly` only.
+It rounds up to ten times as much as a plain sum (by 6e-6 of the largest output), which no bound
+counts. Therefore it is used within `oipjax.ops.allow_extra_rounding` only.
 
-Letters: ``x[h, w, n, c]``, images whose axis comes third; tiles ``t``, outputs ``m``; ``p = (m + 2)**2`` places.
+Letters: ``x[h, w, n, c]``, images whose axis comes third; tiles ``t``, outputs ``m``; ``p = (m +
+    2)**2`` places.
 """
 
 import functools
@@ -32,7 +34,11 @@ _POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5)
 def fits(kernel: tuple[int, ...], stride: tuple[int, int], size: tuple[int, int]) -> bool:
     """Whether a convolution with a kernel of this shape, and outputs of this size, can gain by it."""
     wide = min(kernel[2:]) >= LEAST_CHANNELS and tuple(stride) == (1, 1) and min(size) >= 3
-    return tuple(kernel[:2]) == (3, 3) and wide and math.prod(-(-n // LARGEST_TILE) for n in size) <= MOST_TILES
+    return (
+        tuple(kernel[:2]) == (3, 3)
+        and wide
+        and math.prod(-(-n // LARGEST_TILE) for n in size) <= MOST_TILES
+    )
 
 
 class Plan(NamedTuple):
@@ -64,9 +70,12 @@ def interpolation(outputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     powers = points[:, None] ** np.arange(max(outputs, 3))
     infinity = np.eye(max(outputs, 3))
     back = np.vstack([powers[:, :outputs], infinity[outputs - 1, :outputs]]).T
-    apart = np.array([np.prod(np.delete(point - points, place)) for place, point in enumerate(points)])
+    apart = np.array(
+        [np.prod(np.delete(point - points, place)) for place, point in enumerate(points)]
+    )
     kernel = np.vstack([powers[:, :3] / apart[:, None], infinity[2, :3]])
-    # What is left is linear in the image: sum over places of back[i] kernel[k] there[l] is 1 where l = i + k, else 0.
+    # What is left is linear in the image: sum over places of back[i] kernel[k] there[l] is 1 where
+    # l = i + k, else 0.
     products = np.einsum("ip,pk->ikp", back, kernel).reshape(outputs * 3, -1)
     wanted = np.array([np.eye(outputs + 2)[i + k] for i in range(outputs) for k in range(3)])
     there = np.linalg.lstsq(products, wanted, rcond=None)[0]
@@ -154,7 +163,9 @@ def _gradients(pads, x, w, kept, sides, size):
     def joined(_, dv):
         (top, bottom), (left, right) = pads
         large = x.shape[1] + top + bottom, x.shape[2] + left + right, n, c
-        return padded(_uncut(dv, large, size).transpose(2, 0, 1, 3), ((-top, -bottom), (-left, -right)))
+        return padded(
+            _uncut(dv, large, size).transpose(2, 0, 1, 3), ((-top, -bottom), (-left, -right))
+        )
 
     dx = step(joined, of_each=False)((), dv)
     # Turned first: a product that sums over the rows of both its factors is half as fast.
@@ -176,7 +187,9 @@ def _cut(x: Array, size: tuple[int, int]) -> Array:
     h, w = down * high + 2, across * wide + 2
     x = _fitted(x, (h, w))
     parts = [
-        x[i * high : i * high + high + 2, j * wide : j * wide + wide + 2] for i in range(down) for j in range(across)
+        x[i * high : i * high + high + 2, j * wide : j * wide + wide + 2]
+        for i in range(down)
+        for j in range(across)
     ]
     return jnp.stack(parts, 2).reshape((high + 2) * (wide + 2), len(parts), *x.shape[2:])
 
@@ -205,4 +218,8 @@ def _parted(dy: Array) -> Array:
 def _fitted(x: Array, size: tuple[int, ...]) -> Array:
     """Images cut, or filled with zeros, below and to the right."""
     edges = [(0, new - old, 0) for new, old in zip(size, x.shape[:2], strict=True)]
-    return lax.pad(x, jnp.zeros((), x.dtype), (*edges, (0, 0, 0), (0, 0, 0))) if any(e[1] for e in edges) else x
+    return (
+        lax.pad(x, jnp.zeros((), x.dtype), (*edges, (0, 0, 0), (0, 0, 0)))
+        if any(e[1] for e in edges)
+        else x
+    )

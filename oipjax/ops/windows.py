@@ -20,19 +20,28 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 def pads_of(shape: tuple[int, ...], window, stride, padding: Padding) -> Pads:
     """``((top, bottom), (left, right))`` for images of a shape; a ValueError if the window does not fit."""
     if min(stride) < 1:
-        raise ValueError(f"expected a stride of 1 pixel or more along each side, got {tuple(stride)}")
+        raise ValueError(
+            f"expected a stride of 1 pixel or more along each side, got {tuple(stride)}"
+        )
     named = isinstance(padding, str)
-    vertical, horizontal = lax.padtype_to_pads(shape[1:3], window, stride, padding.upper()) if named else padding
+    vertical, horizontal = (
+        lax.padtype_to_pads(shape[1:3], window, stride, padding.upper()) if named else padding
+    )
     pads = (int(vertical[0]), int(vertical[1])), (int(horizontal[0]), int(horizontal[1]))
     for size, size_of_window, (low, high) in zip(shape[1:3], window, pads, strict=True):
         if size + low + high < size_of_window:
-            raise ValueError(f"a window of {tuple(window)} does not fit into an image of {shape[1:3]} padded by {pads}")
+            raise ValueError(
+                f"a window of {tuple(window)} does not fit into an image of {shape[1:3]} padded by {pads}"
+            )
     return pads
 
 
 def size_of(shape: tuple[int, ...], window, stride, pads: Pads) -> tuple[int, int]:
     """Height and width of what a window makes of images of a shape."""
-    sizes = [(n + sum(p) - k) // s + 1 for n, p, k, s in zip(shape[1:3], pads, window, stride, strict=True)]
+    sizes = [
+        (n + sum(p) - k) // s + 1
+        for n, p, k, s in zip(shape[1:3], pads, window, stride, strict=True)
+    ]
     return sizes[0], sizes[1]
 
 
@@ -45,7 +54,10 @@ def padded(x: Array, pads: Pads) -> Array:
 
 def uncovered(large: Array, shape: tuple[int, ...], pads: Pads) -> Array:
     """Images of a shape out of such with a border, of which there may be more below and to the right, or less."""
-    edges = [(-low, low + size - part) for (low, _), size, part in zip(pads, shape[1:3], large.shape[1:3], strict=True)]
+    edges = [
+        (-low, low + size - part)
+        for (low, _), size, part in zip(pads, shape[1:3], large.shape[1:3], strict=True)
+    ]
     return padded(large, (edges[0], edges[1]))
 
 
@@ -54,14 +66,18 @@ def offsets(window: tuple[int, int]) -> list[tuple[int, int]]:
     return [(i, j) for i in range(window[0]) for j in range(window[1])]
 
 
-def strided(x: Array, offset: tuple[int, int], stride: tuple[int, int], out: tuple[int, int]) -> Array:
+def strided(
+    x: Array, offset: tuple[int, int], stride: tuple[int, int], out: tuple[int, int]
+) -> Array:
     """The pixels of ``x`` that window position ``offset`` sees, ``[n, *out, c]``."""
     (i, j), (si, sj), (h, w) = offset, stride, out
     limits = (x.shape[0], i + (h - 1) * si + 1, j + (w - 1) * sj + 1, x.shape[3])
     return lax.slice(x, (0, i, j, 0), limits, (1, si, sj, 1))
 
 
-def spread(g: Array, offset: tuple[int, int], stride: tuple[int, int], shape: tuple[int, ...]) -> Array:
+def spread(
+    g: Array, offset: tuple[int, int], stride: tuple[int, int], shape: tuple[int, ...]
+) -> Array:
     """Transpose of `strided`: ``g[n, i, j, c]`` put back onto zeros of ``shape``."""
     edges = []
     for o, s, out, size in zip(offset, stride, g.shape[1:3], shape[1:3], strict=True):
@@ -72,7 +88,9 @@ def spread(g: Array, offset: tuple[int, int], stride: tuple[int, int], shape: tu
 def interleaved(parts: Sequence[Array]) -> Array:
     """A quartet as images ``[n, 2 i, 2 j, k]``."""
     n, i, j, k = parts[0].shape
-    return jnp.stack([jnp.stack(parts[:2], 3), jnp.stack(parts[2:], 3)], 2).reshape(n, 2 * i, 2 * j, k)
+    return jnp.stack([jnp.stack(parts[:2], 3), jnp.stack(parts[2:], 3)], 2).reshape(
+        n, 2 * i, 2 * j, k
+    )
 
 
 def parted(y: Array) -> list[Array]:
@@ -99,18 +117,22 @@ def to_winners(winner: Array, dy: Array, count: int) -> list[Array]:
 def even(size: tuple[int, ...], pads: Pads = ((0, 0), (0, 0))) -> Pads:
     """Pads that are larger by 1 where they would otherwise leave an odd size."""
     (top, bottom), (left, right) = pads
-    return (top, bottom + (size[0] + top + bottom) % 2), (left, right + (size[1] + left + right) % 2)
+    return (top, bottom + (size[0] + top + bottom) % 2), (
+        left,
+        right + (size[1] + left + right) % 2,
+    )
 
 
 _PLAIN = contextvars.ContextVar("plain", default=False)
 
 
 @contextlib.contextmanager
-def plainly() -> Iterator[None]:
+def trace_only() -> Iterator[None]:
     """Within it `choose` takes what all platforms have in common, for who only looks at a program: half the tracing."""
     token = _PLAIN.set(True)
     try:
-        # The mark is part of what JAX remembers traces by: one made here is not taken for one that is to run.
+        # The mark is part of what JAX remembers traces by: one made here is not taken for one that
+        # is to run.
         with set_xla_metadata(plain="true"):
             yield
     finally:
@@ -124,8 +146,8 @@ _PLATFORM = contextvars.ContextVar[str | None]("platform", default=None)
 def compiled_for(platform: str) -> Iterator[None]:
     """Within it `choose` takes the way of one platform, for who compiles for it alone: half the tracing.
 
-    JAX does not see it. A function of ``jax.jit`` that was traced within keeps that way: right values, but perhaps slow
-    ones, if it is lowered for another platform later.
+    JAX does not see it. A function of ``jax.jit`` that was traced within keeps that way: right
+    values, but perhaps slow ones, if it is lowered for another platform later.
     """
     token = _PLATFORM.set(platform)
     try:
@@ -138,11 +160,12 @@ _ROUGH = contextvars.ContextVar("rough", default=False)
 
 
 @contextlib.contextmanager
-def roughly() -> Iterator[None]:
+def allow_extra_rounding() -> Iterator[None]:
     """Within it 3x3 convolutions are traced as `oipjax.ops.toom_cook` has them: faster on a CPU, with more rounding.
 
-    For trainings on a CPU; what bounds, or scores, are told of is not to be computed within. Of JAX and ``jax.jit`` the
-    same holds as for `compiled_for`: a jitted function that was traced within keeps it.
+    For trainings on a CPU; what bounds, or scores, are told of is not to be computed within. Of JAX
+    and ``jax.jit`` the same holds as for `compiled_for`: a jitted function that was traced within
+    keeps it.
     """
     token = _ROUGH.set(True)
     try:
@@ -152,21 +175,24 @@ def roughly() -> Iterator[None]:
 
 
 def rough() -> bool:
-    """Whether a program is traced `roughly`, to run on a CPU."""
+    """Whether a program is traced `allow_extra_rounding`, to run on a CPU."""
     return _ROUGH.get() and not _PLAIN.get() and _PLATFORM.get() in (None, "cpu")
 
 
 def looked_at() -> bool:
-    """Whether a program is traced `plainly`."""
+    """Whether a program is traced `trace_only`."""
     return _PLAIN.get()
 
 
 def choose(
-    *arguments: Any, cpu: Callable[..., Any], default: Callable[..., Any], seen: Callable[..., Any] | None = None
+    *arguments: Any,
+    cpu: Callable[..., Any],
+    default: Callable[..., Any],
+    seen: Callable[..., Any] | None = None,
 ) -> Any:
     """One of several ways to compute the same: by the platform that a program is lowered for, or is `compiled_for`.
 
-    ``seen`` (``default`` unless given) is what is traced `plainly`.
+    ``seen`` (``default`` unless given) is what is traced `trace_only`.
     """
     if _PLAIN.get():
         return (default if seen is None else seen)(*arguments)
@@ -181,8 +207,8 @@ Asked = tuple[tuple[()] | None, ...]
 def asked(*primals: Any) -> tuple[tuple[Array, ...], Asked]:
     """Values of what a ``custom_vjp`` with ``symbolic_zeros`` is given, and a mark where a gradient is asked for.
 
-    XLA drops gradients that nobody uses, but only after they have been traced, which takes longer. The marks are
-    pytrees without leaves, so that they may be residuals.
+    XLA drops gradients that nobody uses, but only after they have been traced, which takes longer.
+    The marks are pytrees without leaves, so that they may be residuals.
     """
     return tuple(p.value for p in primals), tuple(() if p.perturbed else None for p in primals)
 
@@ -190,10 +216,11 @@ def asked(*primals: Any) -> tuple[tuple[Array, ...], Asked]:
 def step(function: Callable[..., Any], *, of_each: bool = True) -> Callable[..., Any]:
     """``function(shared, *images)`` as a step of its own; ``of_each``: what it gives has a row for each image.
 
-    XLA computes an elementwise step again for each of its readers rather than store what it gives. Where there are
-    sixteen of them, as in `winograd`, that costs more than all products. So what goes in is stored, and what comes out.
-    And under `jax.vmap` the new axis becomes part of the images' first one, which is what products of matrices want, as
-    long as what is shared has none and the images are not summed over.
+    XLA computes an elementwise step again for each of its readers rather than store what it gives.
+    Where there are sixteen of them, as in `winograd`, that costs more than all products. So what
+    goes in is stored, and what comes out. And under `jax.vmap` the new axis becomes part of the
+    images' first one, which is what products of matrices want, as long as what is shared has none
+    and the images are not summed over.
     """
 
     def inside(*arguments):
@@ -238,7 +265,9 @@ def unproved(x: Array) -> Array:
 
 @functools.cache
 def _mark() -> Any:
-    from jax.extend.core import Primitive  # not above: with it comes a compiler of kernels, which takes long to import
+    from jax.extend.core import (
+        Primitive,  # not above: with it comes a compiler of kernels, which takes long to import
+    )
 
     mark = Primitive("kernel_gradient_by_minimal_filtering")
     mark.def_abstract_eval(lambda x: x)

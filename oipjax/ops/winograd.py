@@ -1,13 +1,16 @@
 """3x3 convolutions with fewer products: minimal filtering.
 
-F(2x2, 3x3) of A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, arXiv:1509.09308
-(after S. Winograd): 2x2 outputs ``Y = A [(G w G') * (B x B')] A'`` of a 4x4 tile take 16 products for each pair of
-channels where a plain convolution takes 36. The products of all tiles at one of the 16 places are one product of
-matrices, and the four outputs are four arrays: a 2x2 pool behind it is their maximum.
+F(2x2, 3x3) of A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
+arXiv:1509.09308 (after S. Winograd): 2x2 outputs ``Y = A [(G w G') * (B x B')] A'`` of a 4x4 tile
+take 16 products for each pair of channels where a plain convolution takes 36. The products of all
+tiles at one of the 16 places are one product of matrices, and the four outputs are four arrays: a
+2x2 pool behind it is their maximum.
 
-Rounding is a little more than that of a plain convolution; `oipjax.bounds.interval.rules` counts it.
+Rounding is a little more than that of a plain convolution; `oipjax.bounds.interval.rules` counts
+it.
 
-Letters: tiles ``i, j`` of an image; ``u[16, c, k]`` is a kernel transformed; a quartet is a list of the four
+Letters: tiles ``i, j`` of an image; ``u[16, c, k]`` is a kernel transformed; a quartet is a list of
+    the four
 ``[n, i, j, k]`` at (0, 0), (0, 1), (1, 0) and (1, 1) of each tile.
 """
 
@@ -48,7 +51,11 @@ def cut(x: Array) -> Array:
     n, h, w, c = x.shape
     i, j = h // 2 - 1, w // 2 - 1
     pairs = x.reshape(n, h // 2, 2, w // 2, 2, c)
-    parts = [pairs[:, p // 2 : p // 2 + i, p % 2, q // 2 : q // 2 + j, q % 2] for p in range(4) for q in range(4)]
+    parts = [
+        pairs[:, p // 2 : p // 2 + i, p % 2, q // 2 : q // 2 + j, q % 2]
+        for p in range(4)
+        for q in range(4)
+    ]
     return jnp.stack(_sandwich(_B, parts))
 
 
@@ -70,7 +77,10 @@ def image_gradient(v: Array, sides: Array) -> Array:
     for p in (0, 1):
         for q in (0, 1):
             some = [
-                padded(parts[4 * (2 * down + p) + 2 * right + q], ((down, 1 - down), (right, 1 - right)))
+                padded(
+                    parts[4 * (2 * down + p) + 2 * right + q],
+                    ((down, 1 - down), (right, 1 - right)),
+                )
                 for down in (0, 1)
                 for right in (0, 1)
             ]

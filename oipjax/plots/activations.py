@@ -30,8 +30,8 @@ def maps_figure(
         captions: a text above each image.
         values: activations ``[n, h, w, k]`` or ``[n, k]`` by the layer's name, from top to bottom.
         note: a line below the title.
-        scale: brightness is comparable within a layer, or, where weak maps are to be seen too, only within a map;
-            images can be compared in both.
+        scale: brightness is comparable within a layer, or, where weak maps are to be seen too, only
+            within a map; images can be compared in both.
     """
     count, left, gap, foot = len(pixels), 1.05, 0.22, 0.3
     width = {1: 6.6, 2: 4.4, 3: 3.7}.get(count, 2.9)
@@ -39,14 +39,25 @@ def maps_figure(
     heights = [width * shape[0] / shape[1] if shape else 0.9 for shape in shapes.values()]
     head = (0.85 if note else 0.6) + 0.17 * (1 + max(caption.count("\n") for caption in captions))
     top = head + 1.15 + gap
-    size = (left + count * (width + gap) + 0.1, top + sum(heights) + len(heights) * (gap + 0.12) + foot)
+    size = (
+        left + count * (width + gap) + 0.1,
+        top + sum(heights) + len(heights) * (gap + 0.12) + foot,
+    )
     figure = Figure(figsize=size, facecolor="white")
 
     def place(column: int, y: float, w: float, h: float) -> Axes:
         x = left + column * (width + gap) + (width - w) / 2
         return figure.add_axes((x / size[0], 1 - (y + h) / size[1], w / size[0], h / size[1]))
 
-    figure.text(0.15 / size[0], 1 - 0.28 / size[1], title, fontsize=13, fontweight="bold", color=INK, va="center")
+    figure.text(
+        0.15 / size[0],
+        1 - 0.28 / size[1],
+        title,
+        fontsize=13,
+        fontweight="bold",
+        color=INK,
+        va="center",
+    )
     figure.text(0.15 / size[0], 1 - 0.55 / size[1], note, fontsize=8, color=FAINT, va="center")
     for column in range(count):
         axes = place(column, head, 1.15, 1.15)
@@ -60,11 +71,19 @@ def maps_figure(
         tiled, shape = _mosaic_shape(array, scale)
         limits = f"{low:.3g} to {high:.3g}"
         described = " x ".join(map(str, array.shape[1:-1]))
-        words = [f"{array.shape[-1]} maps" if described else f"{array.shape[-1]} nodes", described, limits]
+        words = [
+            f"{array.shape[-1]} maps" if described else f"{array.shape[-1]} nodes",
+            described,
+            limits,
+        ]
         middle = 1 - (y + height / 2) / size[1]
-        figure.text(0.15 / size[0], middle, name, fontsize=10, fontweight="bold", color=INK, va="bottom")
+        figure.text(
+            0.15 / size[0], middle, name, fontsize=10, fontweight="bold", color=INK, va="bottom"
+        )
         text = "\n".join(word for word in words if word)
-        figure.text(0.15 / size[0], middle, text, fontsize=7.5, color=FAINT, va="top", linespacing=1.4)
+        figure.text(
+            0.15 / size[0], middle, text, fontsize=7.5, color=FAINT, va="top", linespacing=1.4
+        )
         for column in range(count):
             axes = place(column, y, width, height)
             if shape is None:
@@ -112,20 +131,48 @@ def exemplars_figure(
     cell, label, left, head = 0.82, 0.2, 1.5, 1.12
     size = (left + (keep + 1) * (cell + 0.08) + 0.45, head + count * (cell + label) + 0.1)
     figure = Figure(figsize=size, facecolor="white")
-    figure.text(0.2 / size[0], 1 - 0.3 / size[1], title, fontsize=13, fontweight="bold", color=INK, va="center")
+    figure.text(
+        0.2 / size[0],
+        1 - 0.3 / size[1],
+        title,
+        fontsize=13,
+        fontweight="bold",
+        color=INK,
+        va="center",
+    )
     figure.text(0.2 / size[0], 1 - 0.57 / size[1], note, fontsize=8, color=FAINT, va="center")
     columns = [left, *(left + 0.3 + (i + 1) * (cell + 0.08) for i in range(keep))]
     for x, text in ((columns[0], "pattern"), (columns[1], "images that excite it most")):
-        figure.text(x / size[0], 1 - (head - 0.16) / size[1], text, fontsize=9, color=INK, va="center")
+        figure.text(
+            x / size[0], 1 - (head - 0.16) / size[1], text, fontsize=9, color=INK, va="center"
+        )
     for row in range(count):
         y = head + row * (cell + label)
         middle = 1 - (y + cell / 2) / size[1]
-        figure.text(0.2 / size[0], middle, names[row], fontsize=9.5, fontweight="bold", color=INK, va="bottom")
-        figure.text(0.2 / size[0], middle, reasons[row], fontsize=7.5, color=FAINT, va="top", linespacing=1.4)
+        figure.text(
+            0.2 / size[0],
+            middle,
+            names[row],
+            fontsize=9.5,
+            fontweight="bold",
+            color=INK,
+            va="bottom",
+        )
+        figure.text(
+            0.2 / size[0],
+            middle,
+            reasons[row],
+            fontsize=7.5,
+            color=FAINT,
+            va="top",
+            linespacing=1.4,
+        )
         shown = [contrast(patterns[row], 2.0), *(image[..., 0] for image in images[row])]
         values = [pattern_scores[row], *scores[row]]
         for x, picture, value in zip(columns, shown, values, strict=True):
-            axes = figure.add_axes((x / size[0], 1 - (y + cell) / size[1], cell / size[0], cell / size[1]))
+            axes = figure.add_axes(
+                (x / size[0], 1 - (y + cell) / size[1], cell / size[0], cell / size[1])
+            )
             axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes.set_axis_off()
             axes.text(0.5, -0.03, f"{value:.3g}", transform=axes.transAxes, fontsize=7, color=FAINT,
@@ -136,7 +183,11 @@ def exemplars_figure(
 def mosaic_columns(maps: int) -> int:
     """How many maps stand side by side: about twice as many as one above another, in full rows if that is possible."""
     wanted = math.sqrt(2 * maps)
-    full = [columns for columns in range(math.ceil(wanted), math.floor(2 * wanted) + 1) if maps % columns == 0]
+    full = [
+        columns
+        for columns in range(math.ceil(wanted), math.floor(2 * wanted) + 1)
+        if maps % columns == 0
+    ]
     return full[0] if full else math.ceil(wanted)
 
 
@@ -144,7 +195,11 @@ def _mosaic_shape(array: np.ndarray, scale: str) -> tuple[np.ndarray, tuple[int,
     """Values for display in [0, 1], or [-1, 1] where some are negative, and the mosaic's shape in nodes."""
     if array.ndim == 2:
         return array, None
-    size = np.abs(array).max((0, 1, 2)) if scale == "map" else np.quantile(np.abs(array).max((1, 2)), 0.98)
+    size = (
+        np.abs(array).max((0, 1, 2))
+        if scale == "map"
+        else np.quantile(np.abs(array).max((1, 2)), 0.98)
+    )
     columns = mosaic_columns(array.shape[3])
     rows = math.ceil(array.shape[3] / columns)
     # A gap of a ninth of a map keeps maps of 3x3 nodes apart from each other.
@@ -164,9 +219,14 @@ def _show_mosaic(axes: Axes, values: np.ndarray, tiled: np.ndarray, shape: tuple
         canvas[y : y + h, x : x + w] = tiled[..., number]
     signed = bool((tiled < 0).any())
     cmap = colormaps["RdBu_r" if signed else "magma"].with_extremes(bad="white")
-    axes.imshow(canvas, cmap=cmap, vmin=-1 if signed else 0, vmax=1, interpolation="nearest", aspect="auto")
+    axes.imshow(
+        canvas, cmap=cmap, vmin=-1 if signed else 0, vmax=1, interpolation="nearest", aspect="auto"
+    )
     axes.set_xticks([])
     firsts = range(0, maps, columns)
-    axes.set_yticks([pad + (h - 1) / 2 + row * (h + pad) for row in range(len(firsts))], [str(n) for n in firsts])
+    axes.set_yticks(
+        [pad + (h - 1) / 2 + row * (h + pad) for row in range(len(firsts))],
+        [str(n) for n in firsts],
+    )
     axes.tick_params(length=0, labelsize=6, pad=1, colors="#666666")
     axes.spines[:].set_visible(False)

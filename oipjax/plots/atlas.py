@@ -14,8 +14,9 @@ from matplotlib.ticker import FuncFormatter
 from oipjax.study.result import DEAD, FOUND, Atlas
 
 A4 = (8.27, 11.69)
-INK, FAINT, SILENT, BLUE = "#1a1a1a", "#8a8a8a", "#D55E00", "#0072B2"
-"""Text, secondary text, and two colours of Okabe and Ito's palette, which colour-blind people can tell apart."""
+INK, FAINT, INACTIVE, BLUE = "#1a1a1a", "#8a8a8a", "#D55E00", "#0072B2"
+"""Text, secondary text, and two colours of Okabe and Ito's palette, which colour-blind people can
+tell apart."""
 
 
 def atlas_figure(atlas: Atlas, caption: str = "") -> Figure:
@@ -60,16 +61,40 @@ def atlas_figure(atlas: Atlas, caption: str = "") -> Figure:
             )  # fmt: skip
             text = "dead" if dark else "silent"
             face = {"facecolor": "#4d4d4d" if dark else "white", "edgecolor": "none", "pad": 1.2}
-            ink = "white" if dark else SILENT
-            axes.text(x + cell / 2, y + cell / 2, text, fontsize=size, color=ink, ha="center", va="center", bbox=face)
+            ink = "white" if dark else INACTIVE
+            axes.text(
+                x + cell / 2,
+                y + cell / 2,
+                text,
+                fontsize=size,
+                color=ink,
+                ha="center",
+                va="center",
+                bbox=face,
+            )
             bound = atlas.bound[position]
-            score = "" if dark or not np.isfinite(bound) else f"\N{LESS-THAN OR EQUAL TO} {_number(bound)}"
+            score = (
+                ""
+                if dark or not np.isfinite(bound)
+                else f"\N{LESS-THAN OR EQUAL TO} {_number(bound)}"
+            )
         base = y + cell + label * 0.68
-        axes.text(x, base, str(number), fontsize=size, color=INK if status == FOUND else SILENT, fontweight="bold")
+        axes.text(
+            x,
+            base,
+            str(number),
+            fontsize=size,
+            color=INK if status == FOUND else INACTIVE,
+            fontweight="bold",
+        )
         axes.text(x + cell, base, score, fontsize=size, color=FAINT, ha="right")
     raster.draw(axes, left, head)
     legend = "Below: the map's index and score (mean activation)"
-    legend += ", and % of its proved upper limit." if np.isfinite(atlas.achieved).any() and cell > 0.45 else "."
+    legend += (
+        ", and % of its proved upper limit."
+        if np.isfinite(atlas.achieved).any() and cell > 0.45
+        else "."
+    )
     if counts["unresolved"]:
         legend += "  Hatched: none found."
     if counts["dead"]:
@@ -96,8 +121,13 @@ class _Raster:
     def __init__(self, shape: tuple[int, ...], cell: float, below: float, beside: float):
         self.times = [math.ceil(self.FINE / size) for size in shape]
         self.size = [size * times for size, times in zip(shape, self.times, strict=True)]
-        self.steps = [size + int(gap / cell * size) for size, gap in zip(self.size, (below, beside), strict=True)]
-        self.down, self.across = (cell * step / size for step, size in zip(self.steps, self.size, strict=True))
+        self.steps = [
+            size + int(gap / cell * size)
+            for size, gap in zip(self.size, (below, beside), strict=True)
+        ]
+        self.down, self.across = (
+            cell * step / size for step, size in zip(self.steps, self.size, strict=True)
+        )
         self.panels: dict[tuple[int, int], np.ndarray] = {}
 
     def draw(self, axes: Axes, left: float, top: float) -> None:
@@ -111,7 +141,9 @@ class _Raster:
             large = np.round(255 * panel.reshape(*panel.shape[:2], -1)).repeat(self.times[0], 0)
             place[..., :3], place[..., 3] = large.repeat(self.times[1], 1), 255
         extent = (left, left + columns * self.across, top + rows * self.down, top)
-        axes.imshow(image.reshape(rows * self.steps[0], -1, 4), extent=extent, interpolation="nearest")
+        axes.imshow(
+            image.reshape(rows * self.steps[0], -1, 4), extent=extent, interpolation="nearest"
+        )
 
 
 def warm_up() -> None:
@@ -123,7 +155,12 @@ def warm_up() -> None:
 
 
 def oip_figure(
-    title: str, steps: Sequence[int], images: np.ndarray, scores: np.ndarray, changes: np.ndarray, note: str = ""
+    title: str,
+    steps: Sequence[int],
+    images: np.ndarray,
+    scores: np.ndarray,
+    changes: np.ndarray,
+    note: str = "",
 ) -> Figure:
     """How one pattern evolves: images at the recorded steps, plain and contrast-enhanced, the curve, and a table.
 
@@ -140,13 +177,29 @@ def oip_figure(
     figure.text(0.03, 0.955, title, fontsize=14, fontweight="bold", color=INK, va="center")
     figure.text(0.03, 0.915, note, fontsize=9, color=FAINT, va="center")
     grid = figure.add_gridspec(
-        3, count, left=0.075, right=0.985, top=0.86, bottom=0.1, height_ratios=[1, 1, 1.75], hspace=0.16, wspace=0.06
+        3,
+        count,
+        left=0.075,
+        right=0.985,
+        top=0.86,
+        bottom=0.1,
+        height_ratios=[1, 1, 1.75],
+        hspace=0.16,
+        wspace=0.06,
     )
-    spread = float(np.abs(images - images.mean((1, 2, 3), keepdims=True)).max() / max(images.std(), 1e-9))
+    spread = float(
+        np.abs(images - images.mean((1, 2, 3), keepdims=True)).max() / max(images.std(), 1e-9)
+    )
     for row, (name, limit) in enumerate((("plain", spread), ("enhanced", 1.5))):
         for column in range(count):
             axes = figure.add_subplot(grid[row, column])
-            axes.imshow(contrast(images[column], limit), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.imshow(
+                contrast(images[column], limit),
+                cmap="gray",
+                vmin=0,
+                vmax=1,
+                interpolation="nearest",
+            )
             _bare(axes)
             if row == 0:
                 axes.set_title(f"step {steps[column]}", fontsize=9, color=INK, pad=4)
@@ -164,7 +217,10 @@ def oip_figure(
     table = figure.add_subplot(grid[2, split:] if split < count else grid[2, :])
     table.set_axis_off()
     if split < count:
-        cells = [[str(s), _number(v), f"{c:+.3g}"] for s, v, c in zip(steps, scores, changes, strict=True)]
+        cells = [
+            [str(s), _number(v), f"{c:+.3g}"]
+            for s, v, c in zip(steps, scores, changes, strict=True)
+        ]
         drawn = table.table(
             cells, colLabels=["step", "score", "change per step"], loc="center right", cellLoc="right", colLoc="right",
             colWidths=[0.2, 0.3, 0.4], edges="horizontal",
@@ -186,15 +242,25 @@ def history_figure(history: Sequence[Any], best_epoch: int, title: str) -> Figur
         title: of the figure.
     """
     accuracy = hasattr(history[0], "train_accuracy")
-    panels = [("loss", "loss", "cross-entropy (nats)" if accuracy else "binary cross-entropy of pixels (nats)")]
+    panels = [
+        (
+            "loss",
+            "loss",
+            "cross-entropy (nats)" if accuracy else "binary cross-entropy of pixels (nats)",
+        )
+    ]
     if accuracy:
         panels.append(("train_accuracy", "accuracy", "accuracy (%)"))
     elif any(epoch.loss != epoch.train_mse for epoch in history):
         panels.append(("train_mse", "mse", "mean squared error of pixels"))
     else:
         panels = [("train_mse", "mse", "mean squared error of pixels")]
-    figure = Figure(figsize=(9.0 if len(panels) == 2 else 6.0, 3.6), facecolor="white", layout="constrained")
-    figure.suptitle(title, fontsize=min(11, 128 * figure.get_figwidth() / len(title)), color=INK)  # in one line
+    figure = Figure(
+        figsize=(9.0 if len(panels) == 2 else 6.0, 3.6), facecolor="white", layout="constrained"
+    )
+    figure.suptitle(
+        title, fontsize=min(11, 128 * figure.get_figwidth() / len(title)), color=INK
+    )  # in one line
     number = [epoch.epoch for epoch in history]
     drawn = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (train_name, name, label) in zip(drawn, panels, strict=True):
@@ -203,8 +269,10 @@ def history_figure(history: Sequence[Any], best_epoch: int, title: str) -> Figur
         held = [scale * getattr(epoch, f"validation_{name}") for epoch in history]
         axes.plot(number, train, "o-", color=BLUE, markersize=3, label="training, during the epoch")
         if not all(map(math.isnan, held)):
-            axes.plot(number, held, "s-", color=SILENT, markersize=3, label="held out, after it")
-        axes.axvline(best_epoch, color=FAINT, linewidth=1, linestyle=":", label=f"kept: epoch {best_epoch}")
+            axes.plot(number, held, "s-", color=INACTIVE, markersize=3, label="held out, after it")
+        axes.axvline(
+            best_epoch, color=FAINT, linewidth=1, linestyle=":", label=f"kept: epoch {best_epoch}"
+        )
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -220,7 +288,11 @@ def history_figure(history: Sequence[Any], best_epoch: int, title: str) -> Figur
 
 
 def reconstruction_figure(
-    images: np.ndarray, reconstructions: np.ndarray, title: str, note: str = "", seen: np.ndarray | None = None
+    images: np.ndarray,
+    reconstructions: np.ndarray,
+    title: str,
+    note: str = "",
+    seen: np.ndarray | None = None,
 ) -> Figure:
     """Images above what an autoencoder gives back of them, in double rows; or in triple ones, if it saw others.
 
@@ -238,10 +310,18 @@ def reconstruction_figure(
     rows = math.ceil(len(images) / columns)
     height = 0.78 * lines * rows + 0.75
     figure = Figure(figsize=(0.72 * columns + 0.9, height), facecolor="white")
-    figure.text(0.02, 1 - 0.25 / height, title, fontsize=11, fontweight="bold", color=INK, va="center")
+    figure.text(
+        0.02, 1 - 0.25 / height, title, fontsize=11, fontweight="bold", color=INK, va="center"
+    )
     figure.text(0.02, 1 - 0.5 / height, note, fontsize=8, color=FAINT, va="center")
     outer = figure.add_gridspec(
-        rows, 1, left=0.8 / (0.72 * columns + 0.9), right=0.99, top=1 - 0.68 / height, bottom=0.06 / height, hspace=0.1
+        rows,
+        1,
+        left=0.8 / (0.72 * columns + 0.9),
+        right=0.99,
+        top=1 - 0.68 / height,
+        bottom=0.06 / height,
+        hspace=0.1,
     )
     for row in range(rows):
         grid = outer[row].subgridspec(lines, columns, wspace=0.06, hspace=0.06)
@@ -251,7 +331,9 @@ def reconstruction_figure(
                 axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
                 _bare(axes)
                 if column == 0:
-                    axes.set_ylabel(name, fontsize=7, color=INK, rotation=0, ha="right", va="center")
+                    axes.set_ylabel(
+                        name, fontsize=7, color=INK, rotation=0, ha="right", va="center"
+                    )
     return figure
 
 
@@ -266,7 +348,16 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) 
     for (row, column), count in np.ndenumerate(confusion):
         if count:
             weight = "bold" if row == column else "normal"
-            axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=INK, fontweight=weight)
+            axes.text(
+                column,
+                row,
+                str(count),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color=INK,
+                fontweight=weight,
+            )
     axes.set_xticks(range(len(classes)), classes)
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted")
@@ -294,7 +385,9 @@ def _grid(count: int, width: float, height: float, label: float) -> tuple[int, f
     """Columns, and side of a cell in inches, that use the page best; cells are at most 1.5 inches."""
     best = (1, 0.0)
     for columns in range(1, count + 1):
-        cell = min(0.92 * width / columns, (height / math.ceil(count / columns) - label) / 1.06, 1.5)
+        cell = min(
+            0.92 * width / columns, (height / math.ceil(count / columns) - label) / 1.06, 1.5
+        )
         if cell > best[1]:
             best = (columns, cell)
     return best

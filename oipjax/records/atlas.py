@@ -1,7 +1,8 @@
 """A run on disk: written in parts, each atomically, resumable, and with its provenance.
 
-While a run goes on, its folder holds ``parts/``; when it ends, the parts become ``oips.npz``, ``maps.csv`` and, last of
-all, ``manifest.json``, which marks the record as finished. Everything loads with plain numpy and json.
+While a run goes on, its folder holds ``parts/``; when it ends, the parts become ``oips.npz``,
+``maps.csv`` and, last of all, ``manifest.json``, which marks the record as finished. Everything
+loads with plain numpy and json.
 """
 
 import contextlib
@@ -40,11 +41,11 @@ from oipjax.study.run import Progress, Study
 SCHEMA = 2
 MANIFEST, ARRAYS, TABLE = "manifest.json", "oips.npz", "maps.csv"
 ARRAY_NAMES = (
-    "maps", "status", "run_status", "images", "scores", "reactions", "start_index", "start_scores", "trace",
+    "maps", "status", "run_status", "images", "scores", "responses", "start_index", "start_scores", "trace",
     "trace_steps", "bound", "node_bound",
 )  # fmt: skip
 COLUMNS = (
-    "map", "status", "best", "median", "start_best", "reacted_fraction", "bound", "achieved", "node_bound",
+    "map", "status", "best", "median", "start_best", "responded_fraction", "bound", "achieved", "node_bound",
     "draws_seen", "gradient_evaluations", "found_by", "bound_by",
 )  # fmt: skip
 _BEGUN = rf"{re.escape(PLAN)}\.\w+\.tmp|lock\.tmp|left-\d+\.tmp"  # files of a process that has not written its plan
@@ -73,7 +74,7 @@ def describe(study: Study) -> dict[str, Any]:
         "steps",
         "screen",
         "finish",
-        "wake",
+        "restarts",
         "search",
         "criterion",
         "stop",
@@ -83,12 +84,18 @@ def describe(study: Study) -> dict[str, Any]:
     )
     options = {name: getattr(study, name) for name in own}
     if study.precision != "float32":
-        options["precision"] = study.precision  # only then: older records say nothing, and are what is asked for
-    options["exemplars_sha256"] = None if study.exemplars is None else fingerprint({"images": study.exemplars})
+        options["precision"] = (
+            study.precision
+        )  # only then: older records say nothing, and are what is asked for
+    options["exemplars_sha256"] = (
+        None if study.exemplars is None else fingerprint({"images": study.exemplars})
+    )
     return describe_run("atlas", study.model, study.key, study.space, study.method, **options)
 
 
-def describe_run(command: str, model: Model, key: Array, space: Any, method: Any, **options: Any) -> dict[str, Any]:
+def describe_run(
+    command: str, model: Model, key: Array, space: Any, method: Any, **options: Any
+) -> dict[str, Any]:
     """All that decides what a command finds, as plain JSON.
 
     Args:
@@ -103,7 +110,10 @@ def describe_run(command: str, model: Model, key: Array, space: Any, method: Any
         "command": command,
         "model": model.name,
         "parameters_sha256": fingerprint(model.params),
-        "key": {"implementation": str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(key)).tolist()},
+        "key": {
+            "implementation": str(jax.random.key_impl(key)),
+            "data": np.asarray(jax.random.key_data(key)).tolist(),
+        },
         "space": {"name": type(space).__name__, **asdict(space)},
         "method": {"name": type(method).__name__, **asdict(method)},
         **options,
@@ -119,7 +129,9 @@ def headline(config: dict[str, Any]) -> dict[str, Any]:
         "model": {"name": config["model"], "parameters_sha256": config["parameters_sha256"]},
         "layer": config["layer"],
         "image_space": config["space"]["name"],
-        "seed": (words[0] << 32) + words[1] if config["key"]["implementation"] == "threefry2x32" else None,
+        "seed": (words[0] << 32) + words[1]
+        if config["key"]["implementation"] == "threefry2x32"
+        else None,
         "tile": config["tile"],
     }
 
@@ -139,12 +151,13 @@ def make(
         study: what to do.
         overwrite: replace what another study left there.
         progress: called with (phase, done, in all).
-        process: ``(number, of how many)``: this process among those that make the record together. All of them see the
-            folder; each computes its share of the parts, and the first puts them together.
+        process: ``(number, of how many)``: this process among those that make the record together.
+            All of them see the folder; each computes its share of the parts, and the first puts
+            them together.
 
     Raises:
-        ValueError: the folder holds a record of something else, or things that are no record, or another process is at
-            work there.
+        ValueError: the folder holds a record of something else, or things that are no record, or
+            another process is at work there.
     """
     config = describe(study)
     plan = {"config": config, **surroundings()}
@@ -202,7 +215,7 @@ def rows(atlas: Atlas) -> Iterator[tuple]:
             atlas.scores[k, 0],
             np.median(atlas.scores[k]),
             atlas.start_scores[k].max(),
-            atlas.reacted_fraction[k],
+            atlas.responded_fraction[k],
             atlas.bound[k],
             atlas.achieved[k],
             atlas.node_bound[k],
@@ -233,7 +246,7 @@ def read(folder: Path) -> tuple[Atlas, dict[str, Any]]:
         if [int(row["map"]) for row in table] != arrays["maps"].tolist():
             raise ValueError(f"{TABLE} and {ARRAYS} are about different maps")
         extra = {
-            "reacted_fraction": np.array([float(row["reacted_fraction"]) for row in table]),
+            "responded_fraction": np.array([float(row["responded_fraction"]) for row in table]),
             "draws_seen": np.array([int(row["draws_seen"]) for row in table]),
             "gradient_evaluations": np.array([int(row["gradient_evaluations"]) for row in table]),
             "found_by": np.array([row["found_by"] for row in table]),
@@ -242,14 +255,18 @@ def read(folder: Path) -> tuple[Atlas, dict[str, Any]]:
         config = manifest["config"]
         return Atlas(model=config["model"], layer=config["layer"], **arrays, **extra), manifest
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{folder}: the record is damaged ({type(error).__name__}: {error})") from None
+        raise ValueError(
+            f"{folder}: the record is damaged ({type(error).__name__}: {error})"
+        ) from None
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """``manifest.json`` of a finished record; a ValueError if there is none."""
     manifest = _read_json(folder / MANIFEST)
     if manifest.get("schema") != SCHEMA:
-        raise ValueError(f"{folder / MANIFEST}: schema {manifest.get('schema')}; this version reads {SCHEMA}")
+        raise ValueError(
+            f"{folder / MANIFEST}: schema {manifest.get('schema')}; this version reads {SCHEMA}"
+        )
     return manifest
 
 
@@ -262,10 +279,13 @@ def is_finished(folder: Path, config: dict[str, Any], *, overwrite: bool) -> boo
     _check_place(folder)
     plan = folder / PARTS / PLAN
     if overwrite:
-        # What an interrupted run of the very same plan has done is not thrown away by calling it again.
+        # What an interrupted run of the very same plan has done is not thrown away by calling it
+        # again.
         keep = False
         with contextlib.suppress(ValueError):
-            keep = plan.exists() and not differences(_read_json(plan), {"config": config, **surroundings()})
+            keep = plan.exists() and not differences(
+                _read_json(plan), {"config": config, **surroundings()}
+            )
         _remove(folder, parts=not keep)
     if plan.exists():
         refuse_other(folder, _read_json(plan).get("config", {}), config)
@@ -275,7 +295,9 @@ def is_finished(folder: Path, config: dict[str, Any], *, overwrite: bool) -> boo
     return True
 
 
-def write_run(folder: Path, config: dict[str, Any], run: Ascent, pictures: dict[str, Any], **facts: Any) -> None:
+def write_run(
+    folder: Path, config: dict[str, Any], run: Ascent, pictures: dict[str, Any], **facts: Any
+) -> None:
     """Write one ascent: ``oip.npz``, the pictures, ``oip.csv`` (step, score, change) and, last, the manifest.
 
     Args:
@@ -319,7 +341,12 @@ def save_picture(file: Path, figure: Any) -> None:
     buffer = io.BytesIO()
     kind = file.suffix[1:]
     # Little is gained by compressing harder, and it would take as long as drawing all texts.
-    figure.savefig(buffer, format=kind, dpi=200, **({"pil_kwargs": {"compress_level": 1}} if kind == "png" else {}))
+    figure.savefig(
+        buffer,
+        format=kind,
+        dpi=200,
+        **({"pil_kwargs": {"compress_level": 1}} if kind == "png" else {}),
+    )
     write_file(file, buffer.getvalue())
 
 
@@ -328,10 +355,14 @@ def _check_place(folder: Path) -> None:
         raise ValueError(f"{folder}: is a file; --out wants a folder")
     if folder.is_dir():
         inside = sorted(item.name for item in folder.iterdir())
-        if inside == [PARTS] and all(re.fullmatch(_BEGUN, file.name) for file in (folder / PARTS).glob("*")):
+        if inside == [PARTS] and all(
+            re.fullmatch(_BEGUN, file.name) for file in (folder / PARTS).glob("*")
+        ):
             return  # begun by a process that was interrupted, or by another one now, and the plan is not yet written
         if inside and not any(map(_is_ours, (folder / MANIFEST, folder / PARTS / PLAN))):
-            raise ValueError(f"{folder}: is no record and not empty ({', '.join(inside[:3])}); choose another --out")
+            raise ValueError(
+                f"{folder}: is no record and not empty ({', '.join(inside[:3])}); choose another --out"
+            )
 
 
 def _is_ours(file: Path) -> bool:

@@ -1,14 +1,15 @@
 """Batches of one size, several in flight.
 
-XLA may round differently for another batch shape, and a long ascent amplifies it. So every program runs at one batch
-size, the *tile*, whatever is asked for: a batch that is not full is filled up. Tiles are handed whole to the cores of a
-CPU, or to the devices there are, and come back in their order; so neither cores nor devices change a bit. On a CPU two
-small tiles on two cores are faster than one large tile on both: they fit into the cores' caches, and nobody waits
-(measured in ``experiments/benchmarks/throughput.py``). A GPU wants thousands of small images at a time
+XLA may round differently for another batch shape, and a long ascent amplifies it. So every program
+runs at one batch size, the *tile*, whatever is asked for: a batch that is not full is filled up.
+Tiles are handed whole to the cores of a CPU, or to the devices there are, and come back in their
+order; so neither cores nor devices change a bit. On a CPU two small tiles on two cores are faster
+than one large tile on both: they fit into the cores' caches, and nobody waits (measured in
+``experiments/benchmarks/throughput.py``). A GPU wants thousands of small images at a time
 (``experiments/benchmarks/roofline.py``), and fewer where images are large.
 
-On a CPU equal calls give equal bits. On GPUs scores of equal calls, and those of a map alone and in a crowd, agree
-within 1 % (``tests/test_device.py``), since libraries choose their routines anew.
+On a CPU equal calls give equal bits. On GPUs scores of equal calls, and those of a map alone and in
+a crowd, agree within 1 % (``tests/test_device.py``), since libraries choose their routines anew.
 """
 
 import contextlib
@@ -28,13 +29,13 @@ TILES = {"cpu": 16}
 DEFAULT_TILE = 2048
 
 OPTIONS = {"xla_cpu_multi_thread_eigen": False}
-"""Compiler options of programs that run in tiles: a product of matrices is never cut up among cores, which could change
-the order of its sums with their number."""
+"""Compiler options of programs that run in tiles: a product of matrices is never cut up among
+cores, which could change the order of its sums with their number."""
 
 
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}
-"""How exact the products of an ascent's steps are, by JAX's names. In bf16 everything between image and activations is
-stored in 16 bits too, see `shortened`."""
+"""How exact the products of an ascent's steps are, by JAX's names. In bf16 everything between image
+and activations is stored in 16 bits too, see `cast`."""
 
 
 def checked_precision(precision: str) -> str:
@@ -51,11 +52,13 @@ def products(precision: str = "float32") -> contextlib.AbstractContextManager:
     return jax.default_matmul_precision(PRECISIONS[precision])
 
 
-def shortened(tree: Any, precision: str) -> Any:
+def cast(tree: Any, precision: str) -> Any:
     """Arrays as a precision stores them: in bf16 floating numbers have 16 bits, else all stay as they are."""
     if precision != "bf16":
         return tree
-    return jax.tree.map(lambda a: a.astype(jnp.bfloat16) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+    return jax.tree.map(
+        lambda a: a.astype(jnp.bfloat16) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
+    )
 
 
 def default_tile() -> int:
@@ -85,14 +88,15 @@ def padded(array: np.ndarray, tile: int) -> np.ndarray:
 class Program:
     """A jitted function, compiled for every local device of the platform in use; calls may come from any thread.
 
-    JAX's settings belong to a thread. The program is therefore compiled where it is made, under the settings in force
-    there, and workers only run it. Products are of full float32, which is what bounds are proved for, unless the
-    function itself says otherwise.
+    JAX's settings belong to a thread. The program is therefore compiled where it is made, under the
+    settings in force there, and workers only run it. Products are of full float32, which is what
+    bounds are proved for, unless the function itself says otherwise.
 
     Args:
         function: of ``jax.jit`` with leading static arguments.
         static: these.
-        shared: arguments that are the same in every call, e.g. parameters; they are put onto each device once.
+        shared: arguments that are the same in every call, e.g. parameters; they are put onto each
+            device once.
         like: arrays, or their shapes, of the shape and dtype of the other arguments.
     """
 
@@ -111,7 +115,9 @@ class Program:
         for device in self.devices:
             place = jax.sharding.SingleDeviceSharding(device)
             here = jax.device_put(shared, device)
-            there = jax.tree.map(lambda s, p=place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes)
+            there = jax.tree.map(
+                lambda s, p=place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes
+            )
             self.shared.append(here)
             self.compiled.append(function.lower(*static, *here, *there).compile())
 

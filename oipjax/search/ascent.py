@@ -1,7 +1,8 @@
 """The engine: gradient ascent of many runs, each a pair (target, start), in one compiled, batched loop.
 
-A run is written for one image in `oipjax.search.step` and vmapped here, at the edge. All runs go through one compiled program
-in batches of one size, the tile. With early stop a run that has ended makes room for one that waits: tiles stay full.
+A run is written for one image in `oipjax.search.step` and vmapped here, at the edge. All runs go
+through one compiled program in batches of one size, the tile. With early stop a run that has ended
+makes room for one that waits: tiles stay full.
 """
 
 import functools
@@ -19,7 +20,7 @@ from jax import Array
 
 from oipjax import keys
 from oipjax.model import Model
-from oipjax.objectives.units import Objective, Waking
+from oipjax.objectives.units import Objective, PreActivation
 from oipjax.runtime.tiles import (
     OPTIONS,
     Program,
@@ -34,12 +35,23 @@ from oipjax.runtime.tiles import (
 from oipjax.search import step as climb
 from oipjax.search.methods import Method, Momentum
 from oipjax.search.precursor import Progress, Starts, checked_index
-from oipjax.search.step import COMPLETED, CONVERGED, NOT_FINITE, SILENT, STATUS, Problem
+from oipjax.search.step import COMPLETED, CONVERGED, INACTIVE, NOT_FINITE, STATUS, Problem
 from oipjax.spaces.pixels import Space, checked_space, space_shapes
 
 __all__ = [
-    "COMPLETED", "CONVERGED", "NOT_FINITE", "SILENT", "STATUS", "Ascent", "ascend", "ascend_tiles", "check_plan",
-    "concatenate", "continued", "prepare", "report_steps",
+    "COMPLETED",
+    "CONVERGED",
+    "INACTIVE",
+    "NOT_FINITE",
+    "STATUS",
+    "Ascent",
+    "ascend",
+    "ascend_tiles",
+    "check_plan",
+    "concatenate",
+    "continued",
+    "prepare",
+    "report_steps",
 ]  # fmt: skip
 
 CHUNK = 8
@@ -53,20 +65,22 @@ class Ascent(NamedTuple):
         images: float32 ``[n, h, w, c]``, the best image of each run, as network input.
         scores: float32 ``[n]``, its score; never below ``start_scores``.
         start_scores: float32 ``[n]``, the score of the start.
-        reactions: float32 ``[n]``, the score or, where a map is silent, its largest value before the nonlinearity.
+        responses: float32 ``[n]``, the score or, where a map is silent, its largest value before
+            the nonlinearity.
         status: uint8 ``[n]``, see `STATUS`.
         evaluations: int32 ``[n]``, gradients computed.
         converged: int32 ``[n]``, the first step that met the criterion; -1 if none did.
         trace_steps: int32 ``[t]``, the recorded steps; after an early stop the last value repeats.
         trace: float32 ``[n, t]``, the scores there.
-        changes: float32 ``[n, t]``, the change of the score by the last update there (the score itself at step 0).
+        changes: float32 ``[n, t]``, the change of the score by the last update there (the score
+            itself at step 0).
         trace_images: float32 ``[n, t, h, w, c]``, the images there; ``[n, t, 0]`` unless asked for.
     """
 
     images: np.ndarray
     scores: np.ndarray
     start_scores: np.ndarray
-    reactions: np.ndarray
+    responses: np.ndarray
     status: np.ndarray
     evaluations: np.ndarray
     converged: np.ndarray
@@ -100,19 +114,22 @@ def ascend(
         key: the root key. Starts given by number are made from it, as the survey made them.
         model: the network.
         objective: what to climb, e.g. ``Map("conv3")``.
-        targets: what the objective takes, one for each run, e.g. map indices ``[n]``; None if it takes none.
-        starts: integers ``[n]``, numbers of the survey's starts; or floats, a ``z`` of the space for each run (it is
-            projected first).
+        targets: what the objective takes, one for each run, e.g. map indices ``[n]``; None if it
+            takes none.
+        starts: integers ``[n]``, numbers of the survey's starts; or floats, a ``z`` of the space
+            for each run (it is projected first).
         space: the image space; `images.Standardised` unless given.
         method: how to climb; `methods.Momentum` unless given.
         steps: number of scores, and so of gradients, per run; ``steps - 1`` updates.
-        reports: the score is recorded at 0, at the last step, and at so many steps in between, doubling.
+        reports: the score is recorded at 0, at the last step, and at so many steps in between,
+            doubling.
         criterion: relative change per step below which a run counts as converged.
         stop: end a run that has converged.
         record_images: keep the image at every report.
-        precision: of the steps' products on a GPU, see `tiles.PRECISIONS`: ``float32``, or ``tf32`` and ``bf16``, which
-            are faster. Scores and reactions, and so whether a run is silent, are those of float32 in any case; the
-            trace, and when a run converged, are what the steps saw.
+        precision: of the steps' products on a GPU, see `tiles.PRECISIONS`: ``float32``, or ``tf32``
+            and ``bf16``, which are faster. Scores and responses, and so whether a run is silent,
+            are those of float32 in any case; the trace, and when a run converged, are what the
+            steps saw.
         tile: batch size of the compiled program; see `tiles.default_tile`.
         progress: called after each tile with (runs done, runs).
 
@@ -164,11 +181,15 @@ def continued(first: Ascent, place: np.ndarray, further: Ascent) -> Ascent:
     Of the others the last recorded values repeat.
     """
     steps = first.trace_steps[-1] + 1 + further.trace_steps
-    better = further.reactions > first.reactions[place]
-    facts = {name: np.array(getattr(first, name)) for name in ("images", "scores", "reactions", "status", "converged")}
-    for name in ("images", "scores", "reactions"):
+    better = further.responses > first.responses[place]
+    facts = {
+        name: np.array(getattr(first, name))
+        for name in ("images", "scores", "responses", "status", "converged")
+    }
+    for name in ("images", "scores", "responses"):
         facts[name][place[better]] = getattr(further, name)[better]
-    # A failure in either half is one; else the second half, which begins at the best image, says how it ended.
+    # A failure in either half is one; else the second half, which begins at the best image, says
+    # how it ended.
     facts["status"][place] = np.where(first.status[place] == NOT_FINITE, NOT_FINITE, further.status)
     later = np.where(further.converged >= 0, first.trace_steps[-1] + 1 + further.converged, -1)
     facts["converged"][place] = np.where(first.converged[place] >= 0, first.converged[place], later)
@@ -177,11 +198,16 @@ def continued(first: Ascent, place: np.ndarray, further: Ascent) -> Ascent:
     longer = {}
     for name in ("trace", "changes", "trace_images"):
         there, new = getattr(first, name), getattr(further, name)
-        rest = np.repeat(there[:, -1:], len(further.trace_steps), axis=1) if there.shape[1] else there
+        rest = (
+            np.repeat(there[:, -1:], len(further.trace_steps), axis=1) if there.shape[1] else there
+        )
         rest[place] = new
         longer[name] = np.concatenate([there, rest], axis=1)
     return first._replace(
-        **facts, **longer, evaluations=evaluations, trace_steps=np.concatenate([first.trace_steps, steps])
+        **facts,
+        **longer,
+        evaluations=evaluations,
+        trace_steps=np.concatenate([first.trace_steps, steps]),
     )
 
 
@@ -218,18 +244,31 @@ def ascend_tiles(
     wanted = ", ".join(map(str, shape))
     numbered = np.issubdtype(starts.dtype, np.integer) and starts.ndim == 1
     if not numbered and (starts.shape[1:] != shape or not np.issubdtype(starts.dtype, np.floating)):
-        raise ValueError(f"starts are integers [n] or floats [n, {wanted}], got {starts.dtype}{list(starts.shape)}")
+        raise ValueError(
+            f"starts are integers [n] or floats [n, {wanted}], got {starts.dtype}{list(starts.shape)}"
+        )
     if numbered:
         starts = checked_index(starts)
     else:
         outside = np.flatnonzero(~space.domain.contains(images_of(space, starts, tile=tile)))
         if outside.size:
-            raise ValueError(f"start {outside[0]} cannot be made an image of {type(space).__name__} (is it constant?)")
+            raise ValueError(
+                f"start {outside[0]} cannot be made an image of {type(space).__name__} (is it constant?)"
+            )
     lengths = {len(leaf) for leaf in jax.tree.leaves(targets)} | {len(starts)}
     if len(lengths) > 1:
-        raise ValueError(f"one target per start: got {len(starts)} starts and targets of length {sorted(lengths)}")
+        raise ValueError(
+            f"one target per start: got {len(starts)} starts and targets of length {sorted(lengths)}"
+        )
     problem = Problem(
-        model.apply, objective, Waking.of(objective, model), space, method, criterion, record_images, precision
+        model.apply,
+        objective,
+        PreActivation.of(objective, model),
+        space,
+        method,
+        criterion,
+        record_images,
+        precision,
     )
     # How long, and when to record, is data: ascents of any length share a program.
     plan = np.array(recorded + recorded[-1:] * (_reports(reports) - len(recorded)), np.int32)
@@ -243,12 +282,16 @@ def ascend_tiles(
     def work(number: int, first: int) -> list[np.ndarray]:
         some = slice(first, first + tile)
         z = padded(start_of(number, some), tile)
-        out = program(number, plan, z, jax.tree.map(lambda array: padded(array[some], tile), targets))
+        out = program(
+            number, plan, z, jax.tree.map(lambda array: padded(array[some], tile), targets)
+        )
         return [np.asarray(leaf)[: len(starts[some])] for leaf in out]
 
     firsts = range(0, len(starts), tile)
     if stop:
-        done = _refilled(program, _nothing(problem, plan, tile), plan, targets, start_of, len(starts), tile)
+        done = _refilled(
+            program, _nothing(problem, plan, tile), plan, targets, start_of, len(starts), tile
+        )
     else:
         done = in_flight(work, firsts)
     for first, out in zip(firsts, done, strict=True):
@@ -259,7 +302,13 @@ def ascend_tiles(
 
 
 def _refilled(
-    program: Program, runs: climb.Recorded, plan: np.ndarray, targets: Any, start_of: Callable, count: int, tile: int
+    program: Program,
+    runs: climb.Recorded,
+    plan: np.ndarray,
+    targets: Any,
+    start_of: Callable,
+    count: int,
+    tile: int,
 ) -> Iterator[list[np.ndarray]]:
     """The results of ``count`` runs in tiles, in order; in the program a run that has ended makes room for another.
 
@@ -310,7 +359,10 @@ def _refilled(
                     if isinstance(item := ended.get(), BaseException):
                         raise item
                     found[item[0]] = item[1]
-                yield [np.stack(leaves) for leaves in zip(*(found.pop(number) for number in asked), strict=True)]
+                yield [
+                    np.stack(leaves)
+                    for leaves in zip(*(found.pop(number) for number in asked), strict=True)
+                ]
         finally:
             over.set()
 
@@ -340,14 +392,23 @@ def prepare(
     The objective must take a map's index as its target; the arguments are those of `ascend`.
     """
     space, method = checked_space(model, space), Momentum() if method is None else method
-    waking, target = Waking.of(objective, model), objective.check(model, np.zeros(1, int))
+    pre_activation, target = (
+        PreActivation.of(objective, model),
+        objective.check(model, np.zeros(1, int)),
+    )
     precision = checked_precision(precision)
-    problem = Problem(model.apply, objective, waking, space, method, criterion, record_images, precision)
+    problem = Problem(
+        model.apply, objective, pre_activation, space, method, criterion, record_images, precision
+    )
     _program(problem, model, target, reports, checked_tile(tile), stop)
 
 
-def _program(problem: Problem, model: Model, targets: Any, reports: int, tile: int, stop: bool) -> Program:
-    like = jax.tree.map(lambda array: jax.ShapeDtypeStruct((tile, *array.shape[1:]), array.dtype), targets)
+def _program(
+    problem: Problem, model: Model, targets: Any, reports: int, tile: int, stop: bool
+) -> Program:
+    like = jax.tree.map(
+        lambda array: jax.ShapeDtypeStruct((tile, *array.shape[1:]), array.dtype), targets
+    )
     z = jax.ShapeDtypeStruct((tile, *space_shapes(problem.space)[0]), np.float32)
     plan = np.zeros(_reports(reports), np.int32)
     if not stop:
@@ -389,7 +450,9 @@ def images_of(space: Space, z: np.ndarray, *, tile: int | None = None) -> np.nda
     """The images that a space makes of ``z [n, ...]``, projected first: network inputs, float32 ``[n, h, w, c]``."""
     size = checked_tile(tile)
     with products():
-        images = [_images(space, padded(some, size)) for some in tiles(np.asarray(z, np.float32), size)]
+        images = [
+            _images(space, padded(some, size)) for some in tiles(np.asarray(z, np.float32), size)
+        ]
     return np.concatenate(images)[: len(z)]
 
 
@@ -408,8 +471,12 @@ def _advance_tile(problem: Problem, params, reports, runs, fresh, z, targets):
     """`CHUNK` steps of the runs in a tile; those that are ``fresh`` begin at ``z``."""
 
     def one(run, fresh, z, target):
-        run = jax.tree.map(lambda new, old: jnp.where(fresh, new, old), climb.blank(problem, reports, z), run)
-        return jax.lax.fori_loop(0, CHUNK, lambda _, run: climb.advance(problem, params, reports, target, run), run)
+        run = jax.tree.map(
+            lambda new, old: jnp.where(fresh, new, old), climb.blank(problem, reports, z), run
+        )
+        return jax.lax.fori_loop(
+            0, CHUNK, lambda _, run: climb.advance(problem, params, reports, target, run), run
+        )
 
     runs = jax.vmap(one)(runs, fresh, z, targets)
     going = jax.vmap(functools.partial(climb.going, reports))(runs)

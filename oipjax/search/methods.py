@@ -1,15 +1,18 @@
 """How to climb: an optax transformation that gives the direction, a schedule that gives the length of each step.
 
-`Momentum` is the default. What it is made of, each part measured in ``experiments/benchmarks/methods.py``:
+`Momentum` is the default. What it is made of, each part measured in
+``experiments/benchmarks/methods.py``:
 
-- the gradient over its root mean square, as in the `Classic` rule, but without what the projection would undo (see
-  ``Space.tangent``), and with momentum (Polyak 1964, doi:10.1016/0041-5553(64)90137-5);
-- long steps that end at 0 along a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983): maps have many local maxima,
-  and long steps pass over the poor ones;
+- the gradient over its root mean square, as in the `Classic` rule, but without what the projection
+  would undo (see ``Space.tangent``), and with momentum (Polyak 1964,
+  doi:10.1016/0041-5553(64)90137-5);
+- long steps that end at 0 along a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983): maps have
+  many local maxima, and long steps pass over the poor ones;
 - a warm-up: the survey's start lies in a good basin, and a long first step would throw it out;
-- backtracking: a run that loses more than a share of its best score goes back to its best image, forgets its momentum
-  and steps more shortly from then on (in the spirit of O'Donoghue and Candes 2015, arXiv:1204.3982). It matters in a
-  box, where a long step can end in a corner; on the sphere of standardised images it hardly ever acts.
+- backtracking: a run that loses more than a share of its best score goes back to its best image,
+  forgets its momentum and steps more shortly from then on (in the spirit of O'Donoghue and Candes
+  2015, arXiv:1204.3982). It matters in a box, where a long step can end in a corner; on the sphere
+  of standardised images it hardly ever acts.
 """
 
 import math
@@ -24,13 +27,15 @@ class Method(Protocol):
     """A frozen dataclass, hashable and equal by value.
 
     Attributes:
-        tangent: give `direction` only that part of the gradient that the space's projection lets through.
-        wakes: climb the pre-activation while a map is silent.
-        restarts: a second ascent from where the first one ended gets further, so a short one may choose among starts.
+        tangent: give `direction` only that part of the gradient that the space's projection lets
+            through.
+        climbs_pre_activation: climb the pre-activation while a map is silent.
+        restarts: a second ascent from where the first one ended gets further, so a short one may
+            choose among starts.
     """
 
     tangent: ClassVar[bool]
-    wakes: ClassVar[bool]
+    climbs_pre_activation: ClassVar[bool]
     restarts: ClassVar[bool]
 
     def direction(self) -> optax.GradientTransformation:
@@ -44,8 +49,8 @@ class Method(Protocol):
     def backtracking(self) -> tuple[float, float] | None:
         """``(tolerance, shrink)``, or None if a run never goes back.
 
-        A run that loses more than the share ``tolerance`` of its best score goes back to its best image, and all its
-        further steps are shortened by the factor ``shrink``.
+        A run that loses more than the share ``tolerance`` of its best score goes back to its best
+        image, and all its further steps are shortened by the factor ``shrink``.
         """
         ...
 
@@ -60,7 +65,7 @@ class Classic:
 
     step: float = 0.01
     tangent: ClassVar[bool] = False
-    wakes: ClassVar[bool] = False
+    climbs_pre_activation: ClassVar[bool] = False
     restarts: ClassVar[bool] = False
 
     def direction(self) -> optax.GradientTransformation:
@@ -83,7 +88,8 @@ class Momentum:
         step: length of the longest step, per pixel, in units of the space's scale.
         momentum: share of the last direction that is kept.
         warmup: share of the updates over which the step grows to its full length.
-        tolerance: share of its best score that a run may lose before it goes back; inf: it never goes back.
+        tolerance: share of its best score that a run may lose before it goes back; inf: it never
+            goes back.
         shrink: factor on all further steps of a run that went back.
     """
 
@@ -93,7 +99,7 @@ class Momentum:
     tolerance: float = 0.5
     shrink: float = 0.7
     tangent: ClassVar[bool] = True
-    wakes: ClassVar[bool] = True
+    climbs_pre_activation: ClassVar[bool] = True
     restarts: ClassVar[bool] = True
 
     def direction(self) -> optax.GradientTransformation:

@@ -1,8 +1,8 @@
 """One ascent, written for one image; `oipjax.search.ascent` vmaps it once, at the edge.
 
-An ascent is `init` and `step`; the state holds the score and the gradient *at its own image*, so nothing is off by one,
-and the best image so far, which is what is returned. The optimiser's state belongs to the run. What is recorded is
-decided inside the loop.
+An ascent is `init` and `step`; the state holds the score and the gradient *at its own image*, so
+nothing is off by one, and the best image so far, which is what is returned. The optimiser's state
+belongs to the run. What is recorded is decided inside the loop.
 """
 
 import functools
@@ -15,8 +15,8 @@ import optax
 from jax import Array
 
 from oipjax.model import one_map
-from oipjax.objectives.units import Map, Objective, Waking
-from oipjax.runtime.tiles import products, shortened
+from oipjax.objectives.units import Map, Objective, PreActivation
+from oipjax.runtime.tiles import cast, products
 from oipjax.search.methods import Method
 from oipjax.spaces.pixels import Space
 
@@ -27,7 +27,7 @@ STATUS = {
     3: "not finite: a score or gradient became NaN or infinite; the best image before that is kept",
 }
 """What a run's status code says."""
-COMPLETED, CONVERGED, SILENT, NOT_FINITE = STATUS
+COMPLETED, CONVERGED, INACTIVE, NOT_FINITE = STATUS
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,19 @@ class Problem:
     Attributes:
         apply: of the `Model`; a `Map` is climbed by its `model.one_map`, if it has that.
         objective: what to climb.
-        waking: when the target is silent, and how to wake it (if the method does); None if it cannot be silent.
+        pre_activation: when the target is silent, and how to wake it (if the method does); None if
+            it cannot be silent.
         space: the image space.
         method: how to climb.
         criterion: relative change of the score per step below which a run counts as converged.
         images: whether images are recorded too.
-        precision: of the products of its steps, see `tiles.PRECISIONS`. What is returned is evaluated in float32.
+        precision: of the products of its steps, see `tiles.PRECISIONS`. What is returned is
+            evaluated in float32.
     """
 
     apply: Any
     objective: Objective
-    waking: Waking | None
+    pre_activation: PreActivation | None
     space: Space
     method: Method
     criterion: float
@@ -65,7 +67,7 @@ class Point(NamedTuple):
 
     z: Array
     score: Array
-    reaction: Array
+    response: Array
     gradient: Array
 
 
@@ -90,7 +92,9 @@ def begin(problem: Problem, z: Array) -> State:
     nothing, zero = jnp.full((), jnp.nan), jnp.zeros((), jnp.int32)
     here = Point(z, nothing, nothing, jnp.zeros_like(z))
     no = jnp.array(False)
-    return State(here, optimizer, jnp.ones(()), nothing, here, zero - 1, zero, zero - 1, no, jnp.zeros(()))
+    return State(
+        here, optimizer, jnp.ones(()), nothing, here, zero - 1, zero, zero - 1, no, jnp.zeros(())
+    )
 
 
 def init(problem: Problem, params, z: Array, target) -> State:
@@ -101,13 +105,15 @@ def init(problem: Problem, params, z: Array, target) -> State:
 def step(problem: Problem, params, target, updates, state: State) -> State:
     """One update: along the gradient the state holds, projected, and everything evaluated at the new image.
 
-    How long the step is depends on what share of ``updates`` is done. A run that has only begun stays where it is:
-    there is one evaluation in the program, which takes long to compile.
+    How long the step is depends on what share of ``updates`` is done. A run that has only begun
+    stays where it is: there is one evaluation in the program, which takes long to compile.
     """
     method, space, number = problem.method, problem.space, state.step + 1
     first = state.step < 0
     direction = method.direction()
-    gradient = space.tangent(state.here.z, state.here.gradient) if method.tangent else state.here.gradient
+    gradient = (
+        space.tangent(state.here.z, state.here.gradient) if method.tangent else state.here.gradient
+    )
     along: Any
     along, optimizer = direction.update(gradient, state.optimizer, state.here.z)
     share = jnp.maximum(state.step, 0) / jnp.maximum(updates, 1)
@@ -115,22 +121,23 @@ def step(problem: Problem, params, target, updates, state: State) -> State:
     moved = state.here.z + space.scale * size * along
     z = space.project(jnp.where(first, state.here.z, moved))
     optimizer = _choose(first, state.optimizer, optimizer)
-    score, reaction, gradient = _evaluate(problem, params, z, target)
+    score, response, gradient = _evaluate(problem, params, z, target)
     failed = ~_finite(score, gradient)
-    here = Point(z, score, reaction, gradient)
-    best = _choose(first | (~failed & (reaction > state.best.reaction)), here, state.best)
-    scale = jnp.where(first, jnp.maximum(-reaction, 0), state.scale)
+    here = Point(z, score, response, gradient)
+    best = _choose(first | (~failed & (response > state.best.response)), here, state.best)
+    scale = jnp.where(first, jnp.maximum(-response, 0), state.scale)
     shrink, lost = state.shrink, jnp.array(False)
     if (backtracking := method.backtracking()) is not None:
         tolerance, factor = backtracking
-        # Of a silent map relative to where it began: as it nears its floor, its reaction goes through zero.
-        size = jnp.where(best.reaction < 0, jnp.maximum(scale, -best.reaction), best.reaction)
-        lost = reaction < best.reaction - tolerance * size
+        # Of a silent map relative to where it began: as it nears its floor, its response goes
+        # through zero.
+        size = jnp.where(best.response < 0, jnp.maximum(scale, -best.response), best.response)
+        lost = response < best.response - tolerance * size
         here = _choose(lost, best, here)
         optimizer = _choose(lost, direction.init(z), optimizer)
         shrink = jnp.where(lost, factor * shrink, shrink)
     change = jnp.where(first, here.score, here.score - state.here.score)
-    awake = problem.waking is None or here.score > problem.waking.floor
+    awake = problem.pre_activation is None or here.score > problem.pre_activation.floor
     # A run that was sent back has not moved, which is not to have converged.
     meets = awake & ~first & ~lost & (jnp.abs(change) < problem.criterion * jnp.abs(here.score))
     memory = (
@@ -147,19 +154,21 @@ def _choose(condition: Array, yes: Any, no: Any) -> Any:
 def _evaluate(problem: Problem, params, z: Array, target) -> tuple[Array, Array, Array]:
     with products(problem.precision):
         value = functools.partial(_value, problem, params, target, precision=problem.precision)
-        (reaction, score), gradient = jax.value_and_grad(value, has_aux=True)(z)
-    return score, reaction, gradient
+        (response, score), gradient = jax.value_and_grad(value, has_aux=True)(z)
+    return score, response, gradient
 
 
-def _value(problem: Problem, params, target, z: Array, precision: str = "float32") -> tuple[Array, Array]:
+def _value(
+    problem: Problem, params, target, z: Array, precision: str = "float32"
+) -> tuple[Array, Array]:
     """What is climbed at ``z``, and the score there."""
     image = problem.space.render(z)
-    short_params, short_image = shortened((params, image), precision)
+    short_params, short_image = cast((params, image), precision)
     activations, place = _activations(problem, short_params, short_image, target)
     if precision == "bf16":
         activations = jax.tree.map(lambda a: a.astype(jnp.float32), activations)
     score = problem.objective(activations, image, place)
-    wake = problem.waking if problem.method.wakes else None
+    wake = problem.pre_activation if problem.method.climbs_pre_activation else None
     return (wake(activations, image, place) if wake else score), score
 
 
@@ -169,7 +178,9 @@ def _activations(problem: Problem, params, image: Array, target) -> tuple[Any, A
     if isinstance(problem.objective, Map):
         own = one_map(problem.apply, params, image[None], problem.objective.layer, target)
     activations = problem.apply(params, image[None]) if own is None else own
-    return {name: a[0] for name, a in activations.items()}, target if own is None else jnp.zeros_like(target)
+    return {
+        name: a[0] for name, a in activations.items()
+    }, target if own is None else jnp.zeros_like(target)
 
 
 def _finite(score, gradient):
@@ -233,12 +244,12 @@ def result(problem: Problem, params, target, run: Recorded) -> tuple[Array, ...]
     state, start = run.state, run.trace[0]
     if not problem.exact:
         state, start = _again(problem, params, target, run)
-    floor = -jnp.inf if problem.waking is None else problem.waking.floor
+    floor = -jnp.inf if problem.pre_activation is None else problem.pre_activation.floor
     status = jnp.where(state.converged >= 0, CONVERGED, COMPLETED)
-    status = jnp.where(state.best.score > floor, status, SILENT)
+    status = jnp.where(state.best.score > floor, status, INACTIVE)
     status = jnp.where(state.failed, NOT_FINITE, status).astype(jnp.uint8)
     return (
-        problem.space.render(state.best.z), state.best.score, start, state.best.reaction, status,
+        problem.space.render(state.best.z), state.best.score, start, state.best.response, status,
         state.evaluations, state.converged, run.trace, run.changes, run.images,
     )  # fmt: skip
 
@@ -249,10 +260,12 @@ def _again(problem: Problem, params, target, run: Recorded) -> tuple[State, Arra
     with products():
         points = []
         for point in (first, best):
-            reaction, score = _value(problem, params, target, point.z)
-            points.append(point._replace(score=score, reaction=reaction))
+            response, score = _value(problem, params, target, point.z)
+            points.append(point._replace(score=score, response=response))
     first, best = points
-    return run.state._replace(best=_choose(~(best.reaction >= first.reaction), first, best)), first.score
+    return run.state._replace(
+        best=_choose(~(best.response >= first.response), first, best)
+    ), first.score
 
 
 def _start(problem: Problem, z: Array) -> Array:

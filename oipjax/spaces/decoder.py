@@ -1,9 +1,10 @@
 """The image space of a decoder: images that an autoencoder can make, searched by moving its latent vector.
 
-Pixels may go where no image of the data is; a decoder's images keep to what it has learned (A. Nguyen and others,
-"Synthesizing the preferred inputs for neurons in neural networks via deep generator networks", 2016, arXiv:1605.09304).
-They bound the latent numbers one by one; here the vector stays inside an ellipsoid of the normal distribution that was
-fitted to the codes of images, which takes their correlations into account.
+Pixels may go where no image of the data is; a decoder's images keep to what it has learned (A.
+Nguyen and others, "Synthesizing the preferred inputs for neurons in neural networks via deep
+generator networks", 2016, arXiv:1605.09304). They bound the latent numbers one by one; here the
+vector stays inside an ellipsoid of the normal distribution that was fitted to the codes of images,
+which takes their correlations into account.
 """
 
 import math
@@ -42,14 +43,17 @@ class Fixed:
 class Decoder:
     """Images that a decoder makes of the latent vectors inside an ellipsoid.
 
-    The ``z`` of the space is a latent vector in whitened coordinates: ``latent = mean + factor @ z``, so that the codes
-    of images have mean 0 and covariance 1 there, and the ellipsoid is a ball. A space has no room for parameters as an
-    argument: the decoder's are constants of the programs compiled for it.
+    The ``z`` of the space is a latent vector in whitened coordinates: ``latent = mean + factor @
+    z``, so that the codes of images have mean 0 and covariance 1 there, and the ellipsoid is a
+    ball. A space has no room for parameters as an argument: the decoder's are constants of the
+    programs compiled for it.
 
     Attributes:
         autoencoder: its name, for records.
-        decode: pure function ``(params, latent[n, d]) -> pixels[n, h, w, c]`` in [0, 1], a frozen dataclass.
-        fixed: ``{"params", "mean": [d], "factor": [d, d]}``: of ``decode``, and of the normal fitted to codes.
+        decode: pure function ``(params, latent[n, d]) -> pixels[n, h, w, c]`` in [0, 1], a frozen
+            dataclass.
+        fixed: ``{"params", "mean": [d], "factor": [d, d]}``: of ``decode``, and of the normal
+            fitted to codes.
         latent: how many numbers ``d`` there are.
         shape: ``(h, w, c)`` of the images.
         low, high: black and white in network input units, one per channel.
@@ -98,7 +102,8 @@ class Decoder:
         low, high = (np.asarray(end, np.float32).reshape(1, 1, -1) for end in (self.low, self.high))
         params = self.fixed.arrays["params"]  # pyright: ignore[reportAttributeAccessIssue]
         pixels = self.decode(jax.tree.map(jnp.asarray, params), self.latent_of(z)[None])[0]
-        # Only the last bit is clipped, which rounding may carry out of the box; the pixels are in [0, 1] already.
+        # Only the last bit is clipped, which rounding may carry out of the box; the pixels are in
+        # [0, 1] already.
         return jnp.clip(jnp.asarray(low) + pixels * jnp.asarray(high - low), low, high)
 
     def project(self, z: Array) -> Array:
@@ -133,23 +138,36 @@ def decoder_space(
         confidence: share of that normal inside the ellipsoid.
 
     Raises:
-        ValueError: the decoder's images are not what the network takes, there are too few codes or they do not span all
-            directions, or something is not finite.
+        ValueError: the decoder's images are not what the network takes, there are too few codes or
+            they do not span all directions, or something is not finite.
     """
     codes = np.asarray(codes, np.float64)
     if codes.ndim != 2 or len(codes) <= codes.shape[1]:
-        raise ValueError(f"codes are [n, d] with more vectors than numbers, got {list(codes.shape)}")
+        raise ValueError(
+            f"codes are [n, d] with more vectors than numbers, got {list(codes.shape)}"
+        )
     check_finite({"codes": codes, "params": params}, autoencoder)
-    image = jax.eval_shape(decode, params, jax.ShapeDtypeStruct((1, codes.shape[1]), np.float32)).shape[1:]
+    image = jax.eval_shape(
+        decode, params, jax.ShapeDtypeStruct((1, codes.shape[1]), np.float32)
+    ).shape[1:]
     if image != model.input_shape:
-        raise ValueError(f"{model.name} takes images {model.input_shape}, {autoencoder} makes {image}: choose another")
+        raise ValueError(
+            f"{model.name} takes images {model.input_shape}, {autoencoder} makes {image}: choose another"
+        )
     mean = codes.mean(0)
-    # Sums in a fixed order, whatever the number of cores: the bits decide whether a record is the same.
+    # Sums in a fixed order, whatever the number of cores: the bits decide whether a record is the
+    # same.
     covariance = np.einsum("ni,nj->ij", codes - mean, codes - mean) / (len(codes) - 1)
     try:
         factor = np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
-        raise ValueError(f"{autoencoder}: the codes do not span all {codes.shape[1]} directions; give more") from None
-    fixed = Fixed({"params": params, "mean": mean.astype(np.float32), "factor": factor.astype(np.float32)})
+        raise ValueError(
+            f"{autoencoder}: the codes do not span all {codes.shape[1]} directions; give more"
+        ) from None
+    fixed = Fixed(
+        {"params": params, "mean": mean.astype(np.float32), "factor": factor.astype(np.float32)}
+    )
     low, high = (tuple(map(float, end)) for end in model.input_box)
-    return Decoder(autoencoder, decode, fixed, codes.shape[1], model.input_shape, low, high, confidence)
+    return Decoder(
+        autoencoder, decode, fixed, codes.shape[1], model.input_shape, low, high, confidence
+    )

@@ -1,11 +1,12 @@
 """Image spaces: how an image is parameterised and kept valid; and the fluctuations that ascents start from.
 
-A space is a pair ``init(key) -> z``, ``project(z) -> z`` with ``render(z) -> image``; an ascent moves ``z`` in units of
-``scale`` and projects after every step, so ``render`` never has to clip (a clipped pixel has no gradient: it sticks).
+A space is a pair ``init(key) -> z``, ``project(z) -> z`` with ``render(z) -> image``; an ascent
+moves ``z`` in units of ``scale`` and projects after every step, so ``render`` never has to clip (a
+clipped pixel has no gradient: it sticks).
 
-Fluctuations are random fields of a few coarse sizes, resized to the image and mixed, as in the source series
-(R. Mönchmeyer, "A simple CNN for the MNIST dataset", parts VIII-X): coarse fields find far more live maps than pixel
-noise does.
+Fluctuations are random fields of a few coarse sizes, resized to the image and mixed, as in the
+source series (R. Mönchmeyer, "A simple CNN for the MNIST dataset", parts VIII-X): coarse fields
+find far more live maps than pixel noise does.
 """
 
 import functools
@@ -39,11 +40,15 @@ class Fluctuation:
 
     def __post_init__(self):
         if not self.sizes or len(self.sizes) != len(self.weights):
-            raise ValueError(f"a recipe needs one weight per field size, got {self.sizes} and {self.weights}")
+            raise ValueError(
+                f"a recipe needs one weight per field size, got {self.sizes} and {self.weights}"
+            )
         if any(h < 1 or w < 1 for h, w in self.sizes):
             raise ValueError(f"field sizes must be at least 1x1, got {self.sizes}")
         if not all(math.isfinite(w) and w >= 0 for w in self.weights) or not any(self.weights):
-            raise ValueError(f"weights must be finite, not negative and not all 0, got {self.weights}")
+            raise ValueError(
+                f"weights must be finite, not negative and not all 0, got {self.weights}"
+            )
         if not (math.isfinite(self.smoothing) and self.smoothing >= 0):
             raise ValueError(f"smoothing is a blur in pixels, 0 or more, got {self.smoothing}")
 
@@ -105,7 +110,14 @@ class Fluctuations:
             shape: ``(h, w, c)``.
         """
         h, w, channels = shape
-        sizes = sorted({s for r in self.recipes for s, weight in zip(r.sizes, r.weights, strict=True) if weight})
+        sizes = sorted(
+            {
+                s
+                for r in self.recipes
+                for s, weight in zip(r.sizes, r.weights, strict=True)
+                if weight
+            }
+        )
         table = np.array([[_weight(r, s) for s in sizes] for r in self.recipes], np.float32)
         which = self.which(key)
         weights = jnp.asarray(table)[which]
@@ -116,11 +128,17 @@ class Fluctuations:
             first = sum(counts[:index])
             field = noise[first : first + counts[index]].reshape(*size, channels)
             if size != (h, w):
-                field = jnp.einsum("yh,xw,hwc->yxc", _resize(size[0], h), _resize(size[1], w), field)
+                field = jnp.einsum(
+                    "yh,xw,hwc->yxc", _resize(size[0], h), _resize(size[1], w), field
+                )
             total = total + weights[index] * standardise(field)
         if any(r.smoothing for r in self.recipes):
-            rows, columns = (np.stack([_blur(r.smoothing, n) for r in self.recipes]) for n in (h, w))
-            total = jnp.einsum("yh,xw,hwc->yxc", jnp.asarray(rows)[which], jnp.asarray(columns)[which], total)
+            rows, columns = (
+                np.stack([_blur(r.smoothing, n) for r in self.recipes]) for n in (h, w)
+            )
+            total = jnp.einsum(
+                "yh,xw,hwc->yxc", jnp.asarray(rows)[which], jnp.asarray(columns)[which], total
+            )
         return standardise(total)
 
 
@@ -171,7 +189,8 @@ def standardise(x: Array) -> Array:
     return x / jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(x))), 1e-6)
 
 
-# --- spaces -----------------------------------------------------------------------------------------------------------
+# --- spaces
+# -----------------------------------------------------------------------------------------------------------
 
 
 class Space(Protocol):
@@ -271,7 +290,8 @@ class Box:
     Attributes:
         shape: ``(h, w, c)``.
         low, high: ends of the box in network input units, one per channel.
-        starts: what `init` draws, at a standard deviation of ``contrast`` times the width around the middle.
+        starts: what `init` draws, at a standard deviation of ``contrast`` times the width around
+            the middle.
         contrast: see ``starts``.
     """
 
@@ -283,7 +303,9 @@ class Box:
 
     def __post_init__(self):
         if len(self.low) != self.shape[2] or len(self.high) != self.shape[2]:
-            raise ValueError(f"a box of {self.shape} needs {self.shape[2]} ends each, got {self.low} and {self.high}")
+            raise ValueError(
+                f"a box of {self.shape} needs {self.shape[2]} ends each, got {self.low} and {self.high}"
+            )
         if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
             raise ValueError(f"a box needs low < high, got {self.low} and {self.high}")
 
@@ -312,7 +334,8 @@ class Box:
         """A fluctuation around the middle of the box, clipped."""
         low, high = self._ends
         return self.project(
-            jnp.asarray((low + high) / 2) + self.contrast * self.scale * self.starts.draw(key, self.shape)
+            jnp.asarray((low + high) / 2)
+            + self.contrast * self.scale * self.starts.draw(key, self.shape)
         )
 
     def render(self, z: Array) -> Array:
@@ -344,14 +367,18 @@ def checked_space(model: Model, space: Space | None) -> Space:
         return space_for(model)
     shape = space_shapes(space)[1]
     if shape != model.input_shape:
-        raise ValueError(f"{model.name} takes images {model.input_shape}, {type(space).__name__} makes {shape}")
+        raise ValueError(
+            f"{model.name} takes images {model.input_shape}, {type(space).__name__} makes {shape}"
+        )
     return space
 
 
 SPACES = ("standardised", "box")
 
 
-def space_for(model: Model, name: str = "standardised", starts: Fluctuations | None = None) -> Standardised | Box:
+def space_for(
+    model: Model, name: str = "standardised", starts: Fluctuations | None = None
+) -> Standardised | Box:
     """The image space of a network by name.
 
     Args:

@@ -1,8 +1,9 @@
 """Parts of a run on disk: each written atomically, checked when read, and shared among processes.
 
-A part is a name and what it takes to compute it. Every process asks for the same parts in the same order; which one
-computes a part follows from its place in that order, and the others wait until its file is there. There is no other
-communication, so any shared folder will do, and a run that was interrupted goes on with the parts it has.
+A part is a name and what it takes to compute it. Every process asks for the same parts in the same
+order; which one computes a part follows from its place in that order, and the others wait until its
+file is there. There is no other communication, so any shared folder will do, and a run that was
+interrupted goes on with the parts it has.
 """
 
 import contextlib
@@ -34,7 +35,13 @@ class Store:
     """``store(name, compute)``: the part of that name, read if it is there, else computed or waited for."""
 
     def __init__(self, folder: Path, number: int, processes: int, finished: Callable[[], bool]):
-        self.folder, self.number, self.processes, self.finished, self.turn = folder, number, processes, finished, 0
+        self.folder, self.number, self.processes, self.finished, self.turn = (
+            folder,
+            number,
+            processes,
+            finished,
+            0,
+        )
 
     def __call__(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
         """The arrays of a part."""
@@ -103,7 +110,9 @@ def exclusive(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{folder.parent}: another process is making this record; choose another --out") from None
+            raise ValueError(
+                f"{folder.parent}: another process is making this record; choose another --out"
+            ) from None
         except OSError:  # a file system without locks
             pass
         yield

@@ -20,7 +20,11 @@ def surroundings() -> dict[str, Any]:
             versions[name] = metadata.version(name)
     return {
         "versions": versions,
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+        },
         "precision": getattr(jax.config, "jax_default_matmul_precision", None) or "default",
     }
 
@@ -41,7 +45,9 @@ def refuse_other(folder: Path, there: dict, asked: dict) -> None:
     lines = differences(there, asked)
     if lines:
         shown = "\n  ".join(lines[:8] + [f"... and {len(lines) - 8} more"] * (len(lines) > 8))
-        raise ValueError(f"{folder}: holds another run; --overwrite replaces it, or choose another --out\n  {shown}")
+        raise ValueError(
+            f"{folder}: holds another run; --overwrite replaces it, or choose another --out\n  {shown}"
+        )
 
 
 def _short(value: Any) -> str:

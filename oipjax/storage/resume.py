@@ -42,11 +42,15 @@ class StateFile:
                 return None
             refuse_other(self.file.parent, there, self.plan)
         structure = jax.tree.structure(like)
-        return jax.tree.unflatten(structure, [arrays[_name(number)] for number in range(structure.num_leaves)]), facts
+        return jax.tree.unflatten(
+            structure, [arrays[_name(number)] for number in range(structure.num_leaves)]
+        ), facts
 
     def write(self, tree: Any, facts: Any) -> None:
         """Replace the state."""
-        arrays = {_name(number): np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(tree))}
+        arrays = {
+            _name(number): np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(tree))
+        }
         texts = {"plan": np.array(json.dumps(self.plan)), "facts": np.array(json.dumps(facts))}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_file(self.file, npz({**arrays, **texts}))

@@ -12,12 +12,12 @@ from oipjax.bounds import band_images, relaxed_images
 from oipjax.model import Model
 from oipjax.runtime.tiles import tiles
 from oipjax.search.ascent import images_of
-from oipjax.search.precursor import Starts, reactions
+from oipjax.search.precursor import Starts, responses
 from oipjax.spaces.pixels import Box, Space, Standardised
 from oipjax.study.runs import Tried, best_first, rank_of
 
 NEARER = 0.01
-"""Share of its distance from waking that a map must gain for its best images to be climbed from once more."""
+"""Share of its distance from its floor that a map must gain for its best images to be climbed from once more."""
 
 Store = Callable[[str, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
 """``store(name, compute)``: the part of that name, computed unless it is there."""
@@ -30,7 +30,8 @@ NOTHING = np.zeros(0, int), np.zeros(0)
 def takes_images(space: Space) -> bool:
     """Whether an image is a start of the space. In others, such as a decoder's, no road leads from images.
 
-    There the short ascents that were best are climbed again from their starts, not on from their images.
+    There the short ascents that were best are climbed again from their starts, not on from their
+    images.
     """
     return isinstance(space, Standardised | Box)
 
@@ -56,7 +57,11 @@ class Roads:
 
             def compute() -> dict[str, np.ndarray]:
                 images = band_images(self.model, self.layer, self.space.domain)
-                return {"images": np.zeros(0, np.float32) if images is None else images[np.array(indices)]}
+                return {
+                    "images": np.zeros(0, np.float32)
+                    if images is None
+                    else images[np.array(indices)]
+                }
 
             images = store("band-images", compute)["images"]
             return (np.array(indices), images) if len(images) else NOTHING
@@ -69,8 +74,11 @@ class Roads:
         def starts_of(maps: np.ndarray, _: Tried) -> tuple[np.ndarray, np.ndarray]:
             if not len(maps) or not count:
                 return NOTHING
-            start, attempts = Starts(self.space, self.tile), np.arange(first, first + count, dtype=np.uint32)
-            stream = keys.stream(self.key, keys.WAKE)
+            start, attempts = (
+                Starts(self.space, self.tile),
+                np.arange(first, first + count, dtype=np.uint32),
+            )
+            stream = keys.stream(self.key, keys.RESTART)
             parts = [
                 start.array(0, jax.random.fold_in(stream, number), some)
                 for number in maps.tolist()
@@ -81,13 +89,18 @@ class Roads:
         return starts_of
 
     def real(self, exemplars: np.ndarray | None) -> Road:
-        """For each map the real images that it reacts to most."""
+        """For each map the real images that it responds to most."""
 
         def starts_of(maps: np.ndarray, _: Tried) -> tuple[np.ndarray, np.ndarray]:
-            if exemplars is None or not takes_images(self.space) or not len(maps) or not self.search:
+            if (
+                exemplars is None
+                or not takes_images(self.space)
+                or not len(maps)
+                or not self.search
+            ):
                 return NOTHING
             images = images_of(self.space, np.asarray(exemplars), tile=self.tile)
-            answers = reactions(self.model, self.layer, images, space=self.space, tile=self.tile)
+            answers = responses(self.model, self.layer, images, space=self.space, tile=self.tile)
             count = min(self.search, len(images))
             best = np.argsort(-answers[:, maps], axis=0, kind="stable")[:count].T
             return np.repeat(maps, count), images[best.ravel()]
@@ -96,7 +109,12 @@ class Roads:
 
     def relaxed(self, maps: np.ndarray, _: Tried) -> tuple[np.ndarray, np.ndarray]:
         """For each map the images that maximise the relaxation its bound comes from, where there is one."""
-        if not len(maps) or not self.search or self.bounds == "none" or not takes_images(self.space):
+        if (
+            not len(maps)
+            or not self.search
+            or self.bounds == "none"
+            or not takes_images(self.space)
+        ):
             return NOTHING
         images = relaxed_images(self.model, self.layer, self.space.domain, maps)
         if images is None:
@@ -104,19 +122,23 @@ class Roads:
         return np.repeat(maps, images.shape[1]), images.reshape(-1, *images.shape[2:])
 
     def best(self, maps: np.ndarray, tried: Tried) -> tuple[np.ndarray, np.ndarray]:
-        """For each map the images that came nearest to waking it, to be climbed from again."""
+        """For each map the images that came nearest to pre_activation it, to be climbed from again."""
         if not len(maps) or not self.search or not takes_images(self.space):
             return NOTHING
         rank = rank_of(tried.runs)
-        chosen = [best_first(np.flatnonzero(tried.owner == number), rank, self.search) for number in maps]
+        chosen = [
+            best_first(np.flatnonzero(tried.owner == number), rank, self.search) for number in maps
+        ]
         place = np.concatenate(chosen)
         return tried.owner[place], np.stack([tried.images[number] for number in place])
 
     def nearer(self, maps: np.ndarray, tried: Tried) -> tuple[np.ndarray, np.ndarray]:
-        """As `best`, for those maps that the last climb from their best images brought nearer to waking."""
+        """As `best`, for those maps that the last climb from their best images brought nearer to its floor."""
         rank, new = rank_of(tried.runs), np.arange(len(tried.owner)) >= tried.last
         before, after = (
-            np.array([rank[those & (tried.owner == number)].max(initial=-np.inf) for number in maps])
+            np.array(
+                [rank[those & (tried.owner == number)].max(initial=-np.inf) for number in maps]
+            )
             for those in (~new, new)
         )
         return self.best(maps[after - before > NEARER * np.abs(before)], tried)

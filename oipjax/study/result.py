@@ -13,7 +13,7 @@ MAP_STATUS = {
 """What a map's status code says."""
 STATUS_NAMES = {UNRESOLVED: "unresolved", FOUND: "found", DEAD: "dead"}
 
-BY_SURVEY, BY_WAKING, BY_RESTART = "survey", "waking", "restart"
+BY_SURVEY, BY_PRE_ACTIVATION, BY_RESTART = "survey", "pre-activation", "restart"
 BY_EXEMPLAR, BY_RELAXATION, BY_SEARCH, BY_BAND = "exemplar", "relaxation", "search", "band"
 
 
@@ -27,24 +27,29 @@ class Atlas:
         maps: int32 ``[k]``, indices of the maps.
         status: uint8 ``[k]``, see `MAP_STATUS`.
         run_status: uint8 ``[k, r]``, see `ascent.STATUS`.
-        images: float32 ``[k, r, h, w, c]``, network inputs; ``apply(params, images)`` gives ``scores`` again. With
-            ``keep_images`` only of the first so many patterns.
+        images: float32 ``[k, r, h, w, c]``, network inputs; ``apply(params, images)`` gives
+            ``scores`` again. With ``keep_images`` only of the first so many patterns.
         scores: float32 ``[k, r]``, means over h, w.
-        reactions: float32 ``[k, r]``, the score or, where the map is silent, its largest pre-activation node.
-        start_index: int64 ``[k, r]``, the survey's number of the start; -1 where it was not one of the survey's.
+        responses: float32 ``[k, r]``, the score or, where the map is silent, its largest
+            pre-activation node.
+        start_index: int64 ``[k, r]``, the survey's number of the start; -1 where it was not one of
+            the survey's.
         start_scores: float32 ``[k, r]``.
         trace: float32 ``[k, r, t]``, scores at ``trace_steps``, as exact as the steps were.
         trace_steps: int32 ``[t]``.
         bound: float64 ``[k]``, a certified upper limit of the score; NaN where none was computed.
-        node_bound: float64 ``[k]``, the same of the map's highest node, before the nonlinearity if there is one.
+        node_bound: float64 ``[k]``, the same of the map's highest node, before the nonlinearity if
+            there is one.
         bound_by: str ``[k]``, where the limit of the score comes from.
-        reacted_fraction: float64 ``[k]``, share of the survey's starts that lift the map above its floor.
+        responded_fraction: float64 ``[k]``, share of the survey's starts that lift the map above
+            its floor.
         draws_seen: int64 ``[k]``, starts that were tried for the map, by survey and restarts.
         gradient_evaluations: int64 ``[k]``.
-        found_by: str ``[k]``: ``survey`` (a random start reacted), ``waking`` (none did; the pre-activation was climbed
-            first), ``restart`` (by further starts), ``exemplar`` (from real images), ``relaxation`` (from an image that
-            maximises a relaxation), ``search`` (by many further starts, or again from the best), ``band`` (exact search
-            in bands of pixels), or empty.
+        found_by: str ``[k]``: ``survey`` (a random start responded), ``pre-activation`` (none did;
+            the pre-activation was climbed first), ``restart`` (by further starts), ``exemplar``
+            (from real images), ``relaxation`` (from an image that maximises a relaxation),
+            ``search`` (by many further starts, or again from the best), ``band`` (exact search in
+            bands of pixels), or empty.
     """
 
     model: str
@@ -54,7 +59,7 @@ class Atlas:
     run_status: np.ndarray
     images: np.ndarray
     scores: np.ndarray
-    reactions: np.ndarray
+    responses: np.ndarray
     start_index: np.ndarray
     start_scores: np.ndarray
     trace: np.ndarray
@@ -62,7 +67,7 @@ class Atlas:
     bound: np.ndarray
     node_bound: np.ndarray
     bound_by: np.ndarray
-    reacted_fraction: np.ndarray
+    responded_fraction: np.ndarray
     draws_seen: np.ndarray
     gradient_evaluations: np.ndarray
     found_by: np.ndarray
@@ -77,4 +82,9 @@ class Atlas:
     def counts(self) -> dict[str, int]:
         """``{"maps": ..., "found": ..., "dead": ..., "unresolved": ...}``."""
         of = {name: int(np.sum(self.status == code)) for code, name in STATUS_NAMES.items()}
-        return {"maps": len(self.maps), "found": of["found"], "dead": of["dead"], "unresolved": of["unresolved"]}
+        return {
+            "maps": len(self.maps),
+            "found": of["found"],
+            "dead": of["dead"],
+            "unresolved": of["unresolved"],
+        }

@@ -37,7 +37,9 @@ class Tried(NamedTuple):
         )
 
 
-def collect(parts: Iterator[Ascent], targets: np.ndarray, keep: int | None) -> tuple[Ascent, Images]:
+def collect(
+    parts: Iterator[Ascent], targets: np.ndarray, keep: int | None
+) -> tuple[Ascent, Images]:
     """All runs of a phase without their images, and the images of the ``keep`` best of each map in each part."""
     images, place = {}, 0
 
@@ -55,8 +57,8 @@ def collect(parts: Iterator[Ascent], targets: np.ndarray, keep: int | None) -> t
 
 
 def rank_of(runs: Ascent) -> np.ndarray:
-    """What runs are ranked by: their reactions, those that are not finite last."""
-    return np.where(np.isfinite(runs.reactions), runs.reactions, -np.inf)
+    """What runs are ranked by: their responses, those that are not finite last."""
+    return np.where(np.isfinite(runs.responses), runs.responses, -np.inf)
 
 
 def best_first(candidates: np.ndarray, rank: np.ndarray, keep: int | None) -> np.ndarray:

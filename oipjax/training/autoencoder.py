@@ -1,7 +1,8 @@
 """Autoencoders at work: training them, how well they give images back, and codes of many images at once.
 
-`oipjax.networks.autoencoder` says what an autoencoder is; its ``encode`` and ``decode`` are pure functions. Those
-here take arrays of any length and run them through one compiled program in batches of one size.
+`oipjax.networks.autoencoder` says what an autoencoder is; its ``encode`` and ``decode`` are pure
+functions. Those here take arrays of any length and run them through one compiled program in batches
+of one size.
 """
 
 import functools
@@ -28,9 +29,10 @@ from oipjax.training.config import ReconstructionEpoch, TrainConfig
 from oipjax.training.corruptions import Corruption
 from oipjax.training.loop import EVALUATION_BATCH
 
-# Cross-entropy, also where the squared error is what counts: its gradient does not vanish where the sigmoid saturates.
-# Faces are hardly ever black or white: there the squared error itself learns faster. Few images want many small steps:
-# after equal passes through 8,250 faces the error was smaller with batches of 8 than of 16, and of 16 than of 32.
+# Cross-entropy, also where the squared error is what counts: its gradient does not vanish where the
+# sigmoid saturates. Faces are hardly ever black or white: there the squared error itself learns
+# faster. Few images want many small steps: after equal passes through 8,250 faces the error was
+# smaller with batches of 8 than of 16, and of 16 than of 32.
 _DIGITS = TrainConfig(AutoencoderConfig(), learning_rate=2e-3, l2=0.0, epochs=10, loss="bce")
 _FACES = AutoencoderConfig((64, 64, 3), (32, 64, 128, 256), 3, (2, 2, 2, 2), 256)
 PRESETS = {
@@ -48,8 +50,8 @@ class Trained(NamedTuple):
         autoencoder: with the parameters of the best epoch.
         best_epoch: its number, from 1.
         history: one line each.
-        test_mse: mean squared error of the test images' pixels, in [0, 1]; where a corruption is trained against, of
-            what is made of corrupted ones.
+        test_mse: mean squared error of the test images' pixels, in [0, 1]; where a corruption is
+            trained against, of what is made of corrupted ones.
         test_bce: binary cross-entropy of these pixels, in nats.
     """
 
@@ -73,7 +75,8 @@ def train(
 ) -> Trained:
     """Train an autoencoder; the best epoch is that of the least squared error on the images held out.
 
-    Images held out and test images are corrupted as those that are trained with, always in the same way.
+    Images held out and test images are corrupted as those that are trained with, always in the same
+    way.
 
     Args:
         key: as in `training.train`, like all others.
@@ -90,7 +93,9 @@ def train(
     """
     network = config.network
     if not isinstance(network, AutoencoderConfig):
-        raise ValueError(f"an autoencoder is trained here, oipjax.training.loop trains classifiers, got {network}")
+        raise ValueError(
+            f"an autoencoder is trained here, oipjax.training.loop trains classifiers, got {network}"
+        )
     count = training.check_images(config, data)
     mean, std = training.normalisation(data.train.images)
     params = autoencoder.init(jax.random.fold_in(keys.stream(key, keys.TRAIN), 0), network)
@@ -103,7 +108,9 @@ def train(
 
     file = state and StateFile(state, training.plan(key, config, data), overwrite=overwrite)
     part = Split(*(array[:count] for array in data.train))
-    fitted = training.fit(key, config, auto.model, part, held=held, progress=progress, watch=watch, state=file)
+    fitted = training.fit(
+        key, config, auto.model, part, held=held, progress=progress, watch=watch, state=file
+    )
     auto = replace(auto, params=fitted.params)
     return Trained(
         auto,
@@ -114,7 +121,11 @@ def train(
 
 
 def evaluate(
-    auto: Autoencoder, params: Params, images: np.ndarray, corrupt: Corruption | None = None, key: Array | None = None
+    auto: Autoencoder,
+    params: Params,
+    images: np.ndarray,
+    corrupt: Corruption | None = None,
+    key: Array | None = None,
 ) -> tuple[float, float]:
     """How well images ``uint8 [n, h, w, c]`` are given back: mean squared error and binary cross-entropy of pixels.
 
@@ -126,7 +137,9 @@ def evaluate(
         key: of the corruption, which needs one; image ``i`` is corrupted with ``fold_in(key, i)``.
     """
     if corrupt is not None and key is None:
-        raise ValueError(f"expected a key to corrupt images with, for {corrupt}; give one as jax.random.key(0)")
+        raise ValueError(
+            f"expected a key to corrupt images with, for {corrupt}; give one as jax.random.key(0)"
+        )
     errors = functools.partial(_errors, auto.model.apply, (auto.mean, auto.std), corrupt, key)
     both = _batched(errors, params, images, np.arange(len(images), dtype=np.uint32))
     return float(both[:, 0].mean()), float(both[:, 1].mean())
@@ -155,7 +168,9 @@ def _batched(call: Callable[..., Array], params: Params, *inputs: np.ndarray) ->
     for first in range(0, len(inputs[0]), EVALUATION_BATCH):
         batches = [np.asarray(array[first : first + EVALUATION_BATCH]) for array in inputs]
         count = len(batches[0])
-        rests = [np.zeros((EVALUATION_BATCH - count, *batch.shape[1:]), batch.dtype) for batch in batches]
+        rests = [
+            np.zeros((EVALUATION_BATCH - count, *batch.shape[1:]), batch.dtype) for batch in batches
+        ]
         filled = (jnp.asarray(np.concatenate(pair)) for pair in zip(batches, rests, strict=True))
         outputs.append(np.asarray(call(params, *filled))[:count])
     return np.concatenate(outputs)
@@ -173,5 +188,9 @@ def _errors(apply, normalisation, corrupt, key, params, images, numbers):
     logits = apply(params, normalise(seen, *normalisation))["image_pre"]
     squared = jnp.square(jax.nn.sigmoid(logits) - pixels)
     return jnp.stack(
-        [part.mean((1, 2, 3)) for part in (squared, optax.sigmoid_binary_cross_entropy(logits, pixels))], 1
+        [
+            part.mean((1, 2, 3))
+            for part in (squared, optax.sigmoid_binary_cross_entropy(logits, pixels))
+        ],
+        1,
     )

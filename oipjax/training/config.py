@@ -42,8 +42,10 @@ class Task(NamedTuple):
 
     Attributes:
         output: the layer that is judged.
-        judge: ``(output[n, ...], pixels[n, h, w, c], labels[n]) -> (loss, measure)``, means over the batch.
-        line: of the history, made of (epoch, loss, measure, measure and loss held out, learning rate).
+        judge: ``(output[n, ...], pixels[n, h, w, c], labels[n]) -> (loss, measure)``, means over
+            the batch.
+        line: of the history, made of (epoch, loss, measure, measure and loss held out, learning
+            rate).
         best: ``max`` or ``min``: which measure is the best one.
     """
 
@@ -79,18 +81,22 @@ class TrainConfig:
         network: the architecture.
         optimizer: ``adam``, ``rmsprop`` or ``sgd``.
         learning_rate: at the start.
-        schedule: of the learning rate over all steps: ``constant``; ``cosine`` to 0; ``exponential`` to 1 % of the
-            start; ``inverse`` time, to a tenth; ``piecewise``: a tenth after half, a hundredth after three quarters.
+        schedule: of the learning rate over all steps: ``constant``; ``cosine`` to 0;
+            ``exponential`` to 1 % of the start; ``inverse`` time, to a tenth; ``piecewise``: a
+            tenth after half, a hundredth after three quarters.
         momentum: of ``sgd`` and ``rmsprop``.
-        l2: the loss gets ``l2`` times the sum of squares of all kernels (not biases), as Keras' ``l2`` regulariser.
+        l2: the loss gets ``l2`` times the sum of squares of all kernels (not biases), as Keras'
+            ``l2`` regulariser.
         epochs: how many.
         batch: images per step.
-        validation: images held out of the training set to choose the best epoch; 0: keep the last epoch.
+        validation: images held out of the training set to choose the best epoch; 0: keep the last
+            epoch.
         seed: of the initial weights and the order of images.
-        loss: ``cross-entropy`` of a classifier; of an autoencoder the mean over pixels of the squared error, ``mse``,
-            or of the binary cross-entropy, ``bce``.
-        corrupt: what an autoencoder gets to see instead of the images, noisy ones perhaps, while it is trained to give
-            the images themselves: a frozen dataclass called as ``corrupt(key, pixels[n, h, w, c]) -> pixels``.
+        loss: ``cross-entropy`` of a classifier; of an autoencoder the mean over pixels of the
+            squared error, ``mse``, or of the binary cross-entropy, ``bce``.
+        corrupt: what an autoencoder gets to see instead of the images, noisy ones perhaps, while it
+            is trained to give the images themselves: a frozen dataclass called as ``corrupt(key,
+            pixels[n, h, w, c]) -> pixels``.
     """
 
     network: CNNConfig | AutoencoderConfig = field(default_factory=CNNConfig)
@@ -125,7 +131,9 @@ class TrainConfig:
 
 def described(config: TrainConfig) -> dict[str, Any]:
     """The configuration as plain JSON, to be kept with what was trained."""
-    return asdict(replace(config, corrupt=None)) | {"corrupt": None if config.corrupt is None else repr(config.corrupt)}
+    return asdict(replace(config, corrupt=None)) | {
+        "corrupt": None if config.corrupt is None else repr(config.corrupt)
+    }
 
 
 def schedule(config: TrainConfig, steps: int) -> optax.Schedule:
@@ -156,7 +164,9 @@ def optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
         case "sgd":
             update = optax.sgd(rate, momentum=config.momentum or None, nesterov=config.momentum > 0)
         case _:
-            raise ValueError(f"unknown optimizer {config.optimizer!r}; there are adam, rmsprop, sgd")
+            raise ValueError(
+                f"unknown optimizer {config.optimizer!r}; there are adam, rmsprop, sgd"
+            )
     return optax.chain(optax.add_decayed_weights(2 * config.l2, mask=_kernels), update)
 
 

@@ -1,8 +1,9 @@
 """What an autoencoder gets to see instead of an image: noise, lost pixels, grey instead of colours.
 
-Each is a frozen dataclass, equal by value, that is called as ``corrupt(key, pixels[n, h, w, c]) -> pixels`` with pixels
-in [0, 1]: a value for `TrainConfig.corrupt`. Trained so, an autoencoder gives back the image itself (denoising
-autoencoders: P. Vincent and others 2008, doi:10.1145/1390156.1390294).
+Each is a frozen dataclass, equal by value, that is called as ``corrupt(key, pixels[n, h, w, c]) ->
+pixels`` with pixels in [0, 1]: a value for `TrainConfig.corrupt`. Trained so, an autoencoder gives
+back the image itself (denoising autoencoders: P. Vincent and others 2008,
+doi:10.1145/1390156.1390294).
 
 >>> parse(("noise:0.5", "dropped:0.25"))
 Chain(parts=(Noise(sigma=0.5, clip=True), Dropped(share=0.25)))
@@ -29,7 +30,8 @@ class Noise:
 
     Attributes:
         sigma: standard deviation; pixels reach from 0 to 1.
-        clip: cut what leaves [0, 1], as an image file would. On black ground that halves the squared error.
+        clip: cut what leaves [0, 1], as an image file would. On black ground that halves the
+            squared error.
     """
 
     sigma: float
@@ -37,7 +39,9 @@ class Noise:
 
     def __post_init__(self):
         if not 0 < self.sigma < float("inf"):
-            raise ValueError(f"the noise's sigma, in units of the pixels' range, must be above 0, got {self.sigma:g}")
+            raise ValueError(
+                f"the noise's sigma, in units of the pixels' range, must be above 0, got {self.sigma:g}"
+            )
 
     def __call__(self, key: Array, pixels: Array) -> Array:
         """The noisy pixels."""
@@ -57,11 +61,15 @@ class Dropped:
 
     def __post_init__(self):
         if not 0 < self.share < 1:
-            raise ValueError(f"the share of dropped pixels must lie between 0 and 1, got {self.share:g}")
+            raise ValueError(
+                f"the share of dropped pixels must lie between 0 and 1, got {self.share:g}"
+            )
 
     def __call__(self, key: Array, pixels: Array) -> Array:
         """What is left of the pixels."""
-        return pixels * jax.random.bernoulli(key, 1 - self.share, (*pixels.shape[:-1], 1)).astype(pixels.dtype)
+        return pixels * jax.random.bernoulli(key, 1 - self.share, (*pixels.shape[:-1], 1)).astype(
+            pixels.dtype
+        )
 
 
 @dataclass(frozen=True)
@@ -71,8 +79,13 @@ class Grey:
     def __call__(self, key: Array, pixels: Array) -> Array:
         """The grey pixels; no use is made of the key."""
         if pixels.shape[-1] != 3:
-            raise ValueError(f"only images of 3 channels can be made grey, got {list(pixels.shape)}")
-        luma = jnp.round((pixels * jnp.array(LUMA, pixels.dtype).reshape(1, 1, 1, 3)).sum(-1, keepdims=True) * 255)
+            raise ValueError(
+                f"only images of 3 channels can be made grey, got {list(pixels.shape)}"
+            )
+        luma = jnp.round(
+            (pixels * jnp.array(LUMA, pixels.dtype).reshape(1, 1, 1, 3)).sum(-1, keepdims=True)
+            * 255
+        )
         return jnp.broadcast_to(luma / 255, pixels.shape)
 
 
@@ -98,7 +111,12 @@ class OneOf:
     def __call__(self, key: Array, pixels: Array) -> Array:
         """Part ``i`` gets ``fold_in(key, i)``, the choice the number behind them."""
         count = len(self.parts)
-        made = jnp.stack([part(jax.random.fold_in(key, number), pixels) for number, part in enumerate(self.parts)])
+        made = jnp.stack(
+            [
+                part(jax.random.fold_in(key, number), pixels)
+                for number, part in enumerate(self.parts)
+            ]
+        )
         chosen = jax.random.randint(jax.random.fold_in(key, count), pixels.shape[:1], 0, count)
         return jnp.take_along_axis(made, chosen.reshape(1, -1, 1, 1, 1), 0)[0]
 
@@ -125,7 +143,9 @@ def _parse_one(text: str) -> Corruption:
         return Grey()
     if name in ("noise", "dropped") and value is not None:
         return Noise(value) if name == "noise" else Dropped(value)
-    raise ValueError(f"cannot read the corruption {text!r}; expected noise:SIGMA like noise:0.5, dropped:0.3, or grey")
+    raise ValueError(
+        f"cannot read the corruption {text!r}; expected noise:SIGMA like noise:0.5, dropped:0.3, or grey"
+    )
 
 
 def each(corrupt: Corruption, key: Array, numbers: Array, pixels: Array) -> Array:

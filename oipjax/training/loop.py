@@ -1,12 +1,13 @@
 """Training: a whole epoch in one compiled scan, the best epoch kept, and after an interruption the same bits.
 
-The epoch to keep is chosen by images held out of the *training* set, so that what is said of the test images is
-measured, not fitted. `fit` trains any network whose loss is one of `TASKS`; `train` makes classifiers of it, and
-`oipjax.training.autoencoder` autoencoders.
+The epoch to keep is chosen by images held out of the *training* set, so that what is said of the
+test images is measured, not fitted. `fit` trains any network whose loss is one of `TASKS`; `train`
+makes classifiers of it, and `oipjax.training.autoencoder` autoencoders.
 
-On a CPU each device takes a part of every batch (`parts_of`), so that a process trains faster which begins with
-``jax.config.update("jax_num_cpu_devices", 2)``, as the command line does on two cores (``experiments/README.md``). And
-3x3 convolutions are computed `oipjax.ops.roughly`; images held out are judged by the network as it is elsewhere.
+On a CPU each device takes a part of every batch (`parts_of`), so that a process trains faster which
+begins with ``jax.config.update("jax_num_cpu_devices", 2)``, as the command line does on two cores
+(``experiments/README.md``). And 3x3 convolutions are computed under
+`oipjax.ops.allow_extra_rounding`; images held out are judged by the network as it is elsewhere.
 """
 
 import contextlib
@@ -85,18 +86,20 @@ def train(
     Args:
         key: the root key; its `keys.TRAIN` stream is used.
         config: what to do.
-        data: images ``uint8 [n, h, w, c]``; pixels are normalised to mean 0 and standard deviation 1 over the data set.
+        data: images ``uint8 [n, h, w, c]``; pixels are normalised to mean 0 and standard deviation
+            1 over the data set.
         name: of the model.
         progress: called after every epoch.
         watch: called after every epoch with a copy of the parameters as they are then.
-        state: file for the state after each epoch. What an interrupted training has left there goes on, without
-            telling its epochs again, and ends in the same bits as without it. Who stores the result takes it away;
-            `checkpoint.save` does, if it lies in the checkpoint's folder.
+        state: file for the state after each epoch. What an interrupted training has left there goes
+            on, without telling its epochs again, and ends in the same bits as without it. Who
+            stores the result takes it away; `checkpoint.save` does, if it lies in the checkpoint's
+            folder.
         overwrite: begin anew if the state is that of another training.
 
     Raises:
-        ValueError: the images do not fit the network, or there are fewer of them than a batch; a loss is not finite;
-            the state is that of another training.
+        ValueError: the images do not fit the network, or there are fewer of them than a batch; a
+            loss is not finite; the state is that of another training.
     """
     network = config.network
     if not isinstance(network, cnn.CNNConfig):
@@ -106,12 +109,18 @@ def train(
     images, labels = data.train
     count = check_images(config, data)
     if not data.classes:
-        raise ValueError(f"{data.name} has no classes: a classifier needs a sub-folder of images for each, or labels")
+        raise ValueError(
+            f"{data.name} has no classes: a classifier needs a sub-folder of images for each, or labels"
+        )
     if labels.max() >= network.classes:
-        raise ValueError(f"{data.name} has {labels.max() + 1} classes, the network {network.classes}")
+        raise ValueError(
+            f"{data.name} has {labels.max() + 1} classes, the network {network.classes}"
+        )
     mean, std = normalisation(images)
     params = cnn.init(jax.random.fold_in(keys.stream(key, keys.TRAIN), 0), network)
-    model = cnn.model(params, network, name=name or f"{data.name}-cnn", mean=mean, std=std, classes=data.classes)
+    model = cnn.model(
+        params, network, name=name or f"{data.name}-cnn", mean=mean, std=std, classes=data.classes
+    )
     held_out = Split(images[count:], labels[count:])
 
     def held(params: Params) -> tuple[float, float]:
@@ -120,7 +129,9 @@ def train(
 
     file = state and StateFile(state, plan(key, config, data), overwrite=overwrite)
     train_split = Split(images[:count], labels[:count])
-    fitted = fit(key, config, model, train_split, held=held, progress=progress, watch=watch, state=file)
+    fitted = fit(
+        key, config, model, train_split, held=held, progress=progress, watch=watch, state=file
+    )
     model = dataclasses.replace(model, params=fitted.params)
     confusion, _ = evaluate(model, model.params, data.test)
     accuracy = float(np.trace(confusion) / confusion.sum())
@@ -131,7 +142,9 @@ def check_images(config: TrainConfig, data: Dataset) -> int:
     """How many images are trained with; a ValueError if they do not fit the network, or are fewer than a batch."""
     images = data.train.images
     if images.shape[1:] != config.network.input_shape:
-        raise ValueError(f"the network takes {config.network.input_shape}, {data.name} has {images.shape[1:]}")
+        raise ValueError(
+            f"the network takes {config.network.input_shape}, {data.name} has {images.shape[1:]}"
+        )
     count = len(images) - config.validation
     if count < config.batch:
         raise ValueError(
@@ -150,7 +163,9 @@ def normalisation(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, .
     mean = total / (images.size / images.shape[3])
     std = np.sqrt(np.maximum(squares / (images.size / images.shape[3]) - mean**2, 0))
     if std.min() < 1e-4:
-        raise ValueError("all pixels of a channel are equal: there is nothing to learn from such images")
+        raise ValueError(
+            "all pixels of a channel are equal: there is nothing to learn from such images"
+        )
     mean, std = (tuple(float(f"{value:.4f}") for value in values) for values in (mean, std))
     return mean, std
 
@@ -160,8 +175,14 @@ def plan(key: Array, config: TrainConfig, data: Dataset) -> dict[str, Any]:
     return {
         "config": described(config),
         "convolutions": "large tiles" if jax.default_backend() == "cpu" else "the library's",
-        "key": {"implementation": str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(key)).tolist()},
-        "data": {"name": data.name, "sha256": fingerprint({"images": data.train.images, "labels": data.train.labels})},
+        "key": {
+            "implementation": str(jax.random.key_impl(key)),
+            "data": np.asarray(jax.random.key_data(key)).tolist(),
+        },
+        "data": {
+            "name": data.name,
+            "sha256": fingerprint({"images": data.train.images, "labels": data.train.labels}),
+        },
         **surroundings(),
     }
 
@@ -182,10 +203,11 @@ def fit(
     Args:
         key: the root key; its `keys.TRAIN` stream is used.
         config: what to do; ``loss`` says by which of `TASKS`.
-        model: the network; its ``apply`` gives the layer that the task judges. It should not be jitted, or held-out
-            images are judged with the rounding of the training.
+        model: the network; its ``apply`` gives the layer that the task judges. It should not be
+            jitted, or held-out images are judged with the rounding of the training.
         data: to train with.
-        held: measure and loss of some parameters on images held out; asked after each epoch if ``config.validation``.
+        held: measure and loss of some parameters on images held out; asked after each epoch if
+            ``config.validation``.
         progress: called after every epoch with its line of the history.
         watch: likewise, with a copy of the parameters as well.
         state: is read first, and written after each epoch.
@@ -209,16 +231,24 @@ def fit(
     on_device = _everywhere(parts_of(config), (data.images, data.labels))
     for number in range(len(history) + 1, config.epochs + 1):
         epoch_key = jax.random.fold_in(stream, number)
-        now, *means = _epoch(config, steps, model.apply, (model.mean, model.std), now, epoch_key, *on_device)
+        now, *means = _epoch(
+            config, steps, model.apply, (model.mean, model.std), now, epoch_key, *on_device
+        )
         loss, measure = (float(mean) for mean in means)
         if not np.isfinite(loss):
-            raise ValueError(f"the loss is no longer finite in epoch {number}: try a smaller --learning-rate")
+            raise ValueError(
+                f"the loss is no longer finite in epoch {number}: try a smaller --learning-rate"
+            )
         params = jax.tree.map(np.asarray, now.params)
         there, there_loss = held(params) if config.validation else (float("nan"), float("nan"))
         learning_rate = np.asarray(rate(number * batches)).item()
         epoch = task.line(number, loss, measure, float(there), float(there_loss), learning_rate)
         history.append(epoch)
-        if not config.validation or best[0] is None or (there != best[0] and task.best(there, best[0]) == there):
+        if (
+            not config.validation
+            or best[0] is None
+            or (there != best[0] and task.best(there, best[0]) == there)
+        ):
             best = float(there), number, params
         if state is not None:
             state.write((now, best[2]), {"best": best[:2], "history": history})
@@ -239,10 +269,14 @@ def evaluate(model: Model, params: Params, split: Split) -> tuple[np.ndarray, fl
     padding = -n % EVALUATION_BATCH
     images = np.concatenate([split.images, np.zeros((padding, *split.images.shape[1:]), np.uint8)])
     images = images.reshape(-1, EVALUATION_BATCH, *split.images.shape[1:])
-    logits = np.concatenate(np.asarray(_logits(model.apply, (model.mean, model.std), params, images)))[:n]
+    logits = np.concatenate(
+        np.asarray(_logits(model.apply, (model.mean, model.std), params, images))
+    )[:n]
     confusion = np.zeros((classes, classes), int)
     np.add.at(confusion, (split.labels, logits.argmax(1)), 1)
-    loss = optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), jnp.asarray(split.labels, jnp.int32))
+    loss = optax.softmax_cross_entropy_with_integer_labels(
+        jnp.asarray(logits), jnp.asarray(split.labels, jnp.int32)
+    )
     return confusion, float(loss.mean())
 
 
@@ -253,17 +287,22 @@ def pixels_of(images: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _logits(apply, normalisation, params, batches):
-    return jax.lax.map(lambda images: apply(params, normalise(pixels_of(images), *normalisation))["logits"], batches)
+    return jax.lax.map(
+        lambda images: apply(params, normalise(pixels_of(images), *normalisation))["logits"],
+        batches,
+    )
 
 
 def parts_of(config: TrainConfig) -> int:
     """In how many parts a batch is computed at the same time: on a CPU one for each device, none of them too small.
 
-    A batch's gradient is the mean of its parts'. So the number of devices is among what decides the bits; the number of
-    cores is not, since of several parts each stays on one core.
+    A batch's gradient is the mean of its parts'. So the number of devices is among what decides the
+    bits; the number of cores is not, since of several parts each stays on one core.
     """
     most = jax.local_device_count() if jax.default_backend() == "cpu" else 1
-    fit = [n for n in range(1, most + 1) if config.batch % n == 0 and config.batch // n >= LEAST_PART]
+    fit = [
+        n for n in range(1, most + 1) if config.batch % n == 0 and config.batch // n >= LEAST_PART
+    ]
     return max(fit, default=1)
 
 
@@ -281,20 +320,31 @@ def _epoch(config: TrainConfig, steps, apply, normalisation, state: _State, key,
     """The state after an epoch, and its mean loss and measure."""
     parts, backend = parts_of(config), jax.default_backend()
     state, images, labels = _everywhere(parts, (state, images, labels))
-    with ops.compiled_for(backend), ops.roughly() if backend == "cpu" else contextlib.nullcontext():
-        return _program(parts)(_mesh(parts), config, steps, apply, normalisation, state, key, images, labels)
+    with (
+        ops.compiled_for(backend),
+        ops.allow_extra_rounding() if backend == "cpu" else contextlib.nullcontext(),
+    ):
+        return _program(parts)(
+            _mesh(parts), config, steps, apply, normalisation, state, key, images, labels
+        )
 
 
 @functools.cache
 def _program(parts: int) -> Any:
     options = dict(OPTIONS) if parts > 1 else None
-    return jax.jit(_epoch_in_parts, static_argnums=(0, 1, 2, 3, 4), donate_argnums=5, compiler_options=options)
+    return jax.jit(
+        _epoch_in_parts, static_argnums=(0, 1, 2, 3, 4), donate_argnums=5, compiler_options=options
+    )
 
 
-def _epoch_in_parts(mesh: Mesh, config: TrainConfig, steps, apply, normalisation, state: _State, key, images, labels):
+def _epoch_in_parts(
+    mesh: Mesh, config: TrainConfig, steps, apply, normalisation, state: _State, key, images, labels
+):
     tx, task = optimizer(config, steps), TASKS[config.loss]
     parts, batches = mesh.size, images.shape[0] // config.batch
-    order = jax.random.permutation(key, images.shape[0])[: batches * config.batch].reshape(batches, config.batch)
+    order = jax.random.permutation(key, images.shape[0])[: batches * config.batch].reshape(
+        batches, config.batch
+    )
 
     def epoch(state, order, key, images, labels):
         # The permutation splits its key in two, which takes the numbers 0 and 1.
@@ -303,8 +353,14 @@ def _epoch_in_parts(mesh: Mesh, config: TrainConfig, steps, apply, normalisation
 
         def loss_of(params, batch, number):
             pixels = pixels_of(images[batch])
-            seen = pixels if config.corrupt is None else config.corrupt(jax.random.fold_in(noise, number), pixels)
-            return task.judge(apply(params, normalise(seen, *normalisation))[task.output], pixels, labels[batch])
+            seen = (
+                pixels
+                if config.corrupt is None
+                else config.corrupt(jax.random.fold_in(noise, number), pixels)
+            )
+            return task.judge(
+                apply(params, normalise(seen, *normalisation))[task.output], pixels, labels[batch]
+            )
 
         def step(state, now):
             found = jax.value_and_grad(loss_of, has_aux=True)(state.params, *now)

@@ -19,7 +19,8 @@ def model(network: dict[str, np.ndarray], white: float, separate: bool) -> tf.ke
     Args:
         network: as exported.
         white: value of a white pixel; black is 0.
-        separate: a ReLU of conv3 is a layer of its own behind ``conv3_pre``, instead of a part of the convolution.
+        separate: a ReLU of conv3 is a layer of its own behind ``conv3_pre``, instead of a part of
+            the convolution.
     """
     mean, std = (float(network[name][0]) for name in ("mean", "std"))
     x = image = L.Input(network["check_images"].shape[1:])
@@ -28,7 +29,9 @@ def model(network: dict[str, np.ndarray], white: float, separate: bool) -> tf.ke
         apart = separate and name == CONVOLUTIONS[-1]
         kernel = network[f"{name}_kernel"]
         shape, activation = kernel.shape[:2], None if apart else "relu"
-        x = L.Conv2D(kernel.shape[3], shape, activation=activation, name=f"{name}_pre" if apart else name)(x)
+        x = L.Conv2D(
+            kernel.shape[3], shape, activation=activation, name=f"{name}_pre" if apart else name
+        )(x)
         x = L.Activation("relu", name=name)(x) if apart else x
         if name != CONVOLUTIONS[-1]:
             x = L.MaxPool2D()(x)
@@ -44,7 +47,9 @@ def model(network: dict[str, np.ndarray], white: float, separate: bool) -> tf.ke
     return made
 
 
-def conv3(made: tf.keras.Model, network: dict[str, np.ndarray], white: float, images: np.ndarray) -> np.ndarray:
+def conv3(
+    made: tf.keras.Model, network: dict[str, np.ndarray], white: float, images: np.ndarray
+) -> np.ndarray:
     """Activations of conv3 for network inputs."""
     part = tf.keras.Model(made.inputs, made.get_layer("conv3").output)
     return part((images * network["std"] + network["mean"]) * white).numpy()

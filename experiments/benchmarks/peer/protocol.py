@@ -1,8 +1,9 @@
 """What the worker scripts share: the exported network, and the conversation with the benchmark.
 
-Each script of this folder runs in an environment of its own, so nothing is imported but the standard library and
-numpy. The benchmark starts ``python run_NAME.py FOLDER``. The folder holds ``network.npz``: kernels ``[h, w, in,
-out]`` and biases of the three convolutions and the two dense layers, the normalisation, and a few images with what the
+Each script of this folder runs in an environment of its own, so nothing is imported but the
+standard library and numpy. The benchmark starts ``python run_NAME.py FOLDER``. The folder holds
+``network.npz``: kernels ``[h, w, in, out]`` and biases of the three convolutions and the two dense
+    layers, the normalisation, and a few images with what the
 third convolution answers to them. Then one JSON line goes each way for every request:
 
     {"setting": name, "targets": [maps], "steps": n, "batch": n, "seed": n, "out": path or null}
@@ -45,21 +46,33 @@ class Worker(Protocol):
 def serve(build: Callable[[dict[str, np.ndarray]], Worker]) -> None:
     """Build the worker, check its network, and answer requests until there are no more."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints must not end up among the answers
+    os.dup2(
+        sys.stderr.fileno(), sys.stdout.fileno()
+    )  # whatever a library prints must not end up among the answers
     with np.load(Path(sys.argv[1]) / "network.npz") as file:
         network = dict(file)
     worker = build(network)
     expected = network["check_conv3"]
-    difference = float(np.abs(worker.conv3(network["check_images"]) - expected).max() / np.abs(expected).max())
+    difference = float(
+        np.abs(worker.conv3(network["check_images"]) - expected).max() / np.abs(expected).max()
+    )
     if not difference < CLOSE:
-        raise SystemExit(f"conv3 differs from the exported network's by {difference:.2g}, relatively")
+        raise SystemExit(
+            f"conv3 differs from the exported network's by {difference:.2g}, relatively"
+        )
     _say(answers, {"versions": worker.versions(), "difference": difference})
     for line in sys.stdin:
         _say(answers, _answer(worker, **json.loads(line)))
 
 
 def _answer(
-    worker: Worker, setting: str, targets: list[int], steps: int, batch: int, seed: int, out: str | None
+    worker: Worker,
+    setting: str,
+    targets: list[int],
+    steps: int,
+    batch: int,
+    seed: int,
+    out: str | None,
 ) -> dict[str, Any]:
     begin = time.perf_counter()
     starts = range(0, len(targets), batch)

@@ -1,7 +1,7 @@
 """Naive JAX: ``vmap(grad)`` of a network made of lax's own convolution and pooling, sigmoid pixels, optax's Adam.
 
-All steps of a batch are one compiled loop. Settings are named layer, rate; ``documented`` is the usual first try, one
-map after another.
+All steps of a batch are one compiled loop. Settings are named layer, rate; ``documented`` is the
+usual first try, one map after another.
 """
 
 import functools
@@ -20,7 +20,10 @@ class Naive:
     def __init__(self, network: dict[str, np.ndarray]):
         self.mean, self.std = network["mean"], network["std"]
         self.shape = network["check_images"].shape[1:]
-        self.weights = [(jnp.asarray(network[f"{n}_kernel"]), jnp.asarray(network[f"{n}_bias"])) for n in CONVOLUTIONS]
+        self.weights = [
+            (jnp.asarray(network[f"{n}_kernel"]), jnp.asarray(network[f"{n}_bias"]))
+            for n in CONVOLUTIONS
+        ]
 
     def versions(self) -> dict[str, str]:
         """As `protocol.Worker`."""
@@ -54,9 +57,16 @@ class Naive:
 
 def _conv3_before_relu(weights, x):
     for number, (kernel, bias) in enumerate(weights):
-        x = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
+        x = (
+            lax.conv_general_dilated(
+                x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            + bias
+        )
         if number < len(weights) - 1:
-            x = lax.reduce_window(jax.nn.relu(x), -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+            x = lax.reduce_window(
+                jax.nn.relu(x), -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
+            )
     return x
 
 

@@ -1,9 +1,10 @@
 """torch-lucent: as its quick start shows it, and batched.
 
-``documented`` is ``render_vis`` with its default transforms, Fourier parameterisation and Adam (0.05), one map at a
-time, told the size of the image. The other settings give it the layers up to conv3 alone, no transforms, and one
-objective for the whole batch that reads every image's own map; they are named parameterisation, layer, rate, and
-``channels last`` where the network is kept in that memory layout.
+``documented`` is ``render_vis`` with its default transforms, Fourier parameterisation and Adam
+(0.05), one map at a time, told the size of the image. The other settings give it the layers up to
+conv3 alone, no transforms, and one objective for the whole batch that reads every image's own map;
+they are named parameterisation, layer, rate, and ``channels last`` where the network is kept in
+that memory layout.
 """
 
 # pyright: reportMissingImports=false
@@ -18,8 +19,9 @@ from protocol import serve
 try:
     import torchvision  # noqa: F401
 except RuntimeError:
-    # torchvision built for CUDA finds no operators in a torch built for CPUs and stops at the first that it wants to
-    # describe. Nothing here calls one of them: it is enough that their names exist.
+    # torchvision built for CUDA finds no operators in a torch built for CPUs and stops at the first
+    # that it wants to describe. Nothing here calls one of them: it is enough that their names
+    # exist.
     for operator in ("nms", "qnms"):
         torch.library.define(f"torchvision::{operator}", "(Tensor a, Tensor b, float c) -> Tensor")
 
@@ -37,7 +39,9 @@ class Lucent:
         norm = torch_network.Normalise(self.mean, self.std)
         self.whole = self._model({"norm": norm, **torch_network.layers(network)})
         self.parts = [
-            self._model({"norm": norm, **torch_network.up_to_conv3(network)}).to(memory_format=layout)
+            self._model({"norm": norm, **torch_network.up_to_conv3(network)}).to(
+                memory_format=layout
+            )
             for layout in (torch.contiguous_format, torch.channels_last)
         ]
 
@@ -57,10 +61,20 @@ class Lucent:
         """As `protocol.Worker`."""
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002  (lucent's transforms draw from it)
-        common = {"thresholds": (steps,), "preprocess": False, "progress": False, "show_image": False}
+        common = {
+            "thresholds": (steps,),
+            "preprocess": False,
+            "progress": False,
+            "show_image": False,
+        }
         if setting == "documented":
             pixels = [
-                self._render(self.whole, f"conv3:{target}", lambda: param.image(self.size, channels=1), common)
+                self._render(
+                    self.whole,
+                    f"conv3:{target}",
+                    lambda: param.image(self.size, channels=1),
+                    common,
+                )
                 for target in targets
             ]
         else:
@@ -70,8 +84,14 @@ class Lucent:
                 self._render(
                     self.parts[bool(last)],
                     lambda activations: -activations(layer)[count, maps].mean((1, 2)).sum(),
-                    lambda: param.image(self.size, channels=1, batch=len(targets), fft=kind == "fft"),
-                    {**common, "transforms": [], "optimizer": lambda z: torch.optim.Adam(z, lr=float(rate))},
+                    lambda: param.image(
+                        self.size, channels=1, batch=len(targets), fft=kind == "fft"
+                    ),
+                    {
+                        **common,
+                        "transforms": [],
+                        "optimizer": lambda z: torch.optim.Adam(z, lr=float(rate)),
+                    },
                 )
             ]
         return (np.concatenate(pixels) - self.mean) / self.std

@@ -1,8 +1,8 @@
 """Oipjax itself, asked in the same way as its peers.
 
-Settings are ``ascend, SPACE``: one random start per target, default method and tile; and ``atlas, SPACE,
-name=value,...``: the whole job for the maps among the targets, best of ``keep``, whose best image of each map is
-returned.
+Settings are ``ascend, SPACE``: one random start per target, default method and tile; and ``atlas,
+SPACE, name=value,...``: the whole job for the maps among the targets, best of ``keep``, whose best
+image of each map is returned.
 """
 
 from typing import Any
@@ -37,11 +37,17 @@ class Own:
         if kind == "ascend":
             starts = np.arange(len(targets))
             objective = oipjax.Map("conv3")
-            return oipjax.ascend(key, self.model, objective, targets, starts, space=space, steps=steps).images
+            return oipjax.ascend(
+                key, self.model, objective, targets, starts, space=space, steps=steps
+            ).images
         pairs = (pair.split("=") for pair in rest)
-        options: dict[str, Any] = {word: int(value) if value.isdigit() else value for word, value in pairs}
+        options: dict[str, Any] = {
+            word: int(value) if value.isdigit() else value for word, value in pairs
+        }
         maps = tuple(dict.fromkeys(targets))
-        return oipjax.atlas(key, self.model, "conv3", maps=maps, space=space, **options).images[:, 0]
+        return oipjax.atlas(key, self.model, "conv3", maps=maps, space=space, **options).images[
+            :, 0
+        ]
 
 
 serve(Own)

@@ -1,9 +1,10 @@
 """tf-keras-vis: as its README shows it, and batched.
 
-``documented`` is its example for a filter of a convolution: the layer made linear, default modifiers, regularisers and
-optimiser, pixels from 0 to 255, one map at a time. The other settings drop regularisers, read every image's own map
-with one gather, and have one modifier that clips the pixels before every step (by itself it clips only what it
-returns); they are named optimiser, rate, and ``linear`` or ``relu`` for the layer.
+``documented`` is its example for a filter of a convolution: the layer made linear, default
+modifiers, regularisers and optimiser, pixels from 0 to 255, one map at a time. The other settings
+drop regularisers, read every image's own map with one gather, and have one modifier that clips the
+pixels before every step (by itself it clips only what it returns); they are named optimiser, rate,
+and ``linear`` or ``relu`` for the layer.
 """
 
 # pyright: reportMissingImports=false, reportMissingModuleSource=false
@@ -45,7 +46,9 @@ class TfKerasVis:
         tf.random.set_seed(seed)
         np.random.seed(seed)  # noqa: NPY002  (its modifiers draw from it)
         if setting == "documented":
-            pixels = [np.asarray(self.linear(CategoricalScore(target), steps=steps)) for target in targets]
+            pixels = [
+                np.asarray(self.linear(CategoricalScore(target), steps=steps)) for target in targets
+            ]
         else:
             pixels = [np.asarray(self._batch(setting, targets, steps))]
         return (np.concatenate(pixels) / WHITE - self.network["mean"]) / self.network["std"]

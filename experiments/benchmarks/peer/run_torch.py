@@ -1,8 +1,9 @@
 """A plain torch loop of the classic rule, as one would write it.
 
-The gradient over its root mean square, a step of 0.01, and every image brought back to mean 0 and standard deviation
-1. It starts from coarse random fields, without a search for good ones. ``documented`` climbs one map after another,
-the other settings climb a batch, in one of torch's two memory layouts.
+The gradient over its root mean square, a step of 0.01, and every image brought back to mean 0 and
+standard deviation 1. It starts from coarse random fields, without a search for good ones.
+``documented`` climbs one map after another, the other settings climb a batch, in one of torch's two
+memory layouts.
 """
 
 # pyright: reportMissingImports=false
@@ -22,8 +23,13 @@ class Loop:
         self.network = network
         self.size = network["check_images"].shape[1]
         self.models = {
-            name: torch.nn.Sequential(*torch_network.up_to_conv3(network).values()).to(memory_format=layout)
-            for name, layout in (("contiguous", torch.contiguous_format), ("channels last", torch.channels_last))
+            name: torch.nn.Sequential(*torch_network.up_to_conv3(network).values()).to(
+                memory_format=layout
+            )
+            for name, layout in (
+                ("contiguous", torch.contiguous_format),
+                ("channels last", torch.channels_last),
+            )
         }
 
     def versions(self) -> dict[str, str]:
@@ -44,7 +50,9 @@ class Loop:
     def _climb(self, model, targets: list[int], steps: int) -> np.ndarray:
         count, maps = torch.arange(len(targets)), torch.tensor(targets)
         fields = [
-            torch.nn.functional.interpolate(torch.randn(len(targets), 1, side, side), self.size, mode="bicubic")
+            torch.nn.functional.interpolate(
+                torch.randn(len(targets), 1, side, side), self.size, mode="bicubic"
+            )
             for side in (3, 7)
         ]
         x = _standardise(sum(_standardise(field) for field in fields))

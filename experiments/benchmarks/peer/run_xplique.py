@@ -1,8 +1,9 @@
 """Xplique: ``optimize`` as documented, and batched.
 
-``documented`` takes its defaults (Fourier parameterisation, standard transformations, Adam 0.05), one channel at a
-time, told to make images of the network's size. The other settings give a list of channels and no transformations;
-they are named parameterisation, layer, rate, and ``warm-up`` where its open-ReLU steps come first.
+``documented`` takes its defaults (Fourier parameterisation, standard transformations, Adam 0.05),
+one channel at a time, told to make images of the network's size. The other settings give a list of
+channels and no transformations; they are named parameterisation, layer, rate, and ``warm-up`` where
+its open-ReLU steps come first.
 """
 
 # pyright: reportMissingImports=false, reportMissingModuleSource=false
@@ -26,7 +27,11 @@ class Xplique:
 
     def versions(self) -> dict[str, str]:
         """As `protocol.Worker`."""
-        return {"xplique": xplique.__version__, "tensorflow-cpu": tf.__version__, "keras": tf.keras.__version__}
+        return {
+            "xplique": xplique.__version__,
+            "tensorflow-cpu": tf.__version__,
+            "keras": tf.keras.__version__,
+        }
 
     def conv3(self, images: np.ndarray) -> np.ndarray:
         """As `protocol.Worker`."""
@@ -37,7 +42,11 @@ class Xplique:
         tf.random.set_seed(seed)
         if setting == "documented":
             pixels = [
-                optimize(Objective.channel(self.model, "conv3", target), nb_steps=steps, custom_shape=None)[0][-1]
+                optimize(
+                    Objective.channel(self.model, "conv3", target),
+                    nb_steps=steps,
+                    custom_shape=None,
+                )[0][-1]
                 for target in targets
             ]
         else:

@@ -12,7 +12,9 @@ class Normalise(torch.nn.Module):
 
     def __init__(self, mean: np.ndarray, std: np.ndarray):
         super().__init__()
-        self.mean, self.std = (torch.from_numpy(value.reshape(1, -1, 1, 1)) for value in (mean, std))
+        self.mean, self.std = (
+            torch.from_numpy(value.reshape(1, -1, 1, 1)) for value in (mean, std)
+        )
 
     def forward(self, x):
         """As `torch.nn.Module`."""
@@ -40,7 +42,9 @@ def layers(network: dict[str, np.ndarray]) -> dict[str, torch.nn.Module]:
     made["flat"] = ChannelsLast()
     for name in DENSE:
         weight = torch.from_numpy(network[f"{name}_kernel"].T.copy())
-        made[name] = _filled(torch.nn.Linear(weight.shape[1], weight.shape[0]), weight, network[f"{name}_bias"])
+        made[name] = _filled(
+            torch.nn.Linear(weight.shape[1], weight.shape[0]), weight, network[f"{name}_bias"]
+        )
         if name != DENSE[-1]:
             made[f"{name}relu"] = torch.nn.ReLU()
     return made
@@ -57,7 +61,11 @@ def conv3(network: dict[str, np.ndarray], images: np.ndarray) -> np.ndarray:
     """As `protocol.Worker`."""
     model = torch.nn.Sequential(*up_to_conv3(network).values())
     with torch.no_grad():
-        return model(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy().transpose(0, 2, 3, 1)
+        return (
+            model(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+            .numpy()
+            .transpose(0, 2, 3, 1)
+        )
 
 
 def _filled(module: torch.nn.Module, weight: torch.Tensor, bias: np.ndarray) -> torch.nn.Module:

@@ -1,11 +1,11 @@
 """Training in tf.keras: ``model.fit``, and a loop over batches in one ``tf.function``.
 
-A request is one epoch: ``steps`` is its number, and 1 starts anew from the weights of ``start{round}.npz``; the one
-target is the number of images; the seed is 1000 times the round, as `protocol` makes it. The answer is ``[[seconds,
-test accuracy]]``, without the time of the test.
+A request is one epoch: ``steps`` is its number, and 1 starts anew from the weights of
+``start{round}.npz``; the one target is the number of images; the seed is 1000 times the round, as
+`protocol` makes it. The answer is ``[[seconds, test accuracy]]``, without the time of the test.
 
-Settings are ``fit, arrays``, ``fit, dataset`` (shuffled and cut by tf.data) or ``loop, tensors``, and ``XLA`` where
-steps are compiled by it, as they are by default in ``fit``, or ``no XLA``.
+Settings are ``fit, arrays``, ``fit, dataset`` (shuffled and cut by tf.data) or ``loop, tensors``,
+and ``XLA`` where steps are compiled by it, as they are by default in ``fit``, or ``no XLA``.
 """
 
 # pyright: reportMissingImports=false, reportMissingModuleSource=false
@@ -35,8 +35,12 @@ class Keras:
         with np.load(FOLDER / "training.npz") as file:
             plan = dict(file)
         self.batch, self.rate = int(plan["batch"]), float(plan["rate"])
-        self.images, self.test_images = (plan[f"{split}_images"].astype(np.float32) for split in ("train", "test"))
-        self.labels, self.test_labels = (plan[f"{split}_labels"].astype(np.int32) for split in ("train", "test"))
+        self.images, self.test_images = (
+            plan[f"{split}_images"].astype(np.float32) for split in ("train", "test")
+        )
+        self.labels, self.test_labels = (
+            plan[f"{split}_labels"].astype(np.int32) for split in ("train", "test")
+        )
         self.loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.made: dict[str, Training] = {}
 
@@ -66,7 +70,9 @@ class Keras:
         training.epoch(count)
         seconds = time.perf_counter() - begin
         starts = range(0, len(self.test_images), TEST_BATCH)
-        logits = [training.model(self.test_images[first : first + TEST_BATCH]).numpy() for first in starts]
+        logits = [
+            training.model(self.test_images[first : first + TEST_BATCH]).numpy() for first in starts
+        ]
         return np.array([[seconds, np.mean(np.concatenate(logits).argmax(1) == self.test_labels)]])
 
 
@@ -99,17 +105,26 @@ class Training:
             self.model.fit(images, labels, batch_size=batch, verbose=0)
         else:
             digits = tf.data.Dataset.from_tensor_slices((images, labels))
-            self.model.fit(digits.shuffle(SHUFFLED).batch(batch).prefetch(tf.data.AUTOTUNE), verbose=0)
+            self.model.fit(
+                digits.shuffle(SHUFFLED).batch(batch).prefetch(tf.data.AUTOTUNE), verbose=0
+            )
 
     def _loop(self, xla: bool) -> Callable[[int], None]:
-        batch, model, optimiser, loss = self.worker.batch, self.model, self.optimiser, self.worker.loss
+        batch, model, optimiser, loss = (
+            self.worker.batch,
+            self.model,
+            self.optimiser,
+            self.worker.loss,
+        )
         images, labels = tf.constant(self.worker.images), tf.constant(self.worker.labels)
 
         @tf.function(jit_compile=xla)
         def step(images, labels):
             with tf.GradientTape() as tape:
                 value = loss(labels, model(images, training=True))
-            optimiser.apply(tape.gradient(value, model.trainable_variables), model.trainable_variables)
+            optimiser.apply(
+                tape.gradient(value, model.trainable_variables), model.trainable_variables
+            )
 
         @tf.function(input_signature=[tf.TensorSpec((None, batch), tf.int32)])
         def steps(order):

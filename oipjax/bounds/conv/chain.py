@@ -1,7 +1,7 @@
 """A network's first layers as plain arrays, where they have the usual shape: convolution, ReLU and pooling, in turn.
 
-The tight bounds use that shape. It is read off the program, not off names, so that it is what is computed. The image
-may be cropped first, to the leading rows and columns that a deeper layer sees.
+The tight bounds use that shape. It is read off the program, not off names, so that it is what is
+computed. The image may be cropped first, to the leading rows and columns that a deeper layer sees.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,8 @@ class Stage:
     """One convolution (stride 1, no padding), and what happens to its output before the next one.
 
     Attributes:
-        layer: name of the layer that holds its output, before any nonlinearity, or of one that it is a crop of.
+        layer: name of the layer that holds its output, before any nonlinearity, or of one that it
+            is a crop of.
         kernel: float64 ``[kh, kw, c, k]``.
         bias: float64 ``[k]``.
         pool: side of the max-pool, 1 for none.
@@ -39,17 +40,22 @@ class Stage:
 def chain(model: Model, layer: str) -> tuple[Stage, ...]:
     """The convolutions from the image up to a layer, a ReLU after each but the last; empty if there is no such chain.
 
-    The output of each, before its ReLU, must be one of the network's layers, or the leading part of one.
+    The output of each, before its ReLU, must be one of the network's layers, or the leading part of
+    one.
 
     Args:
         model: the network.
-        layer: name of the layer; itself a convolution's output, before or after its ReLU and pooling.
+        layer: name of the layer; itself a convolution's output, before or after its ReLU and
+            pooling.
     """
     program = trace(model)
     reader = _Reader(model, program)
     stages = reader.read(program.variable(model.layers.index(layer)))
     known = reader.known if stages else {}
-    return tuple(Stage(name, known[kernel], known[bias].ravel(), *rest) for name, kernel, bias, *rest in stages)
+    return tuple(
+        Stage(name, known[kernel], known[bias].ravel(), *rest)
+        for name, kernel, bias, *rest in stages
+    )
 
 
 class _Reader:
@@ -59,19 +65,30 @@ class _Reader:
         self.model, self.program = model, program
         self.unknown = {program.inputs[-1]}
         for equation in program.equations:
-            if self.unknown.intersection(ref for ref in equation.inputs if not isinstance(ref, Constant)):
+            if self.unknown.intersection(
+                ref for ref in equation.inputs if not isinstance(ref, Constant)
+            ):
                 self.unknown.update(equation.outputs)
         self.made_by: dict[int, Equation] = {e.outputs[0]: e for e in program.equations}
         self.whole = wholes(program)
         outputs = [ref for ref in program.outputs if not isinstance(ref, Constant)]
-        names = [name for name, ref in zip(model.layers, program.outputs, strict=True) if not isinstance(ref, Constant)]
-        self.names = {self.whole[ref]: name for name, ref in zip(reversed(names), reversed(outputs), strict=True)}
+        names = [
+            name
+            for name, ref in zip(model.layers, program.outputs, strict=True)
+            if not isinstance(ref, Constant)
+        ]
+        self.names = {
+            self.whole[ref]: name
+            for name, ref in zip(reversed(names), reversed(outputs), strict=True)
+        }
         self.image = program.inputs[-1]
 
     @cached_property
     def known(self) -> dict[int, np.ndarray]:
         """All values that do not depend on the image, exactly."""
-        values: dict[int, Any] = dict(zip(self.program.inputs[:-1], parameters(self.model), strict=True))
+        values: dict[int, Any] = dict(
+            zip(self.program.inputs[:-1], parameters(self.model), strict=True)
+        )
         with jax.enable_x64(True):
             for equation in self.program.equations:
                 if equation.outputs[0] not in self.unknown:
@@ -106,7 +123,11 @@ class _Reader:
         while (equation := self.equation(number)) is not None:
             if (rectified := equation.rectified()) is not None:
                 number, relu = rectified, True
-            elif equation.name == "reduce_window_max" and side == 1 and (found := _square_pool(equation)):
+            elif (
+                equation.name == "reduce_window_max"
+                and side == 1
+                and (found := _square_pool(equation))
+            ):
                 number, side = equation.variable(0), found
             else:
                 break
@@ -118,7 +139,9 @@ class _Reader:
         if added is None or added.name != "add":
             return None
         image = [ref for ref in added.inputs if ref in self.unknown]
-        known = [ref for ref in added.inputs if ref not in self.unknown and not isinstance(ref, Constant)]
+        known = [
+            ref for ref in added.inputs if ref not in self.unknown and not isinstance(ref, Constant)
+        ]
         if len(image) != 1 or len(known) != 1 or (product := self.equation(image[0])) is None:
             return None
         if product.name != "conv_general_dilated" or not _is_plain(product.params):
@@ -137,7 +160,9 @@ def _square_pool(equation: Equation) -> int | None:
     """The side of a pooling that cuts the image into squares."""
     params = equation.params
     window, strides = params["window_dimensions"], params["window_strides"]
-    plain = set(params["base_dilation"]) | set(params["window_dilation"]) == {1} and not np.any(params["padding"])
+    plain = set(params["base_dilation"]) | set(params["window_dilation"]) == {1} and not np.any(
+        params["padding"]
+    )
     squares = window == strides and window[0] == window[3] == 1 and window[1] == window[2]
     return window[1] if plain and squares else None
 
@@ -147,5 +172,9 @@ def _is_plain(params) -> bool:
     numbers = params["dimension_numbers"]
     ones = {*params["window_strides"], *params["lhs_dilation"], *params["rhs_dilation"]} == {1}
     groups = params["feature_group_count"] == params["batch_group_count"] == 1
-    order = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+    order = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == (
+        (0, 3, 1, 2),
+        (3, 2, 0, 1),
+        (0, 3, 1, 2),
+    )
     return ones and groups and order and not np.any(params["padding"])

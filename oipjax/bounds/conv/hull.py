@@ -1,28 +1,34 @@
 """Certified upper bounds of linear functions of the first pooled layer: the joint patch hull.
 
-A *cell* ``P[ch]`` of the first stage (convolution, max pooling, ReLU) is a convex function of the pixels of its patch,
-and a patch is small: 16 pixels for a 3x3 kernel and 2x2 pooling. For weights ``omega`` on a window of cells,
+A *cell* ``P[ch]`` of the first stage (convolution, max pooling, ReLU) is a convex function of the
+pixels of its patch, and a patch is small: 16 pixels for a 3x3 kernel and 2x2 pooling. For weights
+``omega`` on a window of cells,
 
     max over images in the box of  sum over cells, ch of  omega[cell, ch] * P[cell, ch]
 
 is bounded from above in three steps, each valid for whatever values its multipliers have:
 
-- A channel with ``omega < 0`` is replaced by a linear minorant: its ``P = max(0, conv_q)`` is at least ``sum_q alpha_q
-  conv_q`` for ``alpha >= 0``, ``sum alpha <= 1`` (q: the positions of the pooling window). This is the relaxation of
-  Wong & Kolter 2018 (arXiv:1711.00851) and CROWN (Zhang et al. 2018, arXiv:1811.00866), with slopes that are optimised
-  as in alpha-CROWN (Xu et al. 2021, arXiv:2011.13824), and max pooling taken in.
-- Every cell gets its own copy of its pixels, and multipliers ``lambda`` that sum to zero over the copies of one pixel
-  (Lagrangian decomposition, as in Bunel et al. 2020, arXiv:2002.10410). A cell's part is then convex in its own
-  pixels, so its maximum is at a corner of its box, and *all* corners (65,536) are looked at. All channels of a cell are
-  so bounded together, exactly, which is what k-ReLU (Singh et al. 2019) does for small groups of neurons.
-- What is lost is lost on negative channels: one minorant must serve a whole box. Each cell's box is therefore cut
-  in two along its ``splits`` heaviest pixels; each of the ``2**splits`` parts has corners and slopes of its own.
+- A channel with ``omega < 0`` is replaced by a linear minorant: its ``P = max(0, conv_q)`` is at
+  least ``sum_q alpha_q conv_q`` for ``alpha >= 0``, ``sum alpha <= 1`` (q: the positions of the
+  pooling window). This is the relaxation of Wong & Kolter 2018 (arXiv:1711.00851) and CROWN (Zhang
+  et al. 2018, arXiv:1811.00866), with slopes that are optimised as in alpha-CROWN (Xu et al. 2021,
+  arXiv:2011.13824), and max pooling taken in.
+- Every cell gets its own copy of its pixels, and multipliers ``lambda`` that sum to zero over the
+  copies of one pixel (Lagrangian decomposition, as in Bunel et al. 2020, arXiv:2002.10410). A
+  cell's part is then convex in its own pixels, so its maximum is at a corner of its box, and *all*
+  corners (65,536) are looked at. All channels of a cell are so bounded together, exactly, which is
+  what k-ReLU (Singh et al. 2019) does for small groups of neurons.
+- What is lost is lost on negative channels: one minorant must serve a whole box. Each cell's box is
+  therefore cut in two along its ``splits`` heaviest pixels; each of the ``2**splits`` parts has
+  corners and slopes of its own.
 
-The bound is convex in (lambda, alpha). Adam on subgradients finds good ones in float32; between two passes over all
-corners only those groups of corners that came near the maximum are looked at. The bound is then evaluated once more,
-over all corners, in float64, and rounded up: that value is the result, and it is valid however the search went.
+The bound is convex in (lambda, alpha). Adam on subgradients finds good ones in float32; between two
+passes over all corners only those groups of corners that came near the maximum are looked at. The
+bound is then evaluated once more, over all corners, in float64, and rounded up: that value is the
+result, and it is valid however the search went.
 
-Axes: ``m`` problems, ``n = a * b`` cells, ``k`` channels, ``q`` positions of the pool, ``p`` pixels of a patch, ``b``
+Axes: ``m`` problems, ``n = a * b`` cells, ``k`` channels, ``q`` positions of the pool, ``p`` pixels
+    of a patch, ``b``
 parts of a box, and corners ``u`` by their leading (``g``, a group) and trailing (``l``) pixels.
 """
 
@@ -53,13 +59,15 @@ class Cells:
     """The first stage seen from one of its cells; made by `cells`.
 
     Attributes:
-        conv: float64 ``[k, q, p]``, the convolution at each position of the pool as weights of the patch.
+        conv: float64 ``[k, q, p]``, the convolution at each position of the pool as weights of the
+            patch.
         bias: float64 ``[k]``.
         low: float64 ``[p]``, the smallest value of each pixel.
         high: float64 ``[p]``, the largest.
         patch: ``(h, w, c)`` of a patch; pixels are numbered in that order.
         pool: the step from one patch to the next, in pixels.
-        alive: bool ``[k]``, whether a channel can be positive; the others are zero on the whole box.
+        alive: bool ``[k]``, whether a channel can be positive; the others are zero on the whole
+            box.
     """
 
     conv: np.ndarray
@@ -72,7 +80,9 @@ class Cells:
 
     def boxes(self, splits: int) -> np.ndarray:
         """The box of a patch cut along its ``splits`` heaviest pixels, ``[b, 2, p]`` (lowest and highest values)."""
-        heaviest = np.argsort(-np.square(self.conv).sum((0, 1)) * np.square(self.high - self.low), kind="stable")
+        heaviest = np.argsort(
+            -np.square(self.conv).sum((0, 1)) * np.square(self.high - self.low), kind="stable"
+        )
         box = np.stack([self.low, self.high])
         parts = np.tile(box, (2**splits, 1, 1))
         for part, sides in zip(parts, itertools.product((0, 1), repeat=splits), strict=True):
@@ -85,11 +95,15 @@ class Cells:
         h, w, c = self.patch
         shape = ((a - 1) * self.pool + h, (b - 1) * self.pool + w, c)
         index = np.arange(np.prod(shape)).reshape(shape)
-        starts = itertools.product(range(0, a * self.pool, self.pool), range(0, b * self.pool, self.pool))
+        starts = itertools.product(
+            range(0, a * self.pool, self.pool), range(0, b * self.pool, self.pool)
+        )
         return np.stack([index[i : i + h, j : j + w].reshape(-1) for i, j in starts]), shape
 
 
-def cells(kernel: np.ndarray, bias: np.ndarray, pool: int, low: np.ndarray, high: np.ndarray) -> Cells:
+def cells(
+    kernel: np.ndarray, bias: np.ndarray, pool: int, low: np.ndarray, high: np.ndarray
+) -> Cells:
     """What `hull` must know of a first stage ``relu(max_pool(conv(x, kernel) + bias))``; stride 1, no padding.
 
     Args:
@@ -103,7 +117,12 @@ def cells(kernel: np.ndarray, bias: np.ndarray, pool: int, low: np.ndarray, high
         ValueError: a patch has more than `MAX_PIXELS` pixels, or shapes do not fit.
     """
     kernel, bias, low, high = (np.asarray(array, np.float64) for array in (kernel, bias, low, high))
-    if kernel.ndim != 4 or bias.shape != kernel.shape[3:] or low.shape != kernel.shape[2:3] or high.shape != low.shape:
+    if (
+        kernel.ndim != 4
+        or bias.shape != kernel.shape[3:]
+        or low.shape != kernel.shape[2:3]
+        or high.shape != low.shape
+    ):
         raise ValueError(
             f"cells expects kernel[kh, kw, c, k], bias[k], low[c] and high[c], got {kernel.shape}, {bias.shape}, "
             f"{low.shape} and {high.shape}"
@@ -111,7 +130,9 @@ def cells(kernel: np.ndarray, bias: np.ndarray, pool: int, low: np.ndarray, high
     if pool < 1:
         raise ValueError(f"pool is a number of pixels, 1 or more, got {pool}")
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
-        raise ValueError(f"low and high must be finite and low must not exceed high, got {low} and {high}")
+        raise ValueError(
+            f"low and high must be finite and low must not exceed high, got {low} and {high}"
+        )
     kh, kw, c, k = kernel.shape
     h, w = kh + pool - 1, kw + pool - 1
     pixels = h * w * c
@@ -125,7 +146,9 @@ def cells(kernel: np.ndarray, bias: np.ndarray, pool: int, low: np.ndarray, high
     conv = conv.reshape(k, pool * pool, pixels)
     low, high = np.tile(low, h * w), np.tile(high, h * w)
     largest = np.maximum(conv * high, conv * low).sum(2).max(1) + bias
-    rounding = _SLACK * ((np.abs(conv) @ np.maximum(np.abs(low), np.abs(high))).max(1) + np.abs(bias))
+    rounding = _SLACK * (
+        (np.abs(conv) @ np.maximum(np.abs(low), np.abs(high))).max(1) + np.abs(bias)
+    )
     return Cells(conv, bias, low, high, (h, w, c), pool, largest > -rounding)
 
 
@@ -139,8 +162,8 @@ def hull(
 ) -> tuple[np.ndarray, np.ndarray]:
     """An upper bound of ``sum omega * P`` over all images in the box, for each of ``m`` problems.
 
-    Lower bounds are ``-hull(cells, -omega)[0]``. The bound holds in exact arithmetic for the given weights; a network
-    that rounds to float32 may exceed it by its own rounding.
+    Lower bounds are ``-hull(cells, -omega)[0]``. The bound holds in exact arithmetic for the given
+    weights; a network that rounds to float32 may exceed it by its own rounding.
 
     Args:
         cells: the first stage.
@@ -150,15 +173,22 @@ def hull(
         progress: called with (problems done, problems).
 
     Returns:
-        ``upper``, float64 ``[m]``, and ``hints``, float64 ``[m, h, w, c]``: the images of the relaxed problem, averaged
-        over the search, which an ascent may start from.
+        ``upper``, float64 ``[m]``, and ``hints``, float64 ``[m, h, w, c]``: the images of the
+        relaxed problem, averaged over the search, which an ascent may start from.
 
     Raises:
         ValueError: ``omega`` does not fit, or a number is out of range.
     """
     omega = np.asarray(omega, np.float64)
-    if omega.ndim != 4 or omega.shape[3] != len(cells.bias) or 0 in omega.shape or not np.isfinite(omega).all():
-        raise ValueError(f"omega must be finite and [m, a, b, {len(cells.bias)}], got {omega.shape}")
+    if (
+        omega.ndim != 4
+        or omega.shape[3] != len(cells.bias)
+        or 0 in omega.shape
+        or not np.isfinite(omega).all()
+    ):
+        raise ValueError(
+            f"omega must be finite and [m, a, b, {len(cells.bias)}], got {omega.shape}"
+        )
     if steps < 0:
         raise ValueError(f"steps must not be negative, got {steps}")
     if not 0 <= splits <= 8:
@@ -176,7 +206,9 @@ def hull(
         found.append((lam[: len(part)], alpha[:, : len(part)], image[: len(part)]))
         if progress is not None:
             progress(first + len(part), m)
-    lam, alpha, image = (np.concatenate([f[i] for f in found], axis) for i, axis in enumerate((0, 1, 0)))
+    lam, alpha, image = (
+        np.concatenate([f[i] for f in found], axis) for i, axis in enumerate((0, 1, 0))
+    )
     return window.certify(flat, lam, alpha), image.reshape(m, *window.shape)
 
 
@@ -209,7 +241,16 @@ class _Window:
         for boxes, table in zip(self.boxes, self.tables, strict=True):
             alpha = np.tile(alpha, (len(boxes), 1, 1, 1, 1)) if len(alpha) == 1 else alpha
             if k and (share := steps // len(self.boxes)):
-                found = _search(share, table, boxes.astype(np.float32), *single, self.index, self.count, lam, alpha)
+                found = _search(
+                    share,
+                    table,
+                    boxes.astype(np.float32),
+                    *single,
+                    self.index,
+                    self.count,
+                    lam,
+                    alpha,
+                )
                 lam, alpha, x = (np.asarray(leaf) for leaf in found)
         image = self.total(x) / np.maximum(self.count, 1)
         return lam, alpha, np.clip(image, self.low, self.high)
@@ -227,8 +268,8 @@ class _Window:
         # A tiny bit below 1, so that slopes sum to at most 1 however they are rounded.
         alpha = np.maximum(alpha, 0).astype(np.float64)
         alpha = alpha * ((1 - 1e-12) / np.maximum(alpha.sum(-1, keepdims=True), 1))
-        # Each pixel's share of what its lambdas sum to is taken off its copies; what rounding leaves over is a linear
-        # function of the image, and bounded as such.
+        # Each pixel's share of what its lambdas sum to is taken off its copies; what rounding
+        # leaves over is a linear function of the image, and bounded as such.
         lam = lam.astype(np.float64)
         lam = lam - (self.total(lam) / np.maximum(self.count, 1))[:, self.index]
         rest = self.total(lam)
@@ -236,7 +277,9 @@ class _Window:
         largest = np.full(m * n, -np.inf)
         for box, slopes in zip(self.boxes[-1], alpha, strict=True):
             slopes = (down[..., None] * slopes).reshape(m * n, k, q)
-            vector = lam.reshape(m * n, p) + slopes.reshape(m * n, k * q) @ self.conv.reshape(k * q, p)
+            vector = lam.reshape(m * n, p) + slopes.reshape(m * n, k * q) @ self.conv.reshape(
+                k * q, p
+            )
             offset = slopes.sum(2) @ self.bias
             factors = np.concatenate([up.reshape(m * n, k), vector], 1).T
             here = np.full(m * n, -np.inf)
@@ -247,7 +290,9 @@ class _Window:
         size = np.maximum(np.abs(self.cells.low), np.abs(self.cells.high))
         heaviest = (np.abs(self.conv) @ size).max(1, initial=0) + np.abs(self.bias)
         weight = np.abs(omega) @ heaviest + np.abs(lam) @ size
-        bound = largest.reshape(m, n).sum(1) + np.maximum(-rest * self.low, -rest * self.high).sum(1)
+        bound = largest.reshape(m, n).sum(1) + np.maximum(-rest * self.low, -rest * self.high).sum(
+            1
+        )
         return bound + _SLACK * weight.sum(1)
 
 
@@ -272,7 +317,8 @@ def _table(boxes, conv, bias):
     return jnp.maximum(functools.reduce(jnp.maximum, values), 0)
 
 
-# --- the search -------------------------------------------------------------------------------------------------------
+# --- the search
+# -------------------------------------------------------------------------------------------------------
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -310,8 +356,13 @@ def _search(steps, table, boxes, conv, bias, omega, index, count, lam, alpha):
         group = jnp.argmax(best, axis=1)
         row = jnp.take_along_axis(values, group[:, None, None], axis=1)[:, 0] + trailing
         low = jnp.argmax(row, axis=1)
-        group = group if chosen is None else jnp.take_along_axis(chosen, group[:, None], axis=1)[:, 0]
-        at = [jnp.take_along_axis(e, i[..., None], axis=1) for e, i in ((ends[1], group), (ends[0], low))]
+        group = (
+            group if chosen is None else jnp.take_along_axis(chosen, group[:, None], axis=1)[:, 0]
+        )
+        at = [
+            jnp.take_along_axis(e, i[..., None], axis=1)
+            for e, i in ((ends[1], group), (ends[0], low))
+        ]
         return best, jnp.concatenate(at, -1)
 
     def update(state, best, corner, t):
@@ -319,14 +370,21 @@ def _search(steps, table, boxes, conv, bias, omega, index, count, lam, alpha):
         winner = jnp.argmax(jnp.max(best, axis=1), axis=0)
         x = jnp.take_along_axis(corner, winner[None, :, None], axis=0)[0].reshape(m, n, p)
         g = balanced(x)
-        pre = (corner.reshape(-1, p) @ flat.T).reshape(parts, m, n, k, q) + bias[None, None, None, :, None]
+        pre = (corner.reshape(-1, p) @ flat.T).reshape(parts, m, n, k, q) + bias[
+            None, None, None, :, None
+        ]
         h = down[None] * pre
-        lam1, lam2 = 0.9 * lam1 + 0.1 * g, 0.99 * lam2 + 0.01 * jnp.mean(jnp.square(g), (1, 2), keepdims=True)
+        lam1, lam2 = (
+            0.9 * lam1 + 0.1 * g,
+            0.99 * lam2 + 0.01 * jnp.mean(jnp.square(g), (1, 2), keepdims=True),
+        )
         alpha1, alpha2 = 0.9 * alpha1 + 0.1 * h, 0.99 * alpha2 + 0.01 * jnp.square(h)
         one, two = 1 - 0.9 ** (t + 1), 1 - 0.99 ** (t + 1)
         size = 0.5 * (1 + jnp.cos(jnp.pi * t / steps))
         lam = balanced(lam - size * scale * (lam1 / one) / (jnp.sqrt(lam2 / two) + 1e-20))
-        alpha = jnp.maximum(alpha - _SLOPE * size * (alpha1 / one) / (jnp.sqrt(alpha2 / two) + 1e-20), 0)
+        alpha = jnp.maximum(
+            alpha - _SLOPE * size * (alpha1 / one) / (jnp.sqrt(alpha2 / two) + 1e-20), 0
+        )
         alpha = alpha / jnp.maximum(jnp.sum(alpha, -1, keepdims=True), 1)
         return lam, alpha, lam1, lam2, alpha1, alpha2, 0.97 * mean + 0.03 * x
 
@@ -356,7 +414,15 @@ def _search(steps, table, boxes, conv, bias, omega, index, count, lam, alpha):
         return lax.fori_loop(0, jnp.minimum(_EVERY, steps - first * _EVERY) - 1, again, state), kept
 
     zero = jnp.zeros_like
-    state = (lam, alpha, zero(lam), jnp.zeros((m, 1, 1)), zero(alpha), zero(alpha), jnp.zeros((m, n, p)))
+    state = (
+        lam,
+        alpha,
+        zero(lam),
+        jnp.zeros((m, 1, 1)),
+        zero(alpha),
+        zero(alpha),
+        jnp.zeros((m, n, p)),
+    )
     kept = (jnp.full(m, jnp.inf), lam, alpha)
     state, kept = lax.fori_loop(0, -(-steps // _EVERY), block, (state, kept))
     best, _ = maxima(values, None, *vectors(*state[:2]))

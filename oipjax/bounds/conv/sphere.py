@@ -1,14 +1,16 @@
 """Upper bounds of a second convolution over standardised images, whose patches share one budget of energy.
 
-For ``P = relu(max over the pool of (a_q + b))`` with ``a = <k, x>`` and weights ``w`` on a window of cells,
+For ``P = relu(max over the pool of (a_q + b))`` with ``a = <k, x>`` and weights ``w`` on a window
+of cells,
 
     sum w P <= sum w+ max(b, 0) + sum w+ z,  z = relu(max_q a_q)
-    sum w+ z <= sqrt(sum w+^2 / s) sqrt(sum s z^2)                       (Cauchy and Schwarz, any s > 0 per channel)
-    sum s z^2 <= sum over channels and positions of s a^2 = x' M(s) x <= lambda_max(M(s)) |x|^2
+    sum w+ z <= sqrt(sum w+^2 / s) sqrt(sum s z^2)                       (Cauchy and Schwarz, any s
+    > 0 per channel) sum s z^2 <= sum over channels and positions of s a^2 = x' M(s) x <=
+    lambda_max(M(s)) |x|^2
 
-since every position belongs to one cell. The scales ``s`` are free; gradient steps find good ones, on the smooth
-``tr(M^p)^(1/p) >= lambda_max``, and the bound takes the eigenvalues themselves. Intervals would let every position have
-all the energy at once.
+since every position belongs to one cell. The scales ``s`` are free; gradient steps find good ones,
+on the smooth ``tr(M^p)^(1/p) >= lambda_max``, and the bound takes the eigenvalues themselves.
+Intervals would let every position have all the energy at once.
 """
 
 import functools
@@ -45,7 +47,9 @@ def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 30
     rows, columns = a * first.pool, b * first.pool
     height, width = rows + kh - 1, columns + kw - 1
     if height * width * channels > MOST_PIXELS:
-        raise ValueError(f"the energy bound does not fit: a window of {height} x {width} x {channels} pixels")
+        raise ValueError(
+            f"the energy bound does not fit: a window of {height} x {width} x {channels} pixels"
+        )
     responses = np.zeros((rows, columns, features, height, width, channels))
     for i, j in np.ndindex(rows, columns):
         responses[i, j, :, i : i + kh, j : j + kw] = np.moveaxis(first.kernel, 3, 0)
@@ -53,12 +57,15 @@ def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 30
     gram = flat.transpose(0, 2, 1) @ flat
     positive = np.maximum(second.kernel, 0)
     squares = np.square(positive).sum((0, 1)).T
-    heard = np.flatnonzero(np.abs(gram).sum((1, 2)) > 0)  # a channel without weights is at most its bias
+    heard = np.flatnonzero(
+        np.abs(gram).sum((1, 2)) > 0
+    )  # a channel without weights is at most its bias
     gram, squares = gram[heard], squares[:, heard]
     norm = sphere_norm(domain)
     best = np.zeros(len(second.bias))
     if len(heard):
-        # Single precision does for the search: any scales give a bound. Their common factor does not matter.
+        # Single precision does for the search: any scales give a bound. Their common factor does
+        # not matter.
         unit = squares / np.maximum(squares.max(1, keepdims=True), np.finfo(np.float64).tiny)
         given = (array.astype(np.float32) for array in (gram / np.abs(gram).max(), unit))
         with jax.numpy_dtype_promotion("standard"):  # optax mixes types
@@ -67,7 +74,9 @@ def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 30
         highest = np.linalg.eigvalsh(np.einsum("kc,cpq->kpq", found, gram, optimize=True))[:, -1]
         best = np.sqrt(np.sum(squares / found, 1) * highest)
     fixed = np.einsum("abck,c->k", positive, np.maximum(first.bias, 0))
-    return second.bias + fixed + norm * best + ROUNDING * (np.abs(second.bias) + fixed + norm * best)
+    return (
+        second.bias + fixed + norm * best + ROUNDING * (np.abs(second.bias) + fixed + norm * best)
+    )
 
 
 @functools.partial(jax.jit, static_argnums=2)

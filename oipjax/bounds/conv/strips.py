@@ -1,15 +1,18 @@
 """The mean of a first convolution's map over a box of pixels: an upper bound and an image that comes close to it.
 
-``mean(relu(b + kernel * x))`` is convex in the image x, so its maximum over ``low <= x <= high`` is at an image whose
-pixels are all ``low`` or ``high``. A strip of such an image, a few rows high, is solved exactly by dynamic programming
-along its columns: the state is the strip's last kw - 1 columns (Viterbi 1967).
+``mean(relu(b + kernel * x))`` is convex in the image x, so its maximum over ``low <= x <= high`` is
+at an image whose pixels are all ``low`` or ``high``. A strip of such an image, a few rows high, is
+solved exactly by dynamic programming along its columns: the state is the strip's last kw - 1
+columns (Viterbi 1967).
 
-The bound cuts the image into strips that each have their own copy of the kh - 1 pixel rows they share. The copies are
-coupled by Lagrange multipliers (dual decomposition: Komodakis et al. 2007), one for each pattern of kh - 1 by kw shared
-pixels, the same at every position; any values give a valid bound, and subgradient steps (Polyak 1969) find good ones.
-The search solves bands of rows with all others held fixed, rows and columns by turns, until no band improves.
+The bound cuts the image into strips that each have their own copy of the kh - 1 pixel rows they
+share. The copies are coupled by Lagrange multipliers (dual decomposition: Komodakis et al. 2007),
+one for each pattern of kh - 1 by kw shared pixels, the same at every position; any values give a
+valid bound, and subgradient steps (Polyak 1969) find good ones. The search solves bands of rows
+with all others held fixed, rows and columns by turns, until no band improves.
 
-Letters: maps k, image h w, kernel kh kw, starts n; r rows of output see R = r + kh - 1 rows of pixels, so a column of
+Letters: maps k, image h w, kernel kh kw, starts n; r rows of output see R = r + kh - 1 rows of
+    pixels, so a column of
 them has C = 2**R values (bit i is row i).
 """
 
@@ -32,8 +35,9 @@ _OFF = np.float32(-1e30)
 def mean_bound(kernel, bias, low, high, shape, *, reached=None, rows=None, steps=300) -> np.ndarray:
     """Upper bounds of ``mean(relu(bias + kernel * x))`` over all images ``low <= x <= high``, stride 1, no padding.
 
-    The bound is the better one of horizontal and of vertical strips. It holds for the exact mean of the numbers given:
-    evaluated in float64, with the largest possible rounding added. A float32 network may exceed it by its own rounding.
+    The bound is the better one of horizontal and of vertical strips. It holds for the exact mean of
+    the numbers given: evaluated in float64, with the largest possible rounding added. A float32
+    network may exceed it by its own rounding.
 
     Args:
         kernel: ``[kh, kw, 1, k]``.
@@ -41,16 +45,18 @@ def mean_bound(kernel, bias, low, high, shape, *, reached=None, rows=None, steps
         low: the smallest pixel value, one number.
         high: the largest pixel value, one number.
         shape: ``(h, w)`` of the image.
-        reached: ``[k]``, means that some image reaches; they set step lengths only. A short search unless given.
-        rows: output rows of a strip; as many as a table of 4,096 entries allows unless given. More rows are slower and,
-            with the multipliers found, hardly tighter.
+        reached: ``[k]``, means that some image reaches; they set step lengths only. A short search
+            unless given.
+        rows: output rows of a strip; as many as a table of 4,096 entries allows unless given. More
+            rows are slower and, with the multipliers found, hardly tighter.
         steps: subgradient steps.
 
     Returns:
         ``[k]``, float64.
 
     Raises:
-        ValueError: the kernel has several input channels, or no strip of it fits the dynamic programme.
+        ValueError: the kernel has several input channels, or no strip of it fits the dynamic
+            programme.
     """
     kernel, bias, low, high, shape = _layer(kernel, bias, low, high, shape)
     if reached is None:
@@ -65,11 +71,13 @@ def mean_bound(kernel, bias, low, high, shape, *, reached=None, rows=None, steps
     return upper
 
 
-def mean_search(kernel, bias, low, high, shape, *, starts=12, seed=0) -> tuple[np.ndarray, np.ndarray]:
+def mean_search(
+    kernel, bias, low, high, shape, *, starts=12, seed=0
+) -> tuple[np.ndarray, np.ndarray]:
     """Images of ``low`` and ``high`` pixels whose ``mean(relu(bias + kernel * x))`` is as large as a search finds.
 
-    Starts are periodic patterns (the best of every small period) and random images, lifted by sign steps; the best
-    go on to bands of 2 rows, a quarter of them to bands of 3, one to bands of 4.
+    Starts are periodic patterns (the best of every small period) and random images, lifted by sign
+    steps; the best go on to bands of 2 rows, a quarter of them to bands of 3, one to bands of 4.
 
     Args:
         kernel: ``[kh, kw, 1, k]``.
@@ -92,7 +100,9 @@ def mean_search(kernel, bias, low, high, shape, *, starts=12, seed=0) -> tuple[n
     keep, bands = starts, _bands(kernel, shape)
     for band in bands:
         images = _best(images, kernel, bias, keep)
-        images, _ = _search(images, kernel, bias, low, high, band, _SWEEPS if band == bands[-1] else _EARLY_SWEEPS)
+        images, _ = _search(
+            images, kernel, bias, low, high, band, _SWEEPS if band == bands[-1] else _EARLY_SWEEPS
+        )
         keep = max(1, keep // 4)
     images = _best(images, kernel, bias, 1)
     images = np.where(images == np.float32(high), high, low)
@@ -109,7 +119,9 @@ def _layer(kernel, bias, low, high, shape):
             f"{bias.shape}: use another bound"
         )
     if len(shape) != 2 or shape[0] < kernel.shape[0] or shape[1] < kernel.shape[1]:
-        raise ValueError(f"a kernel of {kernel.shape[:2]} does not fit into an image of {tuple(shape)}")
+        raise ValueError(
+            f"a kernel of {kernel.shape[:2]} does not fit into an image of {tuple(shape)}"
+        )
     if np.size(low) != 1 or np.size(high) != 1 or not np.all(np.less_equal(low, high)):
         raise ValueError(f"strips need one pair low <= high, got {low} and {high}")
     kernel = np.moveaxis(kernel[:, :, 0], 2, 0)
@@ -134,7 +146,9 @@ def _convolve(images, kernel, bias):
     kh, kw = kernel.shape[1:]
     h, w = images.shape[2] - kh + 1, images.shape[3] - kw + 1
     offsets = [(i, j) for i in range(kh) for j in range(kw)]
-    terms = [kernel[:, i, j, None, None, None] * images[:, :, i : i + h, j : j + w] for i, j in offsets]
+    terms = [
+        kernel[:, i, j, None, None, None] * images[:, :, i : i + h, j : j + w] for i, j in offsets
+    ]
     return sum(terms[1:], bias[:, None, None, None] + terms[0])
 
 
@@ -161,7 +175,8 @@ def _responses(kernel, pixels):
     return np.stack(outputs, 1)
 
 
-# --- bound ------------------------------------------------------------------------------------------------------------
+# --- bound
+# ------------------------------------------------------------------------------------------------------------
 
 
 def _strips(kernel, bias, low, high, shape, reached, rows, steps):
@@ -176,13 +191,19 @@ def _strips(kernel, bias, low, high, shape, reached, rows, steps):
     pixels = np.where(_bits(rows + kh - 1), high, low)
     size = len(pixels)
     responses = _responses(kernel, pixels)
-    rewards = np.maximum(responses + bias.reshape(k, *(1,) * (responses.ndim - 1)), 0).reshape(k, rows, size, -1, size)
-    tables = np.stack([rewards[:, rows - first :].sum(1), rewards.sum(1)])  # [2, k, C, C**(kw - 2), C]
+    rewards = np.maximum(responses + bias.reshape(k, *(1,) * (responses.ndim - 1)), 0).reshape(
+        k, rows, size, -1, size
+    )
+    tables = np.stack(
+        [rewards[:, rows - first :].sum(1), rewards.sum(1)]
+    )  # [2, k, C, C**(kw - 2), C]
     top, bottom = _patterns(size, kw, kh - 1, 0), _patterns(size, kw, kh - 1, rows)
 
     multipliers = np.zeros((k, 2 ** ((kh - 1) * kw)))
     if count > 1:
-        multipliers = _descend(tables, top, bottom, count, width, multipliers, reached * height * width, steps)
+        multipliers = _descend(
+            tables, top, bottom, count, width, multipliers, reached * height * width, steps
+        )
 
     total = np.zeros(k)
     for index in range(k):
@@ -192,7 +213,8 @@ def _strips(kernel, bias, low, high, shape, reached, rows, steps):
             total[index] += _longest(tables[1, index] - phi[top], width)
         if count > 2:
             total[index] += (count - 2) * _longest(tables[1, index] + phi[bottom] - phi[top], width)
-    # Rounding: every sum has fewer than `terms` terms, and all terms together weigh at most `weight`.
+    # Rounding: every sum has fewer than `terms` terms, and all terms together weigh at most
+    # `weight`.
     weight = rows * (np.abs(bias) + np.abs(kernel).sum((1, 2)) * max(abs(low), abs(high)))
     weight = count * width * (weight + 2 * np.abs(multipliers).max(1))
     terms = count + width + kh * kw + rows + 8
@@ -222,26 +244,35 @@ def _longest(table, width):
 
 def _descend(tables, top, bottom, count, width, multipliers, reached, steps):
     """Multipliers ``[k, patterns]`` after Polyak steps with momentum, the best seen for each map."""
-    tables, top, bottom = jnp.asarray(tables, jnp.float32), jnp.asarray(top, jnp.int32), jnp.asarray(bottom, jnp.int32)
+    tables, top, bottom = (
+        jnp.asarray(tables, jnp.float32),
+        jnp.asarray(top, jnp.int32),
+        jnp.asarray(bottom, jnp.int32),
+    )
     best, best_at = np.full(len(reached), np.inf), multipliers.copy()
     goal = np.zeros(len(reached))
     stalled = np.zeros(len(reached), np.int64)
     direction = np.zeros_like(multipliers)
     for _ in range(steps):
-        value, slope = _dual(tables, top, bottom, jnp.float32(count), width, jnp.asarray(multipliers, jnp.float32))
+        value, slope = _dual(
+            tables, top, bottom, jnp.float32(count), width, jnp.asarray(multipliers, jnp.float32)
+        )
         value, slope = np.asarray(value, np.float64), np.asarray(slope, np.float64)
         better = value < best
         stalled = np.where(best - value > 1e-5 * np.abs(value), 0, stalled + 1)
         best = np.where(better, value, best)
         best_at[better] = multipliers[better]
-        # The goal of a step moves from what an image reaches towards the best bound, each time that stops improving.
+        # The goal of a step moves from what an image reaches towards the best bound, each time that
+        # stops improving.
         restart = stalled >= _PATIENCE
         goal = np.where(restart, 1 - (1 - goal) / 2, goal)
         stalled[restart] = 0
         multipliers = np.where(restart[:, None], best_at, multipliers)
         excess = np.maximum(value - reached - goal * (best - reached), 0)
         direction = slope + _MOMENTUM * direction
-        multipliers = multipliers - (excess / np.maximum((direction**2).sum(1), 1e-12))[:, None] * direction
+        multipliers = (
+            multipliers - (excess / np.maximum((direction**2).sum(1), 1e-12))[:, None] * direction
+        )
     return best_at
 
 
@@ -250,7 +281,9 @@ def _dual(tables, top, bottom, count, width, multipliers):
     """The bound of the sum ``[k]`` and its subgradient ``[k, patterns]``: pattern counts of the best strips."""
     k, size, depth, _ = tables.shape[1:]
     above, below = multipliers[:, top], multipliers[:, bottom]
-    table = jnp.concatenate([tables[0] + below, tables[1] + below - above, tables[1] - above])  # first, middle, last
+    table = jnp.concatenate(
+        [tables[0] + below, tables[1] + below - above, tables[1] - above]
+    )  # first, middle, last
     n = 3 * k
 
     def step(value, _):
@@ -262,7 +295,9 @@ def _dual(tables, top, bottom, count, width, multipliers):
 
     def back(state, value):
         rest, last = state // size, state % size
-        column = jnp.argmax(value.reshape(n, size, depth)[each, :, rest] + table[each, :, rest, last], 1)
+        column = jnp.argmax(
+            value.reshape(n, size, depth)[each, :, rest] + table[each, :, rest, last], 1
+        )
         return column * depth + rest, (top[column, rest, last], bottom[column, rest, last])
 
     _, seen = lax.scan(back, state, history, reverse=True)
@@ -273,7 +308,8 @@ def _dual(tables, top, bottom, count, width, multipliers):
     return value[0] + (count - 2) * value[1] + value[2], slope
 
 
-# --- search -----------------------------------------------------------------------------------------------------------
+# --- search
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _bands(kernel, shape):
@@ -299,7 +335,11 @@ def _candidates(kernel, bias, low, high, shape, seed):
     for ph in range(1, min(_TORUS_SIDE, shape[0]) + 1):
         for pw in range(1, min(_TORUS_SIDE, shape[1], _TORUS_BITS // ph) + 1):
             pattern = _torus(kernel, bias, low, high, (ph, pw))
-            found.append(np.tile(pattern, (1, -(-shape[0] // ph), -(-shape[1] // pw)))[:, : shape[0], : shape[1]])
+            found.append(
+                np.tile(pattern, (1, -(-shape[0] // ph), -(-shape[1] // pw)))[
+                    :, : shape[0], : shape[1]
+                ]
+            )
     random = np.random.default_rng(seed).random((k, _RANDOM, *shape)) < 0.5
     images = np.concatenate([np.stack(found, 1), np.where(random, high, low)], 1).astype(np.float32)
     return _sign_steps(images, kernel.astype(np.float32), bias.astype(np.float32), low, high)
@@ -307,11 +347,18 @@ def _candidates(kernel, bias, low, high, shape, seed):
 
 def _torus(kernel, bias, low, high, period):
     """The pattern of a period with the best mean on an endless plane, ``[k, ph, pw]``."""
-    patterns = np.where(_bits(period[0] * period[1]), high, low).reshape(-1, *period).astype(np.float32)
+    patterns = (
+        np.where(_bits(period[0] * period[1]), high, low).reshape(-1, *period).astype(np.float32)
+    )
     offsets = [(i, j) for i in range(kernel.shape[1]) for j in range(kernel.shape[2])]
-    seen = np.stack([np.roll(patterns, (-i, -j), (1, 2)).reshape(len(patterns), -1) for i, j in offsets], 2)
+    seen = np.stack(
+        [np.roll(patterns, (-i, -j), (1, 2)).reshape(len(patterns), -1) for i, j in offsets], 2
+    )
     weights = kernel.reshape(len(kernel), -1).astype(np.float32)
-    scores = [np.maximum(seen @ row + b, 0).sum(1) for row, b in zip(weights, bias.astype(np.float32), strict=True)]
+    scores = [
+        np.maximum(seen @ row + b, 0).sum(1)
+        for row, b in zip(weights, bias.astype(np.float32), strict=True)
+    ]
     return patterns[np.argmax(scores, 1)]
 
 
@@ -350,7 +397,10 @@ def _search(images, kernel, bias, low, high, band, sweeps):
             moved = np.asarray(moved).swapaxes(2, 3)
         after = _mean(moved, kernel, bias)
         better = after > scores + 1e-6 * np.abs(scores)
-        images, scores = np.where(better[:, :, None, None], moved, images), np.where(better, after, scores)
+        images, scores = (
+            np.where(better[:, :, None, None], moved, images),
+            np.where(better, after, scores),
+        )
         if not better.any():
             break
     return images, scores
@@ -372,14 +422,18 @@ def _improve(band, images, kernel, bias, responses, first, low, high):
 
     fixed = _convolve(jnp.where(inside, 0, images), kernel, bias)
     fixed = jnp.pad(fixed, ((0, 0), (0, 0), (kh - 1, 2 * period), (0, 0)), constant_values=_OFF)
-    fixed = lax.dynamic_slice_in_dim(fixed, first, bands * period, 2).reshape(k, m, period, w - kw + 1)
+    fixed = lax.dynamic_slice_in_dim(fixed, first, bands * period, 2).reshape(
+        k, m, period, w - kw + 1
+    )
     fixed = jnp.moveaxis(fixed, 3, 0)
     wide = responses.reshape(k, period, 1, size, depth, size)
     flat = jnp.moveaxis(responses.reshape(k, period, size, depth * size), 2, 3)
     each, start = jnp.arange(k)[:, None], jnp.arange(m)[None]
 
     def step(value, fixed):
-        rewards = [jnp.maximum(fixed[:, :, o, None, None, None] + wide[:, o], 0) for o in range(period)]
+        rewards = [
+            jnp.maximum(fixed[:, :, o, None, None, None] + wide[:, o], 0) for o in range(period)
+        ]
         best = jnp.max(value.reshape(k, m, size, depth, 1) + sum(rewards[1:], rewards[0]), 2)
         return best.reshape(k, m, depth * size), value
 
@@ -387,7 +441,9 @@ def _improve(band, images, kernel, bias, responses, first, low, high):
 
     def back(state, seen):
         value, fixed = seen
-        rewards = [jnp.maximum(fixed[:, :, o, None] + flat[:, o][each, state], 0) for o in range(period)]
+        rewards = [
+            jnp.maximum(fixed[:, :, o, None] + flat[:, o][each, state], 0) for o in range(period)
+        ]
         rest = state // size
         value = value.reshape(k, m, size, depth)[each, start, :, rest]
         return jnp.argmax(value + sum(rewards[1:], rewards[0]), 2) * depth + rest, state % size

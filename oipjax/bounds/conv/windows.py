@@ -1,30 +1,37 @@
 """A certified upper bound of the mean of a second convolution's map over a box of pixels, by its windows.
 
-For a first stage ``P = relu(max_pool(conv(x)))`` and a second convolution with weights W and bias b, at n positions,
+For a first stage ``P = relu(max_pool(conv(x)))`` and a second convolution with weights W and bias
+b, at n positions,
 
     mean(relu(b + W * P)) = 1/n max over sets S of positions of  sum over s in S of  b + (W * P)[s]
 
-and the sum is over cells of P: each sees the pixels of its patch, and of S only the bits of the positions it feeds (9
-for a 3x3 kernel), which say with what weights ``omega`` its channels count. The maximum over all images and sets is
-bounded by one maximum for each cell, in three steps that are valid for whatever values their multipliers have:
+and the sum is over cells of P: each sees the pixels of its patch, and of S only the bits of the
+positions it feeds (9 for a 3x3 kernel), which say with what weights ``omega`` its channels count.
+The maximum over all images and sets is bounded by one maximum for each cell, in three steps that
+are valid for whatever values their multipliers have:
 
-- Every cell gets its own copy of its pixels and of its bits. Neighbours share some: multipliers ``phi(bits, pixels)``,
-  any table of the shared bits and for each pattern an affine function of the shared pixels, are added to the one and
-  subtracted from the other, so they cancel for copies that agree (Lagrangian decomposition: Komodakis et al. 2007, and
-  Bunel et al. 2020, arXiv:2002.10410). They are the same all along a row or column of cells, so one maximum serves all
-  cells that see the edge of the image alike; most see none of it.
-- For each pattern of bits, a channel with ``omega < 0`` is replaced by a linear minorant ``sum_q alpha_q conv_q``, with
-  ``alpha >= 0``, ``sum alpha <= 1`` (q: the positions of the pool; see `oipjax.bounds.conv.hull`).
-- What is left is convex in the pixels of the cell, so all corners of its box are looked at, for each pattern of bits.
-  What is lost is lost on negative channels, above all: a box may be cut in two, with slopes for each half.
+- Every cell gets its own copy of its pixels and of its bits. Neighbours share some: multipliers
+  ``phi(bits, pixels)``, any table of the shared bits and for each pattern an affine function of the
+  shared pixels, are added to the one and subtracted from the other, so they cancel for copies that
+  agree (Lagrangian decomposition: Komodakis et al. 2007, and Bunel et al. 2020, arXiv:2002.10410).
+  They are the same all along a row or column of cells, so one maximum serves all cells that see the
+  edge of the image alike; most see none of it.
+- For each pattern of bits, a channel with ``omega < 0`` is replaced by a linear minorant ``sum_q
+  alpha_q conv_q``, with ``alpha >= 0``, ``sum alpha <= 1`` (q: the positions of the pool; see
+  `oipjax.bounds.conv.hull`).
+- What is left is convex in the pixels of the cell, so all corners of its box are looked at, for
+  each pattern of bits. What is lost is lost on negative channels, above all: a box may be cut in
+  two, with slopes for each half.
 
-The bound is convex in (phi, alpha). Adam on a smoothed maximum over a working set of corners finds good ones in float32
-(column generation); the bound is then evaluated over all corners and patterns in float64, and rounded up.
+The bound is convex in (phi, alpha). Adam on a smoothed maximum over a working set of corners finds
+good ones in float32 (column generation); the bound is then evaluated over all corners and patterns
+in float64, and rounded up.
 
-Axes: ``k`` maps, ``c`` channels of P, ``q`` positions of the pool, ``p`` pixels of a patch, ``s`` patterns of bits,
-``r`` rows (a kind of cell and a pattern that it can see), ``n`` problems (a row and a part of the box), ``u`` corners,
-``w`` corners of a problem's working set. Pixels are measured from the middle of their range in halves of it, so the
-corners of the whole box are -1 and 1.
+Axes: ``k`` maps, ``c`` channels of P, ``q`` positions of the pool, ``p`` pixels of a patch, ``s``
+    patterns of bits,
+``r`` rows (a kind of cell and a pattern that it can see), ``n`` problems (a row and a part of the
+box), ``u`` corners, ``w`` corners of a problem's working set. Pixels are measured from the middle
+of their range in halves of it, so the corners of the whole box are -1 and 1.
 """
 
 import itertools
@@ -48,7 +55,10 @@ _ALL = 4  # passes from one over all problems to the next
 _ROWS = 256  # problems looked at in between; three times as many where boxes are cut
 _STEPS = 8  # updates from one pass to the next
 _SEEN, _NEW = 32, 8  # corners of a problem's working set, and how many a pass may add
-_SMOOTH = (0.1, 0.01)  # temperature at the start and in the end, in units of a cell's part of the bound
+_SMOOTH = (
+    0.1,
+    0.01,
+)  # temperature at the start and in the end, in units of a cell's part of the bound
 _STEP = 0.002  # of phi, in the same units
 _SLOPE = 0.1  # of alpha
 _CUT = 384  # boxes cut at a time
@@ -71,8 +81,8 @@ def window_bound(
 ) -> np.ndarray:
     """Upper bounds of ``mean(relu(bias2 + kernel2 * P))``, ``P = relu(max_pool(bias1 + kernel1 * x))``, over a box.
 
-    Strides are 1 and there is no padding. The bound holds in exact arithmetic for the given weights; a network that
-    rounds to float32 may exceed it by its own rounding.
+    Strides are 1 and there is no padding. The bound holds in exact arithmetic for the given
+    weights; a network that rounds to float32 may exceed it by its own rounding.
 
     Args:
         kernel1: ``[kh, kw, i, c]``.
@@ -84,8 +94,8 @@ def window_bound(
         high: ``[i]``, the largest.
         shape: ``(h, w)`` of the image.
         passes: how often new corners are looked for.
-        cuts: the boxes of the problems that matter most are cut in two so many times. 4 cuts want 40 passes, some five
-            times as long, and 2 GB.
+        cuts: the boxes of the problems that matter most are cut in two so many times. 4 cuts want
+            40 passes, some five times as long, and 2 GB.
         progress: called with (maps done, maps).
 
     Returns:
@@ -125,7 +135,8 @@ def window_bound(
     return upper
 
 
-# --- the cells and what they see --------------------------------------------------------------------------------------
+# --- the cells and what they see
+# --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +144,8 @@ class _Side:
     """What a cell shares with its neighbour on one side: of the two copies, one counts phi and the other minus phi.
 
     Attributes:
-        table: which of the two tables phi this is: 0 for neighbours in a row, 1 for those in a column.
+        table: which of the two tables phi this is: 0 for neighbours in a row, 1 for those in a
+            column.
         entry: ``[r]``, the entry of the table.
         sign: float32 ``[r]``, 1 or -1; 0 without a neighbour.
         pixels: ``[shared, p]``, 1 where an entry's pixel is a pixel of the patch.
@@ -185,9 +197,15 @@ def _rows(first: Cells, taps: tuple[int, int], shape: tuple[int, int]) -> _Rows:
     (kh, kw), (h, w, _), pool = taps, first.patch, first.pool
     a, b = (shape[0] - h) // pool + 1, (shape[1] - w) // pool + 1
     if a < kh or b < kw:
-        raise ValueError(f"{kh} x {kw} taps do not fit into the {max(a, 0)} x {max(b, 0)} cells of an image {shape}")
+        raise ValueError(
+            f"{kh} x {kw} taps do not fit into the {max(a, 0)} x {max(b, 0)} cells of an image {shape}"
+        )
     (down, height), (across, width) = _kinds(a, kh), _kinds(b, kw)
-    bits = ((np.arange(2 ** (kh * kw))[:, None] >> np.arange(kh * kw)) & 1).astype(bool).reshape(-1, kh, kw)
+    bits = (
+        ((np.arange(2 ** (kh * kw))[:, None] >> np.arange(kh * kw)) & 1)
+        .astype(bool)
+        .reshape(-1, kh, kw)
+    )
     rows = []
     for (i, above), (j, beside) in itertools.product(enumerate(down), enumerate(across)):
         seen = np.flatnonzero(~(bits & ~np.outer(above[2:], beside[2:])).any((1, 2)))
@@ -196,7 +214,8 @@ def _rows(first: Cells, taps: tuple[int, int], shape: tuple[int, int]) -> _Rows:
     pixels = np.arange(np.prod(first.patch)).reshape(first.patch)
     eye = np.eye(pixels.size, dtype=np.float32)
 
-    # Each kind of row has entries of its own for neighbours within it, and so has each kind of column.
+    # Each kind of row has entries of its own for neighbours within it, and so has each kind of
+    # column.
     def side(table, shared, sign, end, pixels):
         code = shared.reshape(len(bits), -1) @ (1 << np.arange(shared[0].size))
         entry = (j if table else i) * 2 ** shared[0].size + code[pattern]
@@ -227,7 +246,8 @@ def _kinds(n, taps):
     return np.unique(seen, axis=0, return_counts=True)
 
 
-# --- the bound --------------------------------------------------------------------------------------------------------
+# --- the bound
+# --------------------------------------------------------------------------------------------------------
 
 
 class _Stage:
@@ -240,7 +260,9 @@ class _Stage:
         self.conv = first.conv[alive] * half
         self.bias = first.bias[alive, None] + first.conv[alive] @ middle  # [c, q]
         size = np.abs(first.conv[alive]) @ (np.abs(middle) + half)
-        self.heaviest = size.max(1, initial=0) + np.abs(first.bias[alive])  # [c], all that a channel is summed from
+        self.heaviest = size.max(1, initial=0) + np.abs(
+            first.bias[alive]
+        )  # [c], all that a channel is summed from
         self.rows = _rows(first, taps, shape)
         self.order = np.argsort(-np.square(self.conv).sum((0, 1)), kind="stable")[:cuts]
         self.parts: dict[int, _Part] = {}
@@ -266,7 +288,8 @@ class _Stage:
             kernel: ``[kh, kw, c]``.
             bias: a number.
             phi: two tables.
-            alpha: ``[n, c, q]``, slopes of n problems: a row and a part of the box; those of a row make up the box.
+            alpha: ``[n, c, q]``, slopes of n problems: a row and a part of the box; those of a row
+                make up the box.
             origin: ``[n]``, the row.
             part: ``[n]``, the part.
         """
@@ -278,23 +301,32 @@ class _Stage:
         phi = tuple(table.astype(np.float64) for table in phi)
         share = bias * rows.bits.mean(1)[rows.pattern[origin]]
         sides = tuple(side.of(origin) for side in rows.sides)
-        vector, offset = _affine(sides, phi, np.minimum(omega, 0)[..., None] * alpha, share, self.conv, self.bias)
+        vector, offset = _affine(
+            sides, phi, np.minimum(omega, 0)[..., None] * alpha, share, self.conv, self.bias
+        )
         factors = np.concatenate([np.maximum(omega, 0), vector], 1).T
         largest = np.full(len(omega), -np.inf)
         for number in np.unique(part):
             here, box = np.flatnonzero(part == number), self.part(number)
             for at in range(0, len(box.points), _CHUNK):
-                seen = np.concatenate([box.values[at : at + _CHUNK], box.points[at : at + _CHUNK]], 1)
+                seen = np.concatenate(
+                    [box.values[at : at + _CHUNK], box.points[at : at + _CHUNK]], 1
+                )
                 largest[here] = np.maximum(largest[here], (seen @ factors[:, here]).max(0))
         weight = np.abs(omega) @ self.heaviest + np.abs(bias)
         for side in sides:
             weight += np.abs(phi[side.table][side.entry]).sum(1)
-        return float(rows.count @ rows.worst(largest + offset + _SLACK * weight, origin)) / rows.positions
+        return (
+            float(rows.count @ rows.worst(largest + offset + _SLACK * weight, origin))
+            / rows.positions
+        )
 
     def search(self, kernel, bias, passes):
         """What `certify` takes, in float32: the best of those seen in a pass over all problems."""
         rows, (_, q, p) = self.rows, self.conv.shape
-        omega, conv, start = (array.astype(np.float32) for array in (self.weights(kernel), self.conv, self.bias))
+        omega, conv, start = (
+            array.astype(np.float32) for array in (self.weights(kernel), self.conv, self.bias)
+        )
         up, down = np.maximum(omega, 0), np.minimum(omega, 0)[rows.pattern]
         share = (bias * rows.bits.mean(1)).astype(np.float32)[rows.pattern]
         count, active = rows.count.astype(np.float32), _ROWS * (3 if len(self.order) else 1)
@@ -317,7 +349,9 @@ class _Stage:
             looked = np.arange(len(origin)) if full else chosen
             base = origin[looked]
             sides = tuple(side.of(base) for side in rows.sides)
-            vector, offset = _affine(sides, phi, down[base, :, None] * slopes[looked, 0], share[base], conv, start)
+            vector, offset = _affine(
+                sides, phi, down[base, :, None] * slopes[looked, 0], share[base], conv, start
+            )
             new = np.empty((len(looked), _SEEN + _NEW), np.int64)
             for at, problem in enumerate(looked):
                 ends = self.part(part[problem]).ends
@@ -329,7 +363,11 @@ class _Stage:
             worst = rows.worst(top, origin)
             if full:
                 value = float(count @ worst)
-                best = min(best, (value, phi, slopes[:, 0].copy(), origin, part), key=lambda found: found[0])
+                best = min(
+                    best,
+                    (value, phi, slopes[:, 0].copy(), origin, part),
+                    key=lambda found: found[0],
+                )
                 unit = unit or max(value / count.sum(), 1e-6 * largest)
             if step == passes or best[0] <= 1e-6 * largest:  # the second: silent
                 break
@@ -339,7 +377,8 @@ class _Stage:
                 able = np.flatnonzero(part < 2 ** len(self.order))
                 cut = able[np.argsort(gap[able], kind="stable")[:_CUT]]
                 origin, slopes, corners, top, gap = (
-                    np.concatenate([each, each[cut]]) for each in (origin, slopes, corners, top, gap)
+                    np.concatenate([each, each[cut]])
+                    for each in (origin, slopes, corners, top, gap)
                 )
                 part = np.concatenate([part, 2 * part[cut] + 1])
                 part[cut] *= 2
@@ -352,14 +391,18 @@ class _Stage:
                         values[problem] = each
             chosen = np.argsort(gap, kind="stable")[:active]
             base = origin[chosen]
-            x, f = self.corners(corners[chosen], [values[problem] for problem in chosen], part[chosen])
+            x, f = self.corners(
+                corners[chosen], [values[problem] for problem in chosen], part[chosen]
+            )
             data = (x, f, down[base], share[base], rows.kind[base], count, conv, start)
             done = step / passes
             rates = [unit * _SMOOTH[0] ** (1 - done) * _SMOOTH[1] ** done]
             rates += [rate * (1 - 0.9 * done) for rate in (_STEP * unit, _SLOPE)]
             state = tuple((tables, slopes[chosen, at]) for at, tables in enumerate((phi, *moments)))
             sides = tuple(side.of(base) for side in rows.sides)
-            state = jax.tree.map(np.asarray, _improve(state, sides, data, [np.float32(rate) for rate in rates]))
+            state = jax.tree.map(
+                np.asarray, _improve(state, sides, data, [np.float32(rate) for rate in rates])
+            )
             phi, *moments = (tables for tables, _ in state)
             slopes[chosen] = np.stack([update for _, update in state], 1)
         return best[1:]
@@ -367,7 +410,9 @@ class _Stage:
     def corners(self, numbers, values, part):
         """Of corners ``numbers[n, w]``, the pixels ``[n, w, p]`` and the ``values`` (n arrays ``[u]``), ``[n, w]``."""
         x = [self.part(box).corner(number) for box, number in zip(part, numbers, strict=True)]
-        return np.stack(x), np.stack([value[number] for value, number in zip(values, numbers, strict=True)])
+        return np.stack(x), np.stack(
+            [value[number] for value, number in zip(values, numbers, strict=True)]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -378,7 +423,8 @@ class _Part:
         points: float64 ``[u, p]``, its corners, the last pixel fastest.
         values: float64 ``[u, c]``, the channels there.
         single: float32 ``[u, c]``.
-        ends: float32, its corners by their leading pixels ``[g, p / 2]`` and by their trailing ones ``[l, p / 2]``.
+        ends: float32, its corners by their leading pixels ``[g, p / 2]`` and by their trailing ones
+            ``[l, p / 2]``.
     """
 
     points: np.ndarray
@@ -433,7 +479,8 @@ def _keep(corners, values):
     return np.take_along_axis(corners, np.argpartition(-values, _SEEN - 1, 1)[:, :_SEEN], 1)
 
 
-# --- the search -------------------------------------------------------------------------------------------------------
+# --- the search
+# -------------------------------------------------------------------------------------------------------
 
 
 @jax.jit
@@ -447,8 +494,12 @@ def _improve(state, sides, data, rates):
         vector, offset = _affine(sides, phi, down[..., None] * alpha, share, conv, bias)
         f = (values + jnp.einsum("nwp,np->nw", x, vector) + offset[:, None]) / temperature
         largest = jax.ops.segment_max(lax.stop_gradient(jnp.max(f, 1)), kind, len(count))
-        total = jax.ops.segment_sum(jnp.sum(jnp.exp(f - largest[kind][:, None]), 1), kind, len(count))
-        return temperature * jnp.sum(jnp.where(total > 0, count * jnp.log(jnp.where(total > 0, total, 1)), 0))
+        total = jax.ops.segment_sum(
+            jnp.sum(jnp.exp(f - largest[kind][:, None]), 1), kind, len(count)
+        )
+        return temperature * jnp.sum(
+            jnp.where(total > 0, count * jnp.log(jnp.where(total > 0, total, 1)), 0)
+        )
 
     def update(state, _):
         (phi, alpha), first, second = state

@@ -1,7 +1,8 @@
 """Interval bound propagation: between which two values every node lies, for all images of a domain at once.
 
-The cheapest certificate there is (Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation for Training
-Verifiably Robust Models", arXiv:1810.12715); the arithmetic and its rounding are those of `oipjax.bounds.interval.rules`.
+The cheapest certificate there is (Gowal et al. 2018, "On the Effectiveness of Interval Bound
+Propagation for Training Verifiably Robust Models", arXiv:1810.12715); the arithmetic and its
+rounding are those of `oipjax.bounds.interval.rules`.
 """
 
 import functools
@@ -52,15 +53,21 @@ def intervals(
         layers: names of the layers that are asked for; all unless given.
 
     Raises:
-        ValueError: a primitive has no rule (the message names it), or the domain is of another kind.
+        ValueError: a primitive has no rule (the message names it), or the domain is of another
+            kind.
     """
     names = layers or model.layers
     program = trace(model)
     outputs = tuple(program.variable(model.layers.index(name)) for name in names)
     steps = restricted(program, frozenset(outputs))
     with jax.enable_x64(True):
-        out = _propagate(steps, outputs, checked_domain(domain), parameters(model), numbered(model, limits))
-        return {name: Ends(*(np.asarray(end)[0] for end in ends)) for name, ends in zip(names, out, strict=True)}
+        out = _propagate(
+            steps, outputs, checked_domain(domain), parameters(model), numbered(model, limits)
+        )
+        return {
+            name: Ends(*(np.asarray(end)[0] for end in ends))
+            for name, ends in zip(names, out, strict=True)
+        }
 
 
 def opened(value: Interval) -> Interval:
@@ -75,7 +82,9 @@ def opened(value: Interval) -> Interval:
 def checked_domain(domain: Domain) -> Box | Sphere:
     """The domain; a ValueError if nothing can be proved over it."""
     if not isinstance(domain, Box | Sphere):
-        raise ValueError(f"bounds are known over a Box or a Sphere, not over a {type(domain).__name__}")
+        raise ValueError(
+            f"bounds are known over a Box or a Sphere, not over a {type(domain).__name__}"
+        )
     return domain
 
 
@@ -93,14 +102,21 @@ def numbered(model: Model, limits: Limits | None) -> dict[int, tuple[np.ndarray,
         ends = tuple(np.broadcast_to(np.asarray(end, np.float64), shape) for end in given)
         layer = whole[program.variable(model.layers.index(name))]
         for number, part in enumerate(program.shapes):
-            if whole[number] == layer and len(part) == len(shape) and all(map(operator.le, part, shape)):
+            if (
+                whole[number] == layer
+                and len(part) == len(shape)
+                and all(map(operator.le, part, shape))
+            ):
                 out[number] = tuple(end[tuple(map(slice, part))] for end in ends)
     return out
 
 
 def box_ends(box: Box) -> tuple[np.ndarray, np.ndarray]:
     """The ends ``[1, 1, 1, c]`` of the pixels as float32 has them, in float64."""
-    low, high = (np.asarray(end, np.float32).astype(np.float64).reshape(1, 1, 1, -1) for end in (box.low, box.high))
+    low, high = (
+        np.asarray(end, np.float32).astype(np.float64).reshape(1, 1, 1, -1)
+        for end in (box.low, box.high)
+    )
     return low, high
 
 
@@ -113,7 +129,11 @@ def images_of(domain: Box | Sphere) -> Interval:
         return settled(Interval(jnp.broadcast_to(low, shape), jnp.broadcast_to(high, shape), zero))
     pixels, norm = int(np.prod(shape)), sphere_norm(domain)
     centred = float(np.sqrt(pixels)) * (1 + SPHERE_SLACK)
-    return settled(Interval(-norm * one, norm * one, zero, Linear(zero, one, one, pixels, centred, SPHERE_SLACK)))
+    return settled(
+        Interval(
+            -norm * one, norm * one, zero, Linear(zero, one, one, pixels, centred, SPHERE_SLACK)
+        )
+    )
 
 
 def sphere_norm(domain: Sphere) -> float:

@@ -9,8 +9,25 @@ from jax import Array, lax
 
 from oipjax.bounds.interval.products import PRODUCTS
 from oipjax.bounds.interval.rules import MOVES, RULES, UNROUNDED
-from oipjax.bounds.interval.values import ROUNDOFF, TINY, Choice, Interval, Known, exact, lift, settled
-from oipjax.jaxpr.flatten import PIECEWISE, Constant, Equation, Piecewise, Program, in_float64, wholes
+from oipjax.bounds.interval.values import (
+    ROUNDOFF,
+    TINY,
+    Choice,
+    Interval,
+    Known,
+    exact,
+    lift,
+    settled,
+)
+from oipjax.jaxpr.flatten import (
+    PIECEWISE,
+    Constant,
+    Equation,
+    Piecewise,
+    Program,
+    in_float64,
+    wholes,
+)
 
 
 def evaluate(
@@ -25,7 +42,8 @@ def evaluate(
         program: what to run.
         given: values of its inputs.
         decided: values of other variables that are known already.
-        limits: for variables by number, ends ``(low, high)`` of their exact values that were proved elsewhere.
+        limits: for variables by number, ends ``(low, high)`` of their exact values that were proved
+            elsewhere.
 
     Returns:
         the value of every variable, by its number.
@@ -46,7 +64,9 @@ def evaluate(
             out = advance(equation, [read(values, reference) for reference in equation.inputs])
             values.update(zip(equation.outputs, out, strict=True))
         if limits and equation.outputs[0] in limits:
-            values[equation.outputs[0]] = _limited(values[equation.outputs[0]], *limits[equation.outputs[0]])
+            values[equation.outputs[0]] = _limited(
+                values[equation.outputs[0]], *limits[equation.outputs[0]]
+            )
     return values
 
 
@@ -56,11 +76,19 @@ def _leading(value: Interval, shape: tuple[int, ...]) -> Interval:
     def part(each: Array) -> Array:
         return lax.slice(each, (0,) * len(shape), shape)
 
-    return Interval(part(value.low), part(value.high), part(value.error), value.linear and value.linear.map(part))
+    return Interval(
+        part(value.low),
+        part(value.high),
+        part(value.error),
+        value.linear and value.linear.map(part),
+    )
 
 
 def _limited(value: Interval, low: Array, high: Array) -> Interval:
-    low, high = jnp.maximum(value.low, low - value.error), jnp.minimum(value.high, high + value.error)
+    low, high = (
+        jnp.maximum(value.low, low - value.error),
+        jnp.minimum(value.high, high + value.error),
+    )
     return settled(value._replace(low=low, high=high))
 
 
@@ -87,7 +115,9 @@ def _apply(equation: Equation, inputs: list[Any]):
     """The rule of the step."""
     if equation.name not in RULES:
         known = ", ".join(sorted(RULES))
-        raise ValueError(f"no bound is known for the primitive {equation.name!r}; there are rules for {known}")
+        raise ValueError(
+            f"no bound is known for the primitive {equation.name!r}; there are rules for {known}"
+        )
     out = RULES[equation.name](equation, *inputs)
     return out if equation.name in MOVES else settled(out)
 
@@ -98,8 +128,13 @@ def _without_image(equation: Equation, inputs: list[Any]) -> list[Any]:
     floating = all(jnp.issubdtype(each.dtype, jnp.floating) for each in out)
     integer = all(not jnp.issubdtype(exact(value).dtype, jnp.floating) for value in inputs)
     if equation.name == "convert_element_type" and floating and integer:
-        return [Known(each, jnp.where(jnp.abs(each) < 2**24, 0.0, ROUNDOFF * jnp.abs(each))) for each in out]
-    if not any(isinstance(value, Known) for value in inputs) and (not floating or equation.name in UNROUNDED):
+        return [
+            Known(each, jnp.where(jnp.abs(each) < 2**24, 0.0, ROUNDOFF * jnp.abs(each)))
+            for each in out
+        ]
+    if not any(isinstance(value, Known) for value in inputs) and (
+        not floating or equation.name in UNROUNDED
+    ):
         return out
     if equation.name == PIECEWISE:
         (variable,) = _variables(equation, inputs)
@@ -118,14 +153,24 @@ def exactly(equation: Equation, inputs: list[Any]) -> list[Any]:
         body, given = equation.params["piecewise"].body, _variables(equation, inputs)
         values = dict(zip(body.inputs, given, strict=True))
         for each in body.equations:
-            values.update(zip(each.outputs, exactly(each, [read(values, ref) for ref in each.inputs]), strict=True))
+            values.update(
+                zip(
+                    each.outputs,
+                    exactly(each, [read(values, ref) for ref in each.inputs]),
+                    strict=True,
+                )
+            )
         return [read(values, body.outputs[0])]
     out = equation.primitive.bind(*inputs, **in_float64(equation.params))
     return list(out) if equation.primitive.multiple_results else [out]
 
 
 def _variables(equation: Equation, inputs: list[Any]) -> list[Any]:
-    return [value for value, ref in zip(inputs, equation.inputs, strict=True) if not isinstance(ref, Constant)]
+    return [
+        value
+        for value, ref in zip(inputs, equation.inputs, strict=True)
+        if not isinstance(ref, Constant)
+    ]
 
 
 def _in_two_pieces(piecewise: Piecewise, a: Interval) -> Interval:
@@ -133,7 +178,9 @@ def _in_two_pieces(piecewise: Piecewise, a: Interval) -> Interval:
     at = piecewise.threshold
 
     def side(low, high, above):
-        decided = {number: jnp.full(low.shape, above == truth) for number, truth in piecewise.sides.items()}
+        decided = {
+            number: jnp.full(low.shape, above == truth) for number, truth in piecewise.sides.items()
+        }
         values = evaluate(piecewise.body, [Interval(low, high, a.error)], decided)
         return lift(read(values, piecewise.body.outputs[0]))
 
@@ -142,7 +189,9 @@ def _in_two_pieces(piecewise: Piecewise, a: Interval) -> Interval:
     only_above, only_below = a.low > at + TINY, a.high < at - TINY
 
     def joined(end, join):
-        value = jnp.where(only_above, above[end], jnp.where(only_below, below[end], join(above[end], below[end])))
+        value = jnp.where(
+            only_above, above[end], jnp.where(only_below, below[end], join(above[end], below[end]))
+        )
         return jnp.where(jnp.isnan(a.low), jnp.nan, value)  # NaN is on neither side
 
     error = jnp.where(only_above, above.error, jnp.where(only_below, below.error, jnp.inf))

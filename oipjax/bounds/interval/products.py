@@ -1,15 +1,24 @@
 """Products of what the image is and what it is not: the rule of ``dot_general`` and of convolutions.
 
-A sum of ``n`` products may be summed in any order (`gamma`). A convolution that `oipjax.ops` may compute by minimal
-filtering is charged what either way rounds at most: which one runs depends on the platform, on whether all maps are
-asked for, and on the part of the image that is seen.
+A sum of ``n`` products may be summed in any order (`gamma`). A convolution that `oipjax.ops` may
+compute by minimal filtering is charged what either way rounds at most: which one runs depends on
+the platform, on whether all maps are asked for, and on the part of the image that is seen.
 """
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from oipjax.bounds.interval.values import LARGEST, TINY, Interval, Known, exact, gamma, lift, widened
+from oipjax.bounds.interval.values import (
+    LARGEST,
+    TINY,
+    Interval,
+    Known,
+    exact,
+    gamma,
+    lift,
+    widened,
+)
 from oipjax.jaxpr.flatten import Equation, bind, in_float64
 from oipjax.ops import winograd
 
@@ -21,7 +30,9 @@ _FLUSHED = 2**12
 def product(equation: Equation, a, b) -> Interval:
     """The enclosure of a product of an interval and of numbers that do not depend on the image, in any order."""
     if isinstance(a, Interval) and isinstance(b, Interval):
-        raise ValueError(f"no bound is known for {equation.name!r} of two values that both depend on the image")
+        raise ValueError(
+            f"no bound is known for {equation.name!r} of two values that both depend on the image"
+        )
     image_first = isinstance(a, Interval)
     value, given = (a, b) if image_first else (b, a)
     weights = exact(given)
@@ -29,7 +40,11 @@ def product(equation: Equation, a, b) -> Interval:
     def times(x, w):
         return bind(equation, *((x, w) if image_first else (w, x)))
 
-    positive, negative, magnitude = jnp.maximum(weights, 0), jnp.minimum(weights, 0), jnp.abs(weights)
+    positive, negative, magnitude = (
+        jnp.maximum(weights, 0),
+        jnp.minimum(weights, 0),
+        jnp.abs(weights),
+    )
     low = times(value.low, positive) + times(value.high, negative)
     high = times(value.high, positive) + times(value.low, negative)
     linear = None
@@ -62,11 +77,13 @@ def _terms(equation: Equation, a, b) -> int:
     return int(np.prod(shapes[1])) // shapes[1][equation.params["dimension_numbers"].rhs_spec[0]]
 
 
-def _may_be_minimal(equation: Equation, images: tuple[int, ...], kernel: tuple[int, ...], out: tuple[int, ...]) -> bool:
+def _may_be_minimal(
+    equation: Equation, images: tuple[int, ...], kernel: tuple[int, ...], out: tuple[int, ...]
+) -> bool:
     """Whether `oipjax.ops` computes such a convolution by `winograd` on some platform.
 
-    As it is, or several of them at once (groups, under `jax.vmap`), or as the gradient of the images: then the
-    kernel is turned round, and the small side is that of ``images``.
+    As it is, or several of them at once (groups, under `jax.vmap`), or as the gradient of the
+    images: then the kernel is turned round, and the small side is that of ``images``.
     """
     if equation.name != "conv_general_dilated":
         return False
@@ -84,18 +101,21 @@ def _may_be_minimal(equation: Equation, images: tuple[int, ...], kernel: tuple[i
 def _minimal_filtering(equation: Equation, images: Array, kernel: Array) -> tuple[int, Array]:
     """As count and size of a sum of products: ``gamma(count) * size`` is what `winograd` loses at most by rounding.
 
-    **Forward.** ``A [sum_c (G w G') * (B x B')] A'`` rounds twice in each entry of ``B x B'``, four times in that of
-    ``G w G'``, once for each channel, and four times in the outer sums (Higham 2002, section 3.1). An entry of ``|B|
+    **Forward.** ``A [sum_c (G w G') * (B x B')] A'`` rounds twice in each entry of ``B x B'``, four
+    times in that of ``G w G'``, once for each channel, and four times in the outer sums (Higham
+    2002, section 3.1). An entry of ``|B|
     |x| |B'|`` is at most 4 times the largest ``|x|``, and what ``|A|`` sums of ``|G| |w| |G'|`` at most ``v v' * |w|``,
     ``v = (2, 1, 2)``.
 
-    **Gradient of the images.** ``B' [sum_k (G w G') * (A' dy A)] B``, and each pixel is the sum of up to four tiles:
-    three roundings more. Along one axis ``|A'| |dy|`` is at most ``(1, 2, 2, 1)`` times the largest, and of that and
-    ``|G| |w|`` the two tiles of a pixel sum ``(4, 2, 2) |w|`` or ``(2, 2, 4) |w|``, at most ``2 v |w|``: no more.
+    **Gradient of the images.** ``B' [sum_k (G w G') * (A' dy A)] B``, and each pixel is the sum of
+    up to four tiles: three roundings more. Along one axis ``|A'| |dy|`` is at most ``(1, 2, 2, 1)``
+    times the largest, and of that and ``|G| |w|`` the two tiles of a pixel sum ``(4, 2, 2) |w|`` or
+    ``(2, 2, 4) |w|``, at most ``2 v |w|``: no more.
 
-    In both the zeros in ``A`` and ``B`` see to it that an output reads the 3x3 pixels that it depends on, no others.
-    What is flushed to 0 is at most 7 times `TINY` in an entry of the images' transform and 16 times in one of the
-    kernel's; 36 products of them enter an output, of factors that are 9 |w| and 4 |x| at most: less than `_FLUSHED`.
+    In both the zeros in ``A`` and ``B`` see to it that an output reads the 3x3 pixels that it
+    depends on, no others. What is flushed to 0 is at most 7 times `TINY` in an entry of the images'
+    transform and 16 times in one of the kernel's; 36 products of them enter an output, of factors
+    that are 9 |w| and 4 |x| at most: less than `_FLUSHED`.
 
     Args:
         equation: the convolution.
@@ -110,8 +130,12 @@ def _minimal_filtering(equation: Equation, images: Array, kernel: Array) -> tupl
     largest = 4 * lax.reduce_window(around, 0.0, lax.max, window, (1,) * 4, "VALID")
     total = kernel
     for axis in taps:
-        total = total * jnp.array([2.0, 1.0, 2.0]).reshape([3 if other == axis else 1 for other in range(4)])
+        total = total * jnp.array([2.0, 1.0, 2.0]).reshape(
+            [3 if other == axis else 1 for other in range(4)]
+        )
     params = in_float64(equation.params) | {"padding": ((0, 0), (0, 0))}
     size = equation.primitive.bind(largest, total.sum(taps, keepdims=True), **params)
-    overflow = (4 * images.max() > LARGEST) | (kernel.sum(taps).max() > LARGEST)  # of what is transformed
+    overflow = (4 * images.max() > LARGEST) | (
+        kernel.sum(taps).max() > LARGEST
+    )  # of what is transformed
     return kernel.shape[numbers.rhs_spec[1]] + 13, jnp.where(overflow, jnp.inf, size)

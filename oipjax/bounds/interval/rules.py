@@ -1,22 +1,25 @@
 """Interval arithmetic, one rule per primitive: what a step makes of everything its inputs may be.
 
-**Rounding.** A proof must hold for the program that runs, not only for real numbers. So an interval encloses what a
-float32 evaluation gives, in whatever order it sums: a sum of ``n`` products widens it by ``gamma_n = n u / (1 - n u)``
-times the sum of the magnitudes, ``u = 2^-24`` (Higham 2002, "Accuracy and Stability of Numerical Algorithms", section
-3.1), an elementwise step by ``u`` times its size, a transcendental function by 16 u. What is computed from parameters
-alone is rounded too (`values.Known`). What may exceed the largest float32 is infinite, numbers below 2^-126 may be
-flushed to 0, and what may be NaN stays so. Everything is computed in float64, whose own rounding is 2^-29 of that.
-Beside it goes ``error``, how far the float32 value may be from the exact one: bounds that are found by other means are
-widened by it.
+**Rounding.** A proof must hold for the program that runs, not only for real numbers. So an interval
+encloses what a float32 evaluation gives, in whatever order it sums: a sum of ``n`` products widens
+it by ``gamma_n = n u / (1 - n u)`` times the sum of the magnitudes, ``u = 2^-24`` (Higham 2002,
+"Accuracy and Stability of Numerical Algorithms", section 3.1), an elementwise step by ``u`` times
+its size, a transcendental function by 16 u. What is computed from parameters alone is rounded too
+(`values.Known`). What may exceed the largest float32 is infinite, numbers below 2^-126 may be
+flushed to 0, and what may be NaN stays so. Everything is computed in float64, whose own rounding is
+2^-29 of that. Beside it goes ``error``, how far the float32 value may be from the exact one: bounds
+that are found by other means are widened by it.
 
-**What is covered.** The program in float32 at full precision: XLA's CPU backend as it is, other ones as surveys and
-ascents are compiled (`oipjax.runtime.tiles.products`), with convolutions as sums of products. Convolutions that `oipjax.ops`
-computes by minimal filtering round more, which is counted (`oipjax.bounds.interval.products`). TF32 or bfloat16 products and
-other transforms (Winograd of larger tiles, FFT) round more than this counts, and so do networks that compute in
+**What is covered.** The program in float32 at full precision: XLA's CPU backend as it is, other
+ones as surveys and ascents are compiled (`oipjax.runtime.tiles.products`), with convolutions as
+sums of products. Convolutions that `oipjax.ops` computes by minimal filtering round more, which is
+counted (`oipjax.bounds.interval.products`). TF32 or bfloat16 products and other transforms
+(Winograd of larger tiles, FFT) round more than this counts, and so do networks that compute in
 float16, bfloat16 or float64, which are refused.
 
-**Linear values.** Over images of mean 0 and a given norm, ``<w, x> + offset`` is at most ``offset + norm(x) norm(w -
-mean(w))``. As long as every pixel enters a value once, the sums of ``w`` and ``w^2`` are carried along for it.
+**Linear values.** Over images of mean 0 and a given norm, ``<w, x> + offset`` is at most ``offset +
+norm(x) norm(w - mean(w))``. As long as every pixel enters a value once, the sums of ``w`` and
+``w^2`` are carried along for it.
 """
 
 import functools
@@ -72,14 +75,21 @@ def rule(*names: str) -> Callable:
     return register
 
 
-# --- moving values about ----------------------------------------------------------------------------------------------
+# --- moving values about
+# ----------------------------------------------------------------------------------------------
 
 
 @rule(*MOVES)
 def _move(equation, value, *indices):
-    if not isinstance(value, Interval) or any(isinstance(index, Interval | Choice) for index in indices):
-        raise ValueError(f"no bound is known for {equation.name!r} where an index depends on the image")
-    if equation.name == "convert_element_type" and not jnp.issubdtype(equation.params["new_dtype"], jnp.floating):
+    if not isinstance(value, Interval) or any(
+        isinstance(index, Interval | Choice) for index in indices
+    ):
+        raise ValueError(
+            f"no bound is known for {equation.name!r} where an index depends on the image"
+        )
+    if equation.name == "convert_element_type" and not jnp.issubdtype(
+        equation.params["new_dtype"], jnp.floating
+    ):
         raise ValueError("no bound is known for values that are converted to integers")
 
     def move(part):
@@ -93,7 +103,9 @@ def _move(equation, value, *indices):
 def _rounded(equation, value):
     exponent, mantissa = equation.params["exponent_bits"], equation.params["mantissa_bits"]
     if exponent < 8:
-        raise ValueError(f"no bound is known for 'reduce_precision' to {exponent} bits of exponent, below 8")
+        raise ValueError(
+            f"no bound is known for 'reduce_precision' to {exponent} bits of exponent, below 8"
+        )
     return rounded_once(value.low, value.high, value.error, unit=2.0 ** -(mantissa + 1))
 
 
@@ -116,7 +128,8 @@ def _pad(equation, value, filling):
     return Interval(low, high, error, linear)
 
 
-# --- sums and products ------------------------------------------------------------------------------------------------
+# --- sums and products
+# ------------------------------------------------------------------------------------------------
 
 
 @rule("add", "add_any", "sub")
@@ -158,7 +171,9 @@ def _mul(equation, a, b):
     else:
         ends = [a.low * b, a.high * b]
         error = a.error * jnp.abs(b) + TINY * (a.size + jnp.abs(b))
-    return rounded_once(functools.reduce(jnp.minimum, ends), functools.reduce(jnp.maximum, ends), error, linear)
+    return rounded_once(
+        functools.reduce(jnp.minimum, ends), functools.reduce(jnp.maximum, ends), error, linear
+    )
 
 
 @rule("div")
@@ -202,30 +217,46 @@ rule(*PRODUCTS)(product)
 @rule("reduce_sum", "reduce_window_sum", "cumsum")
 def _sum(equation, a):
     low, high, error, size = (bind(equation, part) for part in (a.low, a.high, a.error, a.size))
-    count = a.low.shape[equation.params["axis"]] if equation.name == "cumsum" else a.low.size / max(low.size, 1)
+    count = (
+        a.low.shape[equation.params["axis"]]
+        if equation.name == "cumsum"
+        else a.low.size / max(low.size, 1)
+    )
     count = np.prod(equation.params.get("window_dimensions", (count,)))
     linear = None
     if a.linear is not None and a.linear.distinct and equation.name == "reduce_sum":
         linear = a.linear.map(functools.partial(bind, equation))
-    slack = jnp.where(size > LARGEST, jnp.nan, jnp.where(size == 0, 0.0, gamma(count) * size + count * TINY))
+    slack = jnp.where(
+        size > LARGEST, jnp.nan, jnp.where(size == 0, 0.0, gamma(count) * size + count * TINY)
+    )
     out = widened(low, high, error, slack, linear)
     # A sum of what is not negative is not negative.
-    return out._replace(low=jnp.maximum(out.low, (1 + gamma(count)) * bind(equation, jnp.minimum(a.low, 0))))
+    return out._replace(
+        low=jnp.maximum(out.low, (1 + gamma(count)) * bind(equation, jnp.minimum(a.low, 0)))
+    )
 
 
-# --- maxima and elementwise functions ---------------------------------------------------------------------------------
+# --- maxima and elementwise functions
+# ---------------------------------------------------------------------------------
 
 
 @rule("max", "min")
 def _extremum(equation, a, b):
     a, b = lift(a), lift(b)
-    return Interval(bind(equation, a.low, b.low), bind(equation, a.high, b.high), jnp.maximum(a.error, b.error))
+    return Interval(
+        bind(equation, a.low, b.low), bind(equation, a.high, b.high), jnp.maximum(a.error, b.error)
+    )
 
 
 @rule("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min", "cummax", "cummin")
 def _reduced(equation, a):
-    # The error is that of the worst value; for a minimum, of which there is no maximum at hand, of all values.
-    error = a.error if equation.name.endswith("max") else jnp.broadcast_to(jnp.max(a.error), jnp.shape(a.error))
+    # The error is that of the worst value; for a minimum, of which there is no maximum at hand, of
+    # all values.
+    error = (
+        a.error
+        if equation.name.endswith("max")
+        else jnp.broadcast_to(jnp.max(a.error), jnp.shape(a.error))
+    )
     return Interval(bind(equation, a.low), bind(equation, a.high), bind(equation, error))
 
 
@@ -252,7 +283,9 @@ def _monotone(equation, a):
         case "logistic":  # may be computed by a tanh, whose error is not relative to it
             out = widened(low, high, error, TRANSCENDENTAL)
             return out._replace(low=jnp.maximum(out.low, 0), high=jnp.minimum(out.high, 1))
-    out = rounded_once(low, high, error, unit=max(TRANSCENDENTAL, equation.params.get("y", 1) * ROUNDOFF))
+    out = rounded_once(
+        low, high, error, unit=max(TRANSCENDENTAL, equation.params.get("y", 1) * ROUNDOFF)
+    )
     if equation.name in ("tanh", "erf"):
         return out._replace(low=jnp.maximum(out.low, -1), high=jnp.minimum(out.high, 1))
     return out
@@ -278,7 +311,8 @@ def _wave(equation, a):
     return Interval(low, high, a.error + TRANSCENDENTAL)
 
 
-# --- choices ----------------------------------------------------------------------------------------------------------
+# --- choices
+# ----------------------------------------------------------------------------------------------------------
 
 
 @rule("gt", "ge", "lt", "le", "eq", "ne")
@@ -322,7 +356,9 @@ def _is_finite(_, a):
 def _select(equation, which, *cases):
     cases = [lift(case) for case in cases]
     if not isinstance(which, Choice):
-        low, high, error = (bind(equation, which, *(case[end] for case in cases)) for end in range(3))
+        low, high, error = (
+            bind(equation, which, *(case[end] for case in cases)) for end in range(3)
+        )
         return Interval(low, high, error)
     no, yes = cases
     only_yes, only_no = ~which.maybe_false, ~which.maybe_true

@@ -28,7 +28,8 @@ class Linear:
         pixels: how many there are in the image.
         norm: of the image less its mean, at most.
         mean: of the image, at most, in magnitude.
-        distinct: whether every value is made of pixels of its own, so that it can still enter a sum.
+        distinct: whether every value is made of pixels of its own, so that it can still enter a
+            sum.
     """
 
     offset: Array
@@ -41,13 +42,17 @@ class Linear:
 
     def map(self, function: Callable[[Array], Array], *, distinct: bool = True) -> "Linear":
         """The same with its values moved about by ``function``."""
-        return self.of(function(self.offset), function(self.total), function(self.square), distinct=distinct)
+        return self.of(
+            function(self.offset), function(self.total), function(self.square), distinct=distinct
+        )
 
     def of(self, offset, total, square, *, distinct: bool = True) -> "Linear":
         """Other values of the same image."""
         shape = jnp.shape(offset)
         offset, total, square = (jnp.broadcast_to(part, shape) for part in (offset, total, square))
-        return Linear(offset, total, square, self.pixels, self.norm, self.mean, self.distinct and distinct)
+        return Linear(
+            offset, total, square, self.pixels, self.norm, self.mean, self.distinct and distinct
+        )
 
     @property
     def ends(self) -> tuple[Array, Array]:
@@ -61,8 +66,8 @@ class Linear:
 class Interval(NamedTuple):
     """Enclosures, elementwise: ``low <= value <= high`` for every image, as computed in float32 and exactly.
 
-    Both ends are NaN where a value may itself be NaN, or anything at all: NaN spreads through every rule as it does
-    through the network, where infinite ends would be cut down by the next ReLU.
+    Both ends are NaN where a value may itself be NaN, or anything at all: NaN spreads through every
+    rule as it does through the network, where infinite ends would be cut down by the next ReLU.
 
     Attributes:
         low, high: the ends, float64.
@@ -139,7 +144,9 @@ def widened(low, high, error, slack, linear: Linear | None = None) -> Interval:
     return Interval(low - slack, high + slack, error + slack, linear)
 
 
-def rounded_once(low, high, error, linear: Linear | None = None, unit: float = ROUNDOFF) -> Interval:
+def rounded_once(
+    low, high, error, linear: Linear | None = None, unit: float = ROUNDOFF
+) -> Interval:
     """As `widened` by one rounding, which is monotone: each end by its own, and 0 stays 0."""
     if linear is not None:
         ends = linear.ends

@@ -1,9 +1,10 @@
 """Linear functions of a layer, pulled back through the network to values whose limits are known.
 
-What is linear is exact, through the transpose of each step; a ReLU or a maximum is replaced by a line above or below,
-whichever the sign of its coefficient asks for (Zhang et al. 2018, "Efficient Neural Network Robustness Certification
-with General Activation Functions" (CROWN), arXiv:1811.00866; Singh et al. 2019, "An abstract domain for certifying
-neural networks" (DeepPoly), doi:10.1145/3290354). Without lines the pull stops at the first value that is not linear.
+What is linear is exact, through the transpose of each step; a ReLU or a maximum is replaced by a
+line above or below, whichever the sign of its coefficient asks for (Zhang et al. 2018, "Efficient
+Neural Network Robustness Certification with General Activation Functions" (CROWN),
+arXiv:1811.00866; Singh et al. 2019, "An abstract domain for certifying neural networks" (DeepPoly),
+doi:10.1145/3290354). Without lines the pull stops at the first value that is not linear.
 """
 
 from collections.abc import Callable, Mapping
@@ -60,7 +61,13 @@ Lines = Callable[[Equation, Array, Interval, Interval], tuple[Array, Array] | No
 """``lines(equation, c[m, ...], input, output) -> (the input's coefficients [m, ...], offset [m])``, or None to stop."""
 
 
-def pull(program: Program, values: Mapping[int, Any], start: int, specs: Array, lines: Lines | None = None) -> Pulled:
+def pull(
+    program: Program,
+    values: Mapping[int, Any],
+    start: int,
+    specs: Array,
+    lines: Lines | None = None,
+) -> Pulled:
     """Pull linear functions of one variable back as far as it goes.
 
     Args:
@@ -111,9 +118,14 @@ def _parts(equation: Equation, inputs: list[Any], unknown: list[int], c: Array):
 def magnitudes(program: Program, values: Mapping[int, Any]) -> dict[int, Array]:
     """For values that depend on the image, the sum of the magnitudes of all that `pull` may add up for them.
 
-    Coefficients may cancel, and so may what they multiply: what float64 loses is a share of this, not of the result.
+    Coefficients may cancel, and so may what they multiply: what float64 loses is a share of this,
+    not of the result.
     """
-    sizes = {number: values[number].size for number in program.inputs if isinstance(values[number], Interval)}
+    sizes = {
+        number: values[number].size
+        for number in program.inputs
+        if isinstance(values[number], Interval)
+    }
     for equation in program.equations:
         out = values[equation.outputs[0]]
         if not isinstance(out, Interval):
@@ -125,7 +137,9 @@ def magnitudes(program: Program, values: Mapping[int, Any]) -> dict[int, Array]:
                 given.append(sizes[equation.variable(index)])
             else:
                 known: Any = exact(value)
-                floating = not isinstance(known, Choice) and jnp.issubdtype(known.dtype, jnp.floating)
+                floating = not isinstance(known, Choice) and jnp.issubdtype(
+                    known.dtype, jnp.floating
+                )
                 given.append(jnp.abs(known) if floating else known)  # pyright: ignore[reportArgumentType]
         if equation.name in ("neg", "sub"):
             size = sum(given[1:], given[0])

@@ -1,10 +1,12 @@
 """Linear relaxation of a whole network, for any shape of it: CROWN, with slopes that are optimised.
 
-Every node is bounded by a linear function of the image, found by pulling it back through the network
-(`backward.pull`): a ReLU that may be on or off lies below its chord and above ``alpha x`` for any ``alpha`` in [0, 1],
-a maximum above each of its arguments and below its greatest value (Zhang et al. 2018, arXiv:1811.00866; Xu et al. 2021,
-"Fast and Complete" (alpha-CROWN), arXiv:2011.13824). What has no line is taken at its interval, and each ReLU's own
-limits are intervals, so the bound is never looser than those. The joint patch hull is tighter where it fits.
+Every node is bounded by a linear function of the image, found by pulling it back through the
+network (`backward.pull`): a ReLU that may be on or off lies below its chord and above ``alpha x``
+    for any ``alpha`` in [0, 1],
+a maximum above each of its arguments and below its greatest value (Zhang et al. 2018,
+arXiv:1811.00866; Xu et al. 2021, "Fast and Complete" (alpha-CROWN), arXiv:2011.13824). What has no
+line is taken at its interval, and each ReLU's own limits are intervals, so the bound is never
+looser than those. The joint patch hull is tighter where it fits.
 """
 
 import functools
@@ -16,7 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from oipjax.bounds.interval.enclosures import Limits, checked_domain, images_of, intervals, numbered, opened, parameters
+from oipjax.bounds.interval.enclosures import (
+    Limits,
+    checked_domain,
+    images_of,
+    intervals,
+    numbered,
+    opened,
+    parameters,
+)
 from oipjax.bounds.interval.evaluation import evaluate
 from oipjax.bounds.interval.values import Interval
 from oipjax.bounds.linear.backward import ROUNDING, magnitudes, pull
@@ -68,7 +78,10 @@ def crown(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _chunk(program: Program, domain: Box | Sphere, start: int, steps: int, params, limits, nodes):
     values = evaluate(program, [*params, images_of(domain)], limits=limits)
-    values = {number: opened(value) if isinstance(value, Interval) else value for number, value in values.items()}
+    values = {
+        number: opened(value) if isinstance(value, Interval) else value
+        for number, value in values.items()
+    }
     shape = values[start].low.shape
     size = magnitudes(program, values)[start].ravel()[nodes]
     specs = jax.nn.one_hot(nodes, int(np.prod(shape)), dtype=jnp.float64).reshape(-1, *shape)
@@ -87,7 +100,9 @@ def _chunk(program: Program, domain: Box | Sphere, start: int, steps: int, param
 
     def step(state, _):
         slopes, memory, best = state
-        bounds, gradient = jax.value_and_grad(lambda s: (lambda b: (jnp.sum(b), b))(upper(s)), has_aux=True)(slopes)
+        bounds, gradient = jax.value_and_grad(
+            lambda s: (lambda b: (jnp.sum(b), b))(upper(s)), has_aux=True
+        )(slopes)
         # A norm of nothing has no gradient.
         updates, memory = optimiser.update(jax.tree.map(jnp.nan_to_num, gradient), memory)
         slopes = jax.tree.map(lambda s: jnp.clip(s, 0, 1), optax.apply_updates(slopes, updates))
@@ -103,11 +118,19 @@ def _lines(slopes, equation: Equation, c, x, out):
     axes = tuple(range(1, c.ndim))
     if equation.rectified() is not None:
         crossing = (x.low < 0) & (x.high > 0)
-        chord = jnp.where(crossing, x.high / jnp.where(crossing, x.high - x.low, 1), jnp.where(x.low >= 0, 1.0, 0.0))
+        chord = jnp.where(
+            crossing,
+            x.high / jnp.where(crossing, x.high - x.low, 1),
+            jnp.where(x.low >= 0, 1.0, 0.0),
+        )
         under = jnp.where(crossing[None], slopes[equation.outputs[0]], chord[None])
-        return above * chord[None] + below * under, jnp.sum(above * jnp.where(crossing, -chord * x.low, 0)[None], axes)
+        return above * chord[None] + below * under, jnp.sum(
+            above * jnp.where(crossing, -chord * x.low, 0)[None], axes
+        )
     if equation.name in ("reduce_window_max", "reduce_max"):
         # Below: the argument whose least value is greatest.
         _, transpose = jax.vjp(lambda v: equation.primitive.bind(v, **equation.params), x.low)
-        return jax.vmap(lambda part: transpose(part)[0])(below), jnp.sum(above * out.high[None], axes)
+        return jax.vmap(lambda part: transpose(part)[0])(below), jnp.sum(
+            above * out.high[None], axes
+        )
     return None

@@ -1,7 +1,8 @@
 """Best images in closed form: nodes that are linear in the image, such as those of a first convolution before its ReLU.
 
-``<w, x> + c`` is greatest over a box at the corner that the signs of ``w`` choose, and over images of mean 0 and norm
-``sqrt(n)`` along ``w - mean(w)`` (Cauchy and Schwarz). What an ascent reaches can be held against that.
+``<w, x> + c`` is greatest over a box at the corner that the signs of ``w`` choose, and over images
+of mean 0 and norm ``sqrt(n)`` along ``w - mean(w)`` (Cauchy and Schwarz). What an ascent reaches
+can be held against that.
 """
 
 import functools
@@ -52,8 +53,14 @@ def best_images(model: Model, layer: str, nodes: np.ndarray, domain: Domain) -> 
     with jax.enable_x64(True):
         offset, weights = _weights(program, domain, start, parameters(model), specs)
         if set(weights) - {program.inputs[-1]}:
-            raise ValueError(f"{layer} of {model.name} is not linear in the image; closed forms exist for those only")
-        w = np.asarray(weights[program.inputs[-1]])[:, 0] if weights else np.zeros((len(nodes), *model.input_shape))
+            raise ValueError(
+                f"{layer} of {model.name} is not linear in the image; closed forms exist for those only"
+            )
+        w = (
+            np.asarray(weights[program.inputs[-1]])[:, 0]
+            if weights
+            else np.zeros((len(nodes), *model.input_shape))
+        )
         if isinstance(domain, Box):
             low, high = box_ends(domain)
             images = np.where(w > 0, high, low)
@@ -66,5 +73,7 @@ def best_images(model: Model, layer: str, nodes: np.ndarray, domain: Domain) -> 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _weights(program: Program, domain: Box | Sphere, start: int, params, specs):
-    pulled = pull(program, evaluate(program, [*params, images_of(domain)]), start, jnp.asarray(specs))
+    pulled = pull(
+        program, evaluate(program, [*params, images_of(domain)]), start, jnp.asarray(specs)
+    )
     return pulled.offset, pulled.coefficients

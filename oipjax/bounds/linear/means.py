@@ -1,8 +1,9 @@
 """Upper bounds of a map's mean over its positions, which is its score.
 
-The mean of a ReLU over ``n`` positions is the greatest of ``sum over S of pre / n`` over all sets ``S`` of active
-positions. Each of these is linear in the layer below, where it is bounded as a whole: a value that helps one position
-and harms another is counted once, not at its best for each. Sets are listed for blocks of up to 3x3 positions; blocks
+The mean of a ReLU over ``n`` positions is the greatest of ``sum over S of pre / n`` over all sets
+``S`` of active positions. Each of these is linear in the layer below, where it is bounded as a
+whole: a value that helps one position and harms another is counted once, not at its best for each.
+    Sets are listed for blocks of up to 3x3 positions; blocks
 add up.
 """
 
@@ -13,7 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oipjax.bounds.interval.enclosures import Ends, Limits, checked_domain, images_of, numbered, parameters
+from oipjax.bounds.interval.enclosures import (
+    Ends,
+    Limits,
+    checked_domain,
+    images_of,
+    numbered,
+    parameters,
+)
 from oipjax.bounds.interval.evaluation import evaluate
 from oipjax.bounds.interval.values import TINY, gamma
 from oipjax.bounds.linear.backward import ROUNDING, magnitudes, pull
@@ -70,7 +78,9 @@ def mean_bounds(
         )
         for places in itertools.product(*(_blocks(size) for size in high.shape[:2])):
             for some in groups:
-                sums[some] += _block(*given, list(itertools.product(*places)), high.shape, maps[some])
+                sums[some] += _block(
+                    *given, list(itertools.product(*places)), high.shape, maps[some]
+                )
     means = plain.copy()
     means[maps] = sums / positions + ends[layer].error.max((0, 1))[maps]
     return np.fmin(plain, computed(means, ends[layer]))
@@ -81,7 +91,8 @@ def computed(limit: np.ndarray, ends: Ends) -> np.ndarray:
 
     Args:
         limit: ``[k]``.
-        ends: of the nodes, ``[h, w, k]`` or ``[k]``; what a sum loses is a share of the sum of their magnitudes.
+        ends: of the nodes, ``[h, w, k]`` or ``[k]``; what a sum loses is a share of the sum of
+            their magnitudes.
     """
     if ends.high.ndim == 1:
         return limit
@@ -103,21 +114,29 @@ def _block(program: Program, domain, pre, params, limits, places, shape, maps) -
     specs = np.zeros((BLOCK**2, count, 1, *shape))
     for index, (i, j) in enumerate(places):
         specs[index, np.arange(count), 0, i, j, maps] = 1
-    offset, parts, size = _pulled(program, domain, pre, params, limits, specs.reshape(-1, 1, *shape))
+    offset, parts, size = _pulled(
+        program, domain, pre, params, limits, specs.reshape(-1, 1, *shape)
+    )
     sets = np.array(list(itertools.product((0.0, 1.0), repeat=len(places))))
     total = sets @ np.asarray(offset).reshape(BLOCK**2, count)[: len(places)]
     for c, low, high in parts:
         c = np.asarray(c).reshape(BLOCK**2, count, -1)[: len(places)]
         seen = np.flatnonzero(np.any(c != 0, (0, 1)))
-        total = total + np.asarray(_sets(sets, c[..., seen], np.ravel(low)[seen], np.ravel(high)[seen]))
-    return (total.max(0) + ROUNDING * sum(np.asarray(size)[0, i, j, maps] for i, j in places))[: len(asked)]
+        total = total + np.asarray(
+            _sets(sets, c[..., seen], np.ravel(low)[seen], np.ravel(high)[seen])
+        )
+    return (total.max(0) + ROUNDING * sum(np.asarray(size)[0, i, j, maps] for i, j in places))[
+        : len(asked)
+    ]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _pulled(program: Program, domain: Box | Sphere, pre: int, params, limits, specs):
     values = evaluate(program, [*params, images_of(domain)], limits=limits)
     pulled = pull(program, values, pre, specs)
-    parts = [(c, values[number].low, values[number].high) for number, c in pulled.coefficients.items()]
+    parts = [
+        (c, values[number].low, values[number].high) for number, c in pulled.coefficients.items()
+    ]
     return pulled.offset, parts, magnitudes(program, values)[pre]
 
 
