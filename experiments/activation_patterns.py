@@ -26,11 +26,10 @@ from scipy.stats import binomtest
 import oipjax
 from experiments.common import command, save, show
 from oipjax.analysis import activations as acts
+from oipjax.data import Split
 from oipjax.data import mnist as data
-from oipjax.data.mnist import Split
-from oipjax.plots.activations import exemplars_figure, maps_figure
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK
-from oipjax.study.result import FOUND, Atlas
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK, exemplars_figure, maps_figure
+from oipjax.study import FOUND, Atlas
 
 RESULTS = Path(__file__).parent / "results"
 GREEN = "#009E73"

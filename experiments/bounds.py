@@ -26,7 +26,7 @@ import oipjax
 from experiments.common import command, save, show
 from oipjax.bounds import Bounds, assemble, band_images, best_images, hull_limits, tighten
 from oipjax.bounds.interval.enclosures import Limits
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK
 
 RESULTS = Path(__file__).parent / "results"
 COLOURS = {"conv1": FAINT, "conv2": BLUE, "conv3": INACTIVE}

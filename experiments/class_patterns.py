@@ -27,11 +27,11 @@ from matplotlib.figure import Figure
 import oipjax
 from experiments.common import command, network, save, show
 from oipjax import Class, Direction, Map, TotalVariation
-from oipjax.analysis.clusters import similarity
+from oipjax.analysis import similarity
 from oipjax.data import mnist as data
-from oipjax.objectives.units import Objective
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
-from oipjax.search.precursor import make_starts
+from oipjax.objectives import Objective
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
+from oipjax.search import make_starts
 
 RESULTS = Path(__file__).parent / "results"
 

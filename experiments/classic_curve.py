@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax.search.precursor import make_starts
+from oipjax.search import make_starts
 
 RESULTS = Path(__file__).parent / "results"
 PUBLISHED = {0: 7.3800406, 9: 16.631456, 18: 28.324467, 36: 67.79664, 72: 157.14531, 144: 272.91815, 288: 319.47913,

@@ -21,15 +21,14 @@ from rich.table import Table
 
 import oipjax
 from experiments.tools import quality
+from oipjax.data import Dataset, Split
 from oipjax.data import mnist as data
-from oipjax.data.mnist import Dataset, Split
-from oipjax.networks import checkpoint
-from oipjax.networks.autoencoder import Autoencoder, AutoencoderConfig
-from oipjax.plots.atlas import INK
-from oipjax.records.atlas import surroundings
+from oipjax.networks import Autoencoder, AutoencoderConfig, checkpoint
+from oipjax.plots import INK
+from oipjax.storage import surroundings
+from oipjax.training import TrainConfig
 from oipjax.training import autoencoder as autoencoding
 from oipjax.training import loop as training
-from oipjax.training.config import TrainConfig
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 

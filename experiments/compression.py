@@ -34,9 +34,9 @@ from experiments.common import (
 )
 from experiments.figures import tasks as figures
 from experiments.tools import linear, quantisation
-from oipjax.data.mnist import Dataset
+from oipjax.data import Dataset
+from oipjax.training import TrainConfig
 from oipjax.training import autoencoder as autoencoding
-from oipjax.training.config import TrainConfig
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("method", "numbers", "bits each", "bits", "mse", "psnr", "ssim")

@@ -23,9 +23,9 @@ import oipjax
 from experiments.common import command, save, show, words
 from oipjax.cli.options import space_of
 from oipjax.data import mnist as data
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
-from oipjax.spaces.pixels import Space, standardise
-from oipjax.study.result import FOUND
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
+from oipjax.spaces import Space, standardise
+from oipjax.study import FOUND
 
 RESULTS = Path(__file__).parent / "results"
 SPACES = ("standardised", "box", "decoder")

@@ -36,13 +36,11 @@ from experiments.common import (
 from experiments.figures import tasks as figures
 from experiments.tools import linear
 from oipjax import keys
-from oipjax.analysis.activations import activations
-from oipjax.data.mnist import Dataset, Split
+from oipjax.analysis import activations
+from oipjax.data import Dataset, Split
 from oipjax.model import Model
-from oipjax.networks.autoencoder import Autoencoder
-from oipjax.training.autoencoder import reconstruct
-from oipjax.training.config import TrainConfig
-from oipjax.training.corruptions import Corruption, Dropped, Noise, OneOf, corrupted
+from oipjax.networks import Autoencoder
+from oipjax.training import Corruption, Dropped, Noise, OneOf, TrainConfig, corrupted, reconstruct
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("corruption", "images", "strength", "psnr", "gain", "ssim", "accuracy")

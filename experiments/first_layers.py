@@ -27,13 +27,12 @@ from matplotlib.patches import Rectangle
 import oipjax
 from experiments.common import command, save, show
 from experiments.tools.textures import measures, shuffled
-from oipjax.analysis.activations import activations, map_means
-from oipjax.networks import cnn
-from oipjax.networks.cnn import CNNConfig
-from oipjax.plots.atlas import BLUE, INACTIVE, INK, contrast
-from oipjax.runtime.tiles import padded, tiles
-from oipjax.search.precursor import make_starts
-from oipjax.study.result import FOUND, Atlas
+from oipjax.analysis import activations, map_means
+from oipjax.networks import CNNConfig, cnn
+from oipjax.plots import BLUE, INACTIVE, INK, contrast
+from oipjax.runtime import padded, tiles
+from oipjax.search import make_starts
+from oipjax.study import FOUND, Atlas
 
 RESULTS = Path(__file__).parent / "results"
 GREEN = "#009E73"

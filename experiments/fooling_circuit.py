@@ -29,13 +29,22 @@ import oipjax
 from experiments.common import command, save, show
 from experiments.trust import real_digits, scores_of, words
 from oipjax import keys
-from oipjax.analysis.activations import activations, exemplars, map_means, separation
-from oipjax.analysis.clusters import similarity
-from oipjax.analysis.path_similarity import PIXELS, alike, fooled, gate, path_similarity
+from oipjax.analysis import (
+    PIXELS,
+    activations,
+    alike,
+    exemplars,
+    fooled,
+    gate,
+    map_means,
+    path_similarity,
+    separation,
+    similarity,
+)
 from oipjax.bounds import bounds
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
-from oipjax.spaces.pixels import standardise
-from oipjax.study.result import FOUND, Atlas
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
+from oipjax.spaces import standardise
+from oipjax.study import FOUND, Atlas
 
 RESULTS = Path(__file__).parent / "results"
 LETTERS = ("#...#..###.", "##..#.#...#", "#.#.#.#...#", "#..##.#...#", "#...#..###.")

@@ -29,14 +29,13 @@ import oipjax
 from experiments.common import command, save, show
 from experiments.figures import latent_space as figures
 from experiments.tools import fragments
-from oipjax.analysis import latent
-from oipjax.analysis.latent import Normal
+from oipjax.analysis import Normal, latent
+from oipjax.data import Dataset, Split
 from oipjax.data import folder as pictures
 from oipjax.data import mnist as data
-from oipjax.data.mnist import Dataset, Split
-from oipjax.model import Model, fingerprint
-from oipjax.networks import autoencoder, checkpoint
-from oipjax.networks.autoencoder import Autoencoder, AutoencoderConfig
+from oipjax.model import Model
+from oipjax.networks import Autoencoder, AutoencoderConfig, autoencoder, checkpoint
+from oipjax.pytrees import fingerprint
 from oipjax.training import autoencoder as autoencoding
 
 RESULTS = Path(__file__).parent / "results"

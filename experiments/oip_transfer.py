@@ -26,11 +26,12 @@ from scipy import stats
 
 import oipjax
 from experiments.common import command, save, show, words
-from oipjax.analysis.matching import correlations, match
+from oipjax.analysis import correlations, match
 from oipjax.data import mnist as data
-from oipjax.model import Model, fingerprint
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
-from oipjax.study.result import FOUND
+from oipjax.model import Model
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
+from oipjax.pytrees import fingerprint
+from oipjax.study import FOUND
 
 RESULTS = Path(__file__).parent / "results"
 PARTNER, DIGIT, ITS_DIGIT, OTHER = (

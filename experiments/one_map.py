@@ -26,10 +26,10 @@ from experiments import classic_curve
 from experiments.classic_curve import PUBLISHED, responding_starts
 from experiments.common import command, save, show
 from oipjax.cli.oip import oip
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, oip_figure
-from oipjax.records.atlas import read_run
-from oipjax.search.ascent import Ascent
-from oipjax.spaces.pixels import Fluctuation, Fluctuations
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK, oip_figure
+from oipjax.records import read_run
+from oipjax.search import Ascent
+from oipjax.spaces import Fluctuation, Fluctuations
 
 RESULTS = Path(__file__).parent / "results"
 RECIPE = "3:0.2,7:0.2"

@@ -24,9 +24,9 @@ from matplotlib.ticker import MaxNLocator
 
 import oipjax
 from experiments.common import command, save, show, words
-from oipjax.analysis.clusters import Clusters, cluster, seen, similarity
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
-from oipjax.study.result import FOUND
+from oipjax.analysis import Clusters, cluster, seen, similarity
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
+from oipjax.study import FOUND
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = [

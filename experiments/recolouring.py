@@ -31,11 +31,10 @@ from experiments.common import (
 )
 from experiments.figures import tasks as figures
 from experiments.tools import linear, quality
+from oipjax.data import Dataset, Split
 from oipjax.data import folder as pictures
-from oipjax.data.mnist import Dataset, Split
+from oipjax.training import Grey, TrainConfig
 from oipjax.training import autoencoder as autoencoding
-from oipjax.training.config import TrainConfig
-from oipjax.training.corruptions import Grey
 
 RESULTS, FIGURES = Path(__file__).parent / "results", Path("oipjax-out/recolouring")
 COLUMNS = ("images", "psnr", "ssim", "chroma error", "chroma / true", "hue right")

@@ -24,14 +24,14 @@ from matplotlib.figure import Figure
 
 import oipjax
 from experiments.common import NETWORKS, command, network, save, show, unseen
-from oipjax.analysis.clusters import similarity
-from oipjax.analysis.matching import Matching, correlations, match, over_pairs
+from oipjax.analysis import Matching, correlations, match, over_pairs, similarity
+from oipjax.data import Dataset, Split
 from oipjax.data import mnist as data
-from oipjax.data.mnist import Dataset, Split
-from oipjax.model import Model, fingerprint
+from oipjax.model import Model
 from oipjax.networks import cnn
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
-from oipjax.study.result import FOUND
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
+from oipjax.pytrees import fingerprint
+from oipjax.study import FOUND
 from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"

@@ -26,12 +26,12 @@ import oipjax
 from experiments.common import command, save, show
 from experiments.figures.start_dependence import OPEN, PROVED, SURVEYED, WOKEN, plot
 from oipjax import Classic, Fluctuation, Fluctuations, Map, keys
-from oipjax.analysis.clusters import similarity
+from oipjax.analysis import similarity
 from oipjax.data import mnist as data
 from oipjax.networks import cnn
-from oipjax.search.precursor import make_starts
-from oipjax.spaces.pixels import Box, Space, Standardised, default_fluctuations
-from oipjax.study.result import BY_SURVEY, DEAD, FOUND
+from oipjax.search import make_starts
+from oipjax.spaces import Box, Space, Standardised, default_fluctuations
+from oipjax.study import BY_SURVEY, DEAD, FOUND
 
 RESULTS = Path(__file__).parent / "results"
 SOURCE_ZERO = 67 / 128

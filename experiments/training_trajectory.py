@@ -25,14 +25,13 @@ from matplotlib.figure import Figure
 import oipjax
 from experiments.common import command, save, show
 from oipjax import keys
-from oipjax.analysis.clusters import THRESHOLD, similarity
-from oipjax.analysis.matching import correlations
+from oipjax.analysis import THRESHOLD, correlations, similarity
+from oipjax.data import Dataset
 from oipjax.data import mnist as data
-from oipjax.data.mnist import Dataset
 from oipjax.model import Model
 from oipjax.networks import cnn
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
-from oipjax.study.result import FOUND
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
+from oipjax.study import FOUND
 from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"

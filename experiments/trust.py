@@ -28,11 +28,18 @@ from matplotlib.figure import Figure
 import oipjax
 from experiments.common import command, save, show
 from oipjax import keys
-from oipjax.analysis.activations import activations, exemplars, map_means
-from oipjax.analysis.path_similarity import PIXELS, alike, path_similarity, relative
+from oipjax.analysis import (
+    PIXELS,
+    activations,
+    alike,
+    exemplars,
+    map_means,
+    path_similarity,
+    relative,
+)
 from oipjax.data import mnist as data
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
-from oipjax.study.result import FOUND
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
+from oipjax.study import FOUND
 
 RESULTS = Path(__file__).parent / "results"
 OWN, STAGE, OTHER, NOISE, DIGIT = (

@@ -21,10 +21,10 @@ import numpy as np
 
 import oipjax
 from experiments.common import NETWORKS, command, network, save, show
+from oipjax.data import Dataset
 from oipjax.data import mnist as data
-from oipjax.data.mnist import Dataset
-from oipjax.model import fingerprint
-from oipjax.study.result import BY_PRE_ACTIVATION, BY_SURVEY, DEAD, FOUND, UNRESOLVED
+from oipjax.pytrees import fingerprint
+from oipjax.study import BY_PRE_ACTIVATION, BY_SURVEY, DEAD, FOUND, UNRESOLVED
 from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"

@@ -16,8 +16,8 @@ import numpy as np
 
 import oipjax
 from experiments.common import command, save, show
+from oipjax.data import Dataset
 from oipjax.data import mnist as data
-from oipjax.data.mnist import Dataset
 from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"

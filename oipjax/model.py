@@ -4,11 +4,10 @@ Nothing here knows Flax: any function that returns its activations is a network.
 and after their nonlinearity (``conv3_pre``, ``conv3``), because a ReLU that is off has no gradient.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +42,52 @@ class LayerInfo:
         return self.shape[-1]
 
 
+@runtime_checkable
+class Network(Protocol):
+    """A pure function that returns activations; a subclass may compute less than all of them.
+
+    A frozen dataclass that subclasses it and defines `__call__` is a network. The other methods
+    compute everything and drop what was not asked for; override them where less will do.
+    """
+
+    def __call__(self, params: Params, x: Array) -> Activations:
+        """Activations of all layers for images ``x [n, h, w, c]``."""
+        ...
+
+    def activations(self, params: Params, x: Array, layers: tuple[str, ...]) -> Activations:
+        """Activations of some layers, in their order."""
+        every = self(params, x)
+        return {name: every[name] for name in layers}
+
+    def channel(self, params: Params, x: Array, layer: str, index: Array) -> Activations:
+        """One channel of a layer and of the layer before its nonlinearity, ``[n, h, w, 1]``.
+
+        Under `jax.vmap` each image may ask for a channel of its own. Layers with as many channels
+        may be among what is returned.
+
+        Args:
+            params: the parameters.
+            x: images ``[n, h, w, c]``.
+            layer: name of the layer.
+            index: the channel, an integer scalar.
+        """
+        every = self(params, x)
+        channels = every[layer].shape[-1]
+        alike = {name: a for name, a in every.items() if a.shape[-1] == channels}
+        return {name: jnp.take(a, index[None], axis=-1) for name, a in alike.items()}
+
+
+@dataclass(frozen=True)
+class FunctionNetwork(Network):
+    """A plain function as a `Network`."""
+
+    function: Callable[[Params, Array], Activations]
+
+    def __call__(self, params: Params, x: Array) -> Activations:
+        """See `Network`."""
+        return self.function(params, x)
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A network, ready to be looked into.
@@ -52,9 +97,7 @@ class Model:
         apply: pure function ``apply(params, x[n, h, w, c]) -> {layer: array[n, h, w, k] or [n,
             k]}``, float32, NHWC. An ascent with ``precision="bf16"`` gives it numbers of 16 bits,
             and constants of 32 bits may then not fit. Programs are cached per ``apply``, so give
-            equal networks equal functions (a frozen dataclass with ``__call__``, or one
-            module-level function), not a fresh lambda each time. What it can do faster than that it
-            may say by methods, see `some` and `one_map`.
+            equal networks equal functions (a frozen dataclass with `X
         params: the pytree that goes with it; always passed as an argument, never closed over.
         layers: names of the activations, in the network's order (jit sorts dictionary keys).
         input_shape: of one image, ``(h, w, c)``.
@@ -73,6 +116,11 @@ class Model:
     std: tuple[float, ...] = (1.0,)
     nonlinearities: Mapping[str, tuple[str, float | None]] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+
+    @property
+    def network(self) -> Network:
+        """``apply`` as a `Network`."""
+        return self.apply if isinstance(self.apply, Network) else FunctionNetwork(self.apply)
 
     @property
     def normalisation(self) -> tuple[np.ndarray, np.ndarray]:
@@ -131,62 +179,7 @@ class Model:
         return maps[-1] if maps else self.layers[-1]
 
 
-def some(
-    apply: Callable[..., Activations], params: Params, x: Array, names: tuple[str, ...]
-) -> Activations:
-    """The layers of these names, in their order.
-
-    An ``apply`` may have a method ``some(params, x, names)`` that gives no more than it is asked
-    for. XLA drops what is not used anyway, but only after it has been traced.
-    """
-    own = getattr(apply, "some", None)
-    out = apply(params, x) if own is None else own(params, x, names)
-    return {name: out[name] for name in names}
-
-
-def one_map(
-    apply: Callable[..., Activations], params: Params, x: Array, layer: str, number: Array
-) -> Activations | None:
-    """One map of a layer, before and after its nonlinearity, ``[n, h, w, 1]``; None if ``apply`` has no way to do that.
-
-    Such a way is its method ``one_map(params, x, layer, number)``: under `jax.vmap` each image may
-    ask for a map of its own, by a fraction of the products that all maps take.
-    """
-    own = getattr(apply, "one_map", None)
-    return None if own is None else own(params, x, layer, number)
-
-
 def normalise(pixels: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
     """As `Model.to_input`, inside a compiled program: network inputs of pixels ``float32 [n, h, w, c]`` in [0, 1]."""
     mean_of, std_of = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in (mean, std))
     return (pixels - mean_of) / std_of
-
-
-def fingerprint(params: Params) -> str:
-    """sha256 over the sorted (path, dtype, shape, bytes) of all parameters: equal iff every bit is equal."""
-    digest = hashlib.sha256()
-    for path, leaf in sorted(flatten(params).items()):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{path}\0{array.dtype.str}\0{array.shape}\0".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def flatten(params: Params) -> dict[str, np.ndarray]:
-    """``{"conv1/kernel": array, ...}``."""
-    return {path: np.asarray(leaf) for path, leaf in leaves(params).items()}
-
-
-def leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a pytree by their path, as they are."""
-    found = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in found}
-
-
-def check_finite(params: Params, name: str) -> None:
-    """Raise a ValueError that names the parameters holding NaN or infinity."""
-    bad = [path for path, leaf in flatten(params).items() if not np.all(np.isfinite(leaf))]
-    if bad:
-        raise ValueError(
-            f"{name}: NaN or infinity in the parameters {', '.join(bad)}; such a network has no scores"
-        )

@@ -13,8 +13,8 @@ from oipjax.analysis import activations as acts
 from oipjax.cli import main as cli
 from oipjax.cli.activations import _readings, _said
 from oipjax.data import mnist as data
-from oipjax.data.image_file import read_image
-from oipjax.plots.activations import exemplars_figure, maps_figure
+from oipjax.data import read_image
+from oipjax.plots import exemplars_figure, maps_figure
 
 
 @pytest.fixture(scope="module")

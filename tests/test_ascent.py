@@ -8,25 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oipjax.model import Model, one_map, some
+from oipjax.model import Model, one_map
 from oipjax.networks import cnn
-from oipjax.objectives.units import Class, Direction, Map, Node, PreActivation, TotalVariation
-from oipjax.runtime.tiles import PRECISIONS
-from oipjax.search import step as climb
-from oipjax.search.ascent import (
+from oipjax.objectives import Class, Direction, Map, Node, TotalVariation
+from oipjax.runtime import PRECISIONS
+from oipjax.search import (
     COMPLETED,
     CONVERGED,
     INACTIVE,
     NOT_FINITE,
     Ascent,
+    Classic,
+    Momentum,
     ascend,
     ascend_tiles,
+    make_starts,
     report_steps,
 )
-from oipjax.search.methods import Classic, Momentum
-from oipjax.search.precursor import make_starts
-from oipjax.spaces.pixels import Box, space_for
-from oipjax.study.run import Study
+from oipjax.search import step as climb
+from oipjax.spaces import Box, space_for
+from oipjax.study import Study
 
 KEY = jax.random.key(11)
 WEIGHTS = np.array([[0.5, -1.0, 2.0], [1.0, 1.0, -1.0]], np.float32)
@@ -246,15 +247,16 @@ class Plain:
 def test_a_map_alone_is_that_of_all_and_is_climbed_as_well(tiny, layer):
     maps, plain = np.arange(tiny.layer(layer).maps), replace(tiny, apply=Plain(tiny.apply))
     x = jax.random.normal(jax.random.key(0), (len(maps), *tiny.input_shape))
-    every = some(plain.apply, tiny.params, x, (layer,))
-    assert (
-        list(every) == [layer] and one_map(plain.apply, tiny.params, x, layer, jnp.array(0)) is None
-    )
+    every = plain.network.activations(tiny.params, x, (layer,))
+    assert list(every) == [layer]
     np.testing.assert_allclose(
-        some(tiny.apply, tiny.params, x, (layer,))[layer], every[layer], rtol=1e-5, atol=1e-6
+        tiny.network.activations(tiny.params, x, (layer,))[layer],
+        every[layer],
+        rtol=1e-5,
+        atol=1e-6,
     )
     alone = jax.vmap(
-        lambda x, number: one_map(tiny.apply, tiny.params, x[None], layer, number)[layer][0]
+        lambda x, number: tiny.network.channel(tiny.params, x[None], layer, number)[layer][0]
     )(x, maps)
     np.testing.assert_allclose(
         alone[..., 0], [every[layer][n, ..., n] for n in maps], rtol=1e-5, atol=1e-6
@@ -425,7 +427,7 @@ def test_what_is_returned_is_never_below_the_start_even_if_steps_are_short(tiny)
     problem = climb.Problem(
         tiny.apply,
         objective,
-        PreActivation.of(objective, tiny),
+        objective.pre_activation(tiny),
         space_for(tiny),
         Momentum(),
         1e-3,

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import oipjax
-from oipjax.search.methods import Classic
-from oipjax.study.result import BY_EXEMPLAR, BY_PRE_ACTIVATION, BY_SURVEY, DEAD, FOUND, UNRESOLVED
-from oipjax.study.run import Study
+from oipjax.search import Classic
+from oipjax.study import BY_EXEMPLAR, BY_PRE_ACTIVATION, BY_SURVEY, DEAD, FOUND, UNRESOLVED, Study
 
 KEY = jax.random.key(3)
 OPTIONS = {"draws": 64, "keep": 3, "steps": 20, "restarts": 2, "tile": 8}

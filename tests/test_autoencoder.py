@@ -11,12 +11,9 @@ import pytest
 import oipjax
 from oipjax import keys
 from oipjax.data import mnist as data
-from oipjax.networks import autoencoder, checkpoint
-from oipjax.networks.autoencoder import Autoencoder, AutoencoderConfig
+from oipjax.networks import Autoencoder, AutoencoderConfig, autoencoder, checkpoint
+from oipjax.training import Noise, TrainConfig, corruptions
 from oipjax.training import autoencoder as autoencoding
-from oipjax.training import corruptions
-from oipjax.training.config import TrainConfig
-from oipjax.training.corruptions import Noise
 
 KEY = jax.random.key(0)
 SMALL = AutoencoderConfig((8, 8, 1), (4, 6), 3, (2, 1), 3)

@@ -25,10 +25,10 @@ from oipjax.bounds import (
 )
 from oipjax.bounds.conv.chain import chain
 from oipjax.bounds.linear.means import computed
-from oipjax.jaxpr.flatten import trace
+from oipjax.jaxpr import trace
 from oipjax.model import Model
 from oipjax.networks import cnn
-from oipjax.spaces.pixels import Box, Sphere, space_for, standardise
+from oipjax.spaces import Box, Sphere, space_for, standardise
 
 SHAPE = (7, 6, 2)
 

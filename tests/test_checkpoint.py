@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import oipjax
-from oipjax.model import check_finite, fingerprint
 from oipjax.networks import checkpoint, cnn
+from oipjax.pytrees import check_finite, fingerprint
 
 
 def same(a, b) -> bool:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oipjax.training import corruptions
-from oipjax.training.corruptions import Chain, Dropped, Grey, Noise, OneOf, corrupted, parse
+from oipjax.training import Chain, Dropped, Grey, Noise, OneOf, corrupted, corruptions, parse
 
 KEY = jax.random.key(0)
 GREYS = jnp.linspace(0.3, 0.7, 40 * 30 * 30).reshape(40, 30, 30, 1)

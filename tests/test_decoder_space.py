@@ -10,15 +10,13 @@ import pytest
 import scipy.stats
 
 import oipjax
+from oipjax import records
 from oipjax.cli import main as cli
-from oipjax.networks import autoencoder, checkpoint
-from oipjax.networks.autoencoder import Autoencoder, AutoencoderConfig
-from oipjax.objectives.units import Map
-from oipjax.records import atlas as records
-from oipjax.search.precursor import make_starts
-from oipjax.spaces.decoder import Decoder, decoder_space
-from oipjax.study.result import DEAD
-from oipjax.study.run import Study
+from oipjax.networks import Autoencoder, AutoencoderConfig, autoencoder, checkpoint
+from oipjax.objectives import Map
+from oipjax.search import make_starts
+from oipjax.spaces import Decoder, decoder_space
+from oipjax.study import DEAD, Study
 
 KEY = jax.random.key(4)
 CONFIG = AutoencoderConfig((8, 8, 1), (3, 4), 3, (2, 1), 5)

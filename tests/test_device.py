@@ -6,7 +6,7 @@ import pytest
 
 import oipjax
 from oipjax.cli.atlas import exemplars
-from oipjax.runtime.tiles import PRECISIONS
+from oipjax.runtime import PRECISIONS
 
 pytestmark = pytest.mark.skipif(jax.default_backend() == "cpu", reason="there is no GPU here")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oipjax.spaces.pixels import (
+from oipjax.spaces import (
     Box,
     Fluctuation,
     Fluctuations,

@@ -12,8 +12,7 @@ from PIL import Image
 from experiments import decoder_space, latent_space
 from experiments.common import command
 from experiments.latent_space import Config
-from oipjax.networks import autoencoder, checkpoint
-from oipjax.networks.autoencoder import Autoencoder, AutoencoderConfig
+from oipjax.networks import Autoencoder, AutoencoderConfig, autoencoder, checkpoint
 
 SMALL = AutoencoderConfig((8, 8, 3), (4,), 3, (4,), 5)
 

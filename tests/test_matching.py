@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oipjax.analysis.matching import correlations, match, over_pairs
+from oipjax.analysis import correlations, match, over_pairs
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 1), dtype=np.uint8)
 

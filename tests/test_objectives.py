@@ -5,16 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oipjax.objectives.units import (
-    Class,
-    Direction,
-    Layer,
-    Map,
-    Node,
-    PreActivation,
-    Sum,
-    TotalVariation,
-)
+from oipjax.objectives import Class, Direction, Layer, Map, Node, PreActivation, Sum, TotalVariation
 
 rng = np.random.default_rng(0)
 ACTS = {
@@ -158,10 +149,8 @@ def test_waking_joins_score_and_pre_activation():
 
 
 def test_waking_is_for_maps_that_can_be_silent(tiny, linear):
-    assert PreActivation.of(Map("conv2"), tiny) == PreActivation(Map("conv2"), "conv2_pre", 0.0)
-    assert PreActivation.of(Node("dense1"), tiny) == PreActivation(
-        Node("dense1"), "dense1_pre", 0.0
-    )
-    assert PreActivation.of(Map("conv2_pre"), tiny) is None
-    assert PreActivation.of(2 * Map("conv2"), tiny) is None
-    assert PreActivation.of(Map("maps"), linear) is None
+    assert Map("conv2").pre_activation(tiny) == PreActivation(Map("conv2"), "conv2_pre", 0.0)
+    assert Node("dense1").pre_activation(tiny) == PreActivation(Node("dense1"), "dense1_pre", 0.0)
+    assert Map("conv2_pre").pre_activation(tiny) is None
+    assert 2 * Map("conv2").pre_activation(tiny) is None
+    assert Map("maps").pre_activation(linear) is None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from oipjax.analysis.clusters import cluster, seen, similarity
+from oipjax.analysis import cluster, seen, similarity
 
 SIDE = 28
 

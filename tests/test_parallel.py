@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oipjax.runtime.tiles import in_flight
-from oipjax.storage.parts import Finished, exclusive, shared_store
+from oipjax.runtime import in_flight
+from oipjax.storage import Finished, exclusive, shared_store
 
 ROOT = Path(__file__).parents[1]
 FILES = ("oips.npz", "maps.csv")

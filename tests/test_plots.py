@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from scipy import ndimage
 
-from oipjax.plots import atlas as plots
-from oipjax.study.result import DEAD, FOUND, UNRESOLVED, Atlas
+from oipjax import plots
+from oipjax.study import DEAD, FOUND, UNRESOLVED, Atlas
 
 
 def made_up(count: int, channels: int = 1, side: int = 28) -> Atlas:
@@ -158,7 +158,7 @@ def test_numbers_are_short(value, text):
 
 
 def test_training_figures():
-    from oipjax.training.config import Epoch, ReconstructionEpoch
+    from oipjax.training import Epoch, ReconstructionEpoch
 
     errors = [
         ReconstructionEpoch(i, 0.1 + 1 / i, 0.1 / i, 0.2 / i, 0.1 + 2 / i, 1e-3)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import oipjax
-from oipjax.records import atlas as records
-from oipjax.study.run import Study
+from oipjax import records
+from oipjax.study import Study
 
 KEY = jax.random.key(3)
 OPTIONS = {"draws": 64, "keep": 12, "steps": 8, "restarts": 2, "tile": 4}

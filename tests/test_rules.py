@@ -19,10 +19,10 @@ from oipjax.bounds.conv.sphere import energy_bound
 from oipjax.bounds.linear.backward import ROUNDING
 from oipjax.bounds.linear.means import computed
 from oipjax.data import mnist as data
-from oipjax.jaxpr.flatten import PIECEWISE, trace
+from oipjax.jaxpr import PIECEWISE, trace
 from oipjax.model import Model
 from oipjax.networks import cnn
-from oipjax.spaces.pixels import Box, Sphere, space_for, standardise
+from oipjax.spaces import Box, Sphere, space_for, standardise
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from oipjax import keys
-from oipjax.search.precursor import make_starts, responses, survey
-from oipjax.spaces.pixels import Box, Standardised, space_for
+from oipjax.search import make_starts, responses, survey
+from oipjax.spaces import Box, Standardised, space_for
 
 KEY = jax.random.key(7)
 

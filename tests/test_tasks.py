@@ -14,11 +14,9 @@ from PIL import Image
 from experiments import common, compression, denoising, recolouring
 from experiments.tools import linear, quality
 from oipjax.data import mnist as data
-from oipjax.networks import checkpoint
-from oipjax.networks.autoencoder import AutoencoderConfig
+from oipjax.networks import AutoencoderConfig, checkpoint
+from oipjax.training import Grey, Noise, TrainConfig
 from oipjax.training import autoencoder as autoencoding
-from oipjax.training.config import TrainConfig
-from oipjax.training.corruptions import Grey, Noise
 
 SMALL = TrainConfig(
     AutoencoderConfig((28, 28, 1), (4,), 3, (4,), 3), l2=0.0, epochs=1, validation=40, loss="bce"

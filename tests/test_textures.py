@@ -6,7 +6,7 @@ import pytest
 
 from experiments.first_layers import network_of, receptive_field
 from experiments.tools.textures import autocorrelation, measures, shuffled
-from oipjax.networks.cnn import CNNConfig
+from oipjax.networks import CNNConfig
 
 
 def test_autocorrelation_is_that_of_sums_over_the_overlap():

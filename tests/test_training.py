@@ -14,9 +14,9 @@ import pytest
 
 from oipjax.data import mnist as data
 from oipjax.networks import checkpoint, cnn
-from oipjax.runtime.tiles import cores
+from oipjax.runtime import cores
+from oipjax.training import TrainConfig
 from oipjax.training import loop as training
-from oipjax.training.loop import TrainConfig
 
 KEY = jax.random.key(0)
 

@@ -7,13 +7,14 @@ import pytest
 from scipy.stats import rankdata
 
 import oipjax
-from oipjax.analysis.activations import activations, map_means
-from oipjax.analysis.path_similarity import (
+from oipjax.analysis import (
     PIXELS,
     Gate,
+    activations,
     alike,
     fooled,
     gate,
+    map_means,
     path_similarity,
     relative,
 )

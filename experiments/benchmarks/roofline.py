@@ -33,12 +33,11 @@ import oipjax
 from experiments.benchmarks import throughput
 from experiments.common import command, save, show
 from oipjax.cli.atlas import exemplars
-from oipjax.objectives.units import PreActivation
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK
-from oipjax.runtime.tiles import PRECISIONS, cast, default_tile, products
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK
+from oipjax.runtime import PRECISIONS, cast, default_tile, products
+from oipjax.search import Momentum
 from oipjax.search import step as climb
-from oipjax.search.methods import Momentum
-from oipjax.spaces.pixels import space_for
+from oipjax.spaces import space_for
 
 RESULTS = Path(__file__).parent / "results" / "gpu"
 LAYER = throughput.LAYER
@@ -101,7 +100,7 @@ def limits(config: Config) -> dict[str, float]:
 def problem_of(model: oipjax.Model, precision: str) -> climb.Problem:
     """The ascent of a layer's maps, with all defaults."""
     objective = oipjax.Map(LAYER)
-    pre_activation, space = PreActivation.of(objective, model), space_for(model)
+    pre_activation, space = objective.pre_activation(model), space_for(model)
     return climb.Problem(
         model.apply, objective, pre_activation, space, Momentum(), 2e-4, False, precision
     )

@@ -28,7 +28,7 @@ from matplotlib.ticker import LogLocator
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax.plots.atlas import BLUE, INACTIVE, INK
+from oipjax.plots import BLUE, INACTIVE, INK
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -22,7 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.common import command, save, show
-from oipjax.plots.atlas import BLUE, FAINT
+from oipjax.plots import BLUE, FAINT
 
 RESULTS = Path(__file__).parent / "results"
 

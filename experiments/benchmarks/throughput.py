@@ -29,8 +29,8 @@ import oipjax
 from experiments.common import command, save, show
 from oipjax import ops
 from oipjax.data import mnist as data
-from oipjax.plots.atlas import BLUE, FAINT, INK
-from oipjax.runtime.tiles import cast, default_tile
+from oipjax.plots import BLUE, FAINT, INK
+from oipjax.runtime import cast, default_tile
 from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"

@@ -41,10 +41,10 @@ from experiments.benchmarks import peers
 from experiments.benchmarks.common import ENVIRONMENTS, Contender, Process, exported
 from experiments.common import command, save, show
 from oipjax.cli.options import use_cores
+from oipjax.data import Dataset
 from oipjax.data import mnist as data
-from oipjax.data.mnist import Dataset
 from oipjax.networks import cnn
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK
 from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from oipjax.analysis import latent
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK
 from oipjax.training import autoencoder as autoencoding
 
 GREEN, MARKS = "#009E73", (11.1, 11.85, 12.55)

@@ -8,7 +8,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from experiments.common import words
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK, contrast
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
 
 SURVEYED, WOKEN, OPEN, PROVED = (
     "a random start responds",

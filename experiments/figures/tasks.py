@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from experiments.common import words
 from experiments.tools import quality
-from oipjax.data.mnist import Split
-from oipjax.plots.atlas import BLUE, FAINT, INACTIVE, INK
+from oipjax.data import Split
+from oipjax.plots import BLUE, FAINT, INACTIVE, INK
 
 AUTOENCODER, COMPONENTS, SMALLER, JPEG = (
     "autoencoder",

@@ -7,7 +7,7 @@ BT.601, which JPEG uses; Y reaches from 0 to 1, Cb and Cr from -0.5 to 0.5.
 import numpy as np
 from scipy import ndimage
 
-from oipjax.training.corruptions import LUMA
+from oipjax.training import LUMA
 
 WINDOW = 11
 """Side of the window in which `ssim` compares, in pixels."""

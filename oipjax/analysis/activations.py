@@ -14,8 +14,8 @@ import numpy as np
 from jax import Array
 
 from oipjax.keys import check
-from oipjax.model import Model, some
-from oipjax.runtime.tiles import OPTIONS, Program, checked_tile, in_flight, padded, tiles
+from oipjax.model import Model
+from oipjax.runtime import OPTIONS, Program, checked_tile, in_flight, padded, tiles
 
 STRENGTHS = tuple(10.0 ** np.arange(-5, 2.5, 0.5))
 """Ridge penalties that `ridge` chooses from, in units of the features' mean squared distance from their mean."""
@@ -51,7 +51,7 @@ def activations(
         )
     tile = checked_tile(tile)
     like = jax.ShapeDtypeStruct((tile, *model.input_shape), np.float32)
-    program = Program(_forward, (model.apply, names), (model.params,), (like,))
+    program = Program(_forward, (model.network, names), (model.params,), (like,))
 
     def work(number: int, some: np.ndarray) -> dict[str, np.ndarray]:
         return {
@@ -63,8 +63,8 @@ def activations(
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def _apply(apply, names, params, images):
-    return some(apply, params, images, names)
+def _apply(network, names, params, images):
+    return network.activations(params, images, names)
 
 
 _forward = jax.jit(_apply, static_argnums=(0, 1), compiler_options=OPTIONS)

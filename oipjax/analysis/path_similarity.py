@@ -26,7 +26,7 @@ from scipy.stats import rankdata
 
 from oipjax.analysis.activations import activations
 from oipjax.model import Activations, Model, Params
-from oipjax.objectives.units import spatial_mean
+from oipjax.objectives import spatial_mean
 
 PIXELS = "input"
 """What `path_similarity` calls the image itself."""

@@ -14,7 +14,7 @@ from oipjax.bounds.interval.enclosures import Ends, Limits, box_ends, checked_do
 from oipjax.bounds.linear.crown import crown
 from oipjax.bounds.linear.means import computed, mean_bounds
 from oipjax.model import Model
-from oipjax.spaces.pixels import Box, Domain, Sphere
+from oipjax.spaces import Box, Domain, Sphere
 
 LEVELS = ("none", "cheap", "tight")
 """How hard to try: not at all; intervals and sets of active positions; everything whose shape fits

@@ -11,14 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 import oipjax
+from oipjax import records
 from oipjax.analysis import activations as acts
 from oipjax.cli.options import OUT, Formats
 from oipjax.data import mnist as datasets
-from oipjax.data.image_file import read_image
-from oipjax.model import fingerprint
-from oipjax.records import atlas as records
-from oipjax.storage.parts import load_npz, npz, write_file
-from oipjax.storage.provenance import surroundings
+from oipjax.data import read_image
+from oipjax.pytrees import fingerprint
+from oipjax.storage import load_npz, npz, surroundings, write_file
 
 MOST = 12
 """Images that one picture has room for."""
@@ -242,7 +241,7 @@ def _figure(
     found: dict[str, np.ndarray],
     scale: Any,
 ) -> Any:
-    from oipjax.plots.activations import maps_figure
+    from oipjax.plots import maps_figure
 
     captions = [
         f"{name}\n{_said(label, reading)}"

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 import oipjax
+from oipjax import records
 from oipjax.cli.options import AUTOENCODER, OUT, Formats, Spaces, indices, key_of, space_of
 from oipjax.cli.progress import progress
-from oipjax.records import atlas as records
-from oipjax.search.methods import METHODS
-from oipjax.study.run import Progress, Study
+from oipjax.search import METHODS
+from oipjax.study import Progress, Study
 
 
 def atlas(
@@ -171,7 +171,7 @@ def _preparing_to_draw(report: Progress, last: str) -> Progress:
 
 
 def _save_atlas(record: records.Record, picture: Path) -> None:
-    from oipjax.plots import atlas as plots
+    from oipjax import plots
 
     config = record.manifest["config"]
     method = config["method"]["name"].lower()

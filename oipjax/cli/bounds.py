@@ -11,8 +11,8 @@ import oipjax
 from oipjax.bounds import bounds as prove
 from oipjax.cli.options import indices
 from oipjax.cli.progress import progress
-from oipjax.objectives.units import Map
-from oipjax.spaces.pixels import space_for
+from oipjax.objectives import Map
+from oipjax.spaces import space_for
 
 
 def bounds(

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 import oipjax
-from oipjax.model import flatten
+from oipjax.pytrees import flatten
 
 
 def layers(*, checkpoint: str = "mnist-cnn") -> None:

@@ -8,13 +8,20 @@ from rich.console import Console
 from rich.table import Table
 
 import oipjax
+from oipjax import records
 from oipjax.cli.options import AUTOENCODER, OUT, Formats, Spaces, key_of, space_of
 from oipjax.cli.progress import progress
-from oipjax.objectives.units import Map
-from oipjax.records import atlas as records
-from oipjax.search.ascent import INACTIVE, STATUS, Ascent, ascend, check_plan
-from oipjax.search.methods import METHODS
-from oipjax.search.precursor import checked_index, survey
+from oipjax.objectives import Map
+from oipjax.search import (
+    INACTIVE,
+    METHODS,
+    STATUS,
+    Ascent,
+    ascend,
+    check_plan,
+    checked_index,
+    survey,
+)
 
 
 def oip(
@@ -128,7 +135,7 @@ def oip(
 
 
 def _oip_figure(config: dict[str, Any], run: Ascent, start: int) -> Any:
-    from oipjax.plots import atlas as plots
+    from oipjax import plots
 
     note = (
         f"start {start}, {config['method']['name'].lower()}, {config['steps']} steps, "

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from oipjax.model import Model
-from oipjax.runtime.tiles import OPTIONS, cores, products
-from oipjax.spaces.pixels import Fluctuation, Fluctuations, Space, space_for
+from oipjax.runtime import OPTIONS, cores, products
+from oipjax.spaces import Fluctuation, Fluctuations, Space, space_for
 
 if TYPE_CHECKING:
-    from oipjax.spaces.decoder import Decoder
+    from oipjax.spaces import Decoder
 
 OUT = Path("oipjax-out")
 Formats = Literal["png", "pdf", "svg"]
@@ -85,7 +85,7 @@ def load_decoder(model: Model, autoencoder: str = AUTOENCODER) -> Decoder:
     """The image space of a trained autoencoder; its starts are like the codes of the digits that ship with oipjax."""
     from oipjax.data import mnist as data
     from oipjax.networks import checkpoint
-    from oipjax.spaces.decoder import decoder_space
+    from oipjax.spaces import decoder_space
 
     network = checkpoint.load_autoencoder(autoencoder)
     digits = data.sample().images

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from oipjax.cli.options import OUT, key_of, use_cores
 from oipjax.cli.progress import DownloadBar, progress, stderr
-from oipjax.records import atlas as records
+from oipjax.storage import surroundings
 
 SHOWN = 3  # names of unreadable files that are told
 PICTURES = 24  # test images in the picture of reconstructions
@@ -100,9 +100,8 @@ def train(
     """
     from oipjax.networks import checkpoint
     from oipjax.training import autoencoder as autoencoding
-    from oipjax.training import corruptions
+    from oipjax.training import corruptions, described
     from oipjax.training import loop as training
-    from oipjax.training.config import described
 
     use_cores()
     own = dataset not in ("mnist", "fashion")
@@ -169,7 +168,7 @@ def train(
         "best_epoch": trained.best_epoch,
         "test_images": len(source.test.images),
         **_results(trained),
-        **records.surroundings(),
+        **surroundings(),
     }
     checkpoint.save(
         out, trained.model if is_cnn else trained.autoencoder, facts, overwrite=overwrite
@@ -232,8 +231,7 @@ def _results(trained: Any) -> dict[str, Any]:
 
 def _pictures(out: Path, name: str, source: Any, trained: Any, corruption: Any) -> str:
     """Write them, and say in a few words how good the network is."""
-    from oipjax import keys
-    from oipjax.plots import atlas as plots
+    from oipjax import keys, plots
     from oipjax.training import autoencoder as autoencoding
     from oipjax.training import corruptions
 

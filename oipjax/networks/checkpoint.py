@@ -18,9 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from oipjax.model import Model, Params, check_finite, fingerprint, flatten, leaves
+from oipjax.model import Model, Params
 from oipjax.networks import autoencoder, cnn
 from oipjax.networks.autoencoder import Autoencoder, AutoencoderConfig
+from oipjax.pytrees import check_finite, fingerprint, flatten, leaves
 
 SCHEMA = 1
 KINDS = {"CNN": cnn.CNNConfig, "Autoencoder": AutoencoderConfig}

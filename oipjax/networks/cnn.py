@@ -15,7 +15,7 @@ from flax import nnx
 from jax import Array
 
 from oipjax import ops
-from oipjax.model import Activations, Model, Params
+from oipjax.model import Activations, Model, Network, Params
 
 ACTIVATIONS = {
     "relu": (jax.nn.relu, 0.0),
@@ -157,9 +157,9 @@ class CNN(nnx.Module):
 
     def __call__(self, x: Array) -> Activations:
         """Activations of all layers, before and after the nonlinearity, for images ``[n, h, w, c]``."""
-        return self.some(x, self.config.layers)
+        return self.activations(x, self.config.layers)
 
-    def some(self, x: Array, names: tuple[str, ...]) -> Activations:
+    def activations(self, x: Array, names: tuple[str, ...]) -> Activations:
         """As `__call__`, of these layers alone; each is computed from that part of the image that it sees."""
         out, groups = {}, enumerate(self.config.groups)
         for (h, w), same in itertools.groupby(groups, lambda group: self.config.seen(group[0])):
@@ -205,7 +205,7 @@ class CNN(nnx.Module):
             return ops.conv_pool(x, conv.kernel[...], conv.bias[...], self.config.padding)
         return ops.max_pool(conv(x), (pool, pool))
 
-    def one_map(self, x: Array, layer: str, number: Array) -> Activations:
+    def channel(self, x: Array, layer: str, number: Array) -> Activations:
         """As `__call__`, but one map of a layer alone, before and after its nonlinearity, ``[..., 1]``.
 
         Args:
@@ -216,7 +216,7 @@ class CNN(nnx.Module):
         """
         name, config = layer.removesuffix("_pre"), self.config
         if not name.startswith("conv"):
-            both = self.some(
+            both = self.activations(
                 x, tuple(each for each in config.layers if each in (name, f"{name}_pre"))
             )
             return {each: jnp.take(a, number[None], axis=-1) for each, a in both.items()}
@@ -263,7 +263,7 @@ def _conv(x, w, strides, padding, *, lhs_dilation, rhs_dilation, feature_group_c
 
 
 @dataclass(frozen=True)
-class CNNApply:
+class CNNApply(Network):
     """``apply`` of a `Model`: equal for equal architectures, so that they share compiled programs."""
 
     config: CNNConfig
@@ -272,13 +272,14 @@ class CNNApply:
         """Activations of all layers for images ``[n, h, w, c]``."""
         return self._network(params)(x)
 
-    def some(self, params: Params, x: Array, names: tuple[str, ...]) -> Activations:
-        """See `CNN.some`."""
-        return self._network(params).some(x, names)
+    def activations(self, params: Params, x: Array, layers: tuple[str, ...]) -> Activations:
+        """See `Network`."""
+        found = self._network(params).activations(x, layers)
+        return {name: found[name] for name in layers}
 
-    def one_map(self, params: Params, x: Array, layer: str, number: Array) -> Activations:
-        """See `CNN.one_map`."""
-        return self._network(params).one_map(x, layer, number)
+    def channel(self, params: Params, x: Array, layer: str, index: Array) -> Activations:
+        """See `Network`."""
+        return self._network(params).channel(x, layer, index)
 
     def _network(self, params: Params) -> CNN:
         return nnx.merge(_abstract(self.config)[0], nnx.State(params))

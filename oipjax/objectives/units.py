@@ -37,6 +37,19 @@ class Objective:
         """The score, a float32 scalar."""
         raise NotImplementedError
 
+    @property
+    def channel_layer(self) -> str | None:
+        """The layer of which the score needs one channel alone, that of its target; else None."""
+        return None
+
+    def pre_activation(self, model: Model) -> "PreActivation | None":
+        """What to climb where the score has no gradient; None if that cannot be.
+
+        A map or node behind a floor has one: its value before the nonlinearity.
+        """
+        del model
+        return None
+
     def check(self, model: Model, targets: Target) -> Target:
         """Targets of ``n`` runs as the arrays the compiled program takes.
 
@@ -124,6 +137,17 @@ class Map(Objective):
     def __call__(self, activations, image, target):
         return jnp.take(spatial_mean(activations[self.layer]), target, axis=0)
 
+    @property
+    def channel_layer(self):
+        return self.layer
+
+    def pre_activation(self, model):
+        return _pre_activation(self, model)
+
+    def highest_node(self, activation: Array, target: Target) -> Array:
+        """The largest node of the target's map in ``activation [h, w, k]``, a scalar."""
+        return jnp.max(jnp.take(activation, target, axis=-1))
+
     def check(self, model, targets):
         layer = model.layer(self.layer)
         return _indices(targets, (layer.maps,), f"map of {layer.name}")
@@ -136,7 +160,14 @@ class Node(Objective):
     layer: str
 
     def __call__(self, activations, image, target):
-        return activations[self.layer][tuple(target) if target.ndim else target]
+        return self.highest_node(activations[self.layer], target)
+
+    def pre_activation(self, model):
+        return _pre_activation(self, model)
+
+    def highest_node(self, activation: Array, target: Target) -> Array:
+        """The target itself in ``activation [h, w, k]``, a scalar."""
+        return activation[tuple(target) if target.ndim else target]
 
     def check(self, model, targets):
         shape = model.layer(self.layer).shape
@@ -223,9 +254,8 @@ class PreActivation:
     def __call__(self, activations: Activations, image: Array, target: Target) -> Array:
         """The response of one image, a scalar."""
         score = self.objective(activations, image, target)
-        if isinstance(self.objective, Node):
-            return self._join(score, Node(self.pre)(activations, image, target))
-        return self._join(score, jnp.max(jnp.take(activations[self.pre], target, axis=-1)))
+        node = self.objective.highest_node(activations[self.pre], target)
+        return self._join(score, node)
 
     def every_map(self, activations: Activations) -> Array:
         """The responses of all maps to one image, ``[k]``."""
@@ -235,15 +265,12 @@ class PreActivation:
     def _join(self, score: Array, node: Array) -> Array:
         return jnp.where(score > self.floor, score, jnp.minimum(node, self.floor))
 
-    @staticmethod
-    def of(objective: Objective, model: Model) -> "PreActivation | None":
-        """How to wake the targets of ``objective``, if they can be silent: a `Map` or `Node` behind a floor."""
-        if not isinstance(objective, Map | Node):
-            return None
-        layer = model.layer(objective.layer)
-        if layer.pre is None or layer.floor is None:
-            return None
-        return PreActivation(objective, layer.pre, layer.floor)
+
+def _pre_activation(objective: Map | Node, model: Model) -> PreActivation | None:
+    layer = model.layer(objective.layer)
+    if layer.pre is None or layer.floor is None:
+        return None
+    return PreActivation(objective, layer.pre, layer.floor)
 
 
 def spatial_mean(activation: Array) -> Array:

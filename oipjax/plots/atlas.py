@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
-from oipjax.study.result import DEAD, FOUND, Atlas
+from oipjax.study import DEAD, FOUND, Atlas
 
 A4 = (8.27, 11.69)
 INK, FAINT, INACTIVE, BLUE = "#1a1a1a", "#8a8a8a", "#D55E00", "#0072B2"

@@ -20,23 +20,25 @@ import jax
 import numpy as np
 from jax import Array
 
-from oipjax.model import Model, fingerprint
-from oipjax.search.ascent import STATUS, Ascent
-from oipjax.storage.parts import (
+from oipjax.model import Model
+from oipjax.pytrees import fingerprint
+from oipjax.search import STATUS, Ascent
+from oipjax.storage import (
     PARTS,
     PLAN,
     Clock,
     Finished,
+    differences,
     exclusive,
     load_npz,
     npz,
+    refuse_other,
     remove_parts,
     shared_store,
+    surroundings,
     write_file,
 )
-from oipjax.storage.provenance import differences, refuse_other, surroundings
-from oipjax.study.result import MAP_STATUS, STATUS_NAMES, Atlas
-from oipjax.study.run import Progress, Study
+from oipjax.study import MAP_STATUS, STATUS_NAMES, Atlas, Progress, Study
 
 SCHEMA = 2
 MANIFEST, ARRAYS, TABLE = "manifest.json", "oips.npz", "maps.csv"

@@ -1,1 +1,61 @@
 """From a key to good images of given targets."""
+
+from oipjax.search.ascent import (
+    COMPLETED,
+    CONVERGED,
+    INACTIVE,
+    NOT_FINITE,
+    STATUS,
+    Ascent,
+    ascend,
+    ascend_tiles,
+    check_plan,
+    concatenate,
+    continued,
+    images_of,
+    prepare,
+    report_steps,
+)
+from oipjax.search.config import AscentConfig, replace_options
+from oipjax.search.methods import METHODS, Classic, Method, Momentum
+from oipjax.search.precursor import (
+    Starts,
+    Survey,
+    best_of,
+    check_numbers,
+    checked_index,
+    make_starts,
+    responses,
+    survey,
+)
+
+__all__ = [
+    "COMPLETED",
+    "CONVERGED",
+    "INACTIVE",
+    "METHODS",
+    "NOT_FINITE",
+    "STATUS",
+    "Ascent",
+    "AscentConfig",
+    "Classic",
+    "Method",
+    "Momentum",
+    "Starts",
+    "Survey",
+    "ascend",
+    "ascend_tiles",
+    "best_of",
+    "check_numbers",
+    "check_plan",
+    "checked_index",
+    "concatenate",
+    "continued",
+    "images_of",
+    "make_starts",
+    "prepare",
+    "replace_options",
+    "report_steps",
+    "responses",
+    "survey",
+]

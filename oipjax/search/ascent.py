@@ -20,8 +20,8 @@ from jax import Array
 
 from oipjax import keys
 from oipjax.model import Model
-from oipjax.objectives.units import Objective, PreActivation
-from oipjax.runtime.tiles import (
+from oipjax.objectives import Objective
+from oipjax.runtime import (
     OPTIONS,
     Program,
     checked_precision,
@@ -36,7 +36,7 @@ from oipjax.search import step as climb
 from oipjax.search.methods import Method, Momentum
 from oipjax.search.precursor import Progress, Starts, checked_index
 from oipjax.search.step import COMPLETED, CONVERGED, INACTIVE, NOT_FINITE, STATUS, Problem
-from oipjax.spaces.pixels import Space, checked_space, space_shapes
+from oipjax.spaces import Space, checked_space, space_shapes
 
 __all__ = [
     "COMPLETED",
@@ -261,9 +261,9 @@ def ascend_tiles(
             f"one target per start: got {len(starts)} starts and targets of length {sorted(lengths)}"
         )
     problem = Problem(
-        model.apply,
+        model.network,
         objective,
-        PreActivation.of(objective, model),
+        objective.pre_activation(model),
         space,
         method,
         criterion,
@@ -393,12 +393,12 @@ def prepare(
     """
     space, method = checked_space(model, space), Momentum() if method is None else method
     pre_activation, target = (
-        PreActivation.of(objective, model),
+        objective.pre_activation(model),
         objective.check(model, np.zeros(1, int)),
     )
     precision = checked_precision(precision)
     problem = Problem(
-        model.apply, objective, pre_activation, space, method, criterion, record_images, precision
+        model.network, objective, pre_activation, space, method, criterion, record_images, precision
     )
     _program(problem, model, target, reports, checked_tile(tile), stop)
 

@@ -16,10 +16,10 @@ import numpy as np
 from jax import Array
 
 from oipjax import keys
-from oipjax.model import Model, some
-from oipjax.objectives.units import Map, PreActivation, spatial_mean
-from oipjax.runtime.tiles import OPTIONS, Program, checked_tile, in_flight, padded, tiles
-from oipjax.spaces.pixels import Space, checked_space, space_shapes
+from oipjax.model import Model
+from oipjax.objectives import Map, PreActivation, spatial_mean
+from oipjax.runtime import OPTIONS, Program, checked_tile, in_flight, padded, tiles
+from oipjax.spaces import Space, checked_space, space_shapes
 
 MAX_DRAWS = 2**32 - 1
 GROUP = 16
@@ -87,7 +87,7 @@ def survey(
     """
     check_numbers(draws, keep, first)
     facts = model.layer(layer)
-    pre_activation = PreActivation.of(Map(layer), model)
+    pre_activation = Map(layer).pre_activation(model)
     space = checked_space(model, space)
     tile = checked_tile(tile)
     start, stream, last = Starts(space, tile), keys.stream(key, keys.SURVEY), first + draws
@@ -186,10 +186,10 @@ def responses(
 def _answers(model: Model, layer: str, space: Space, start: "Starts") -> Program:
     like = jax.ShapeDtypeStruct((start.group, start.tile, *space_shapes(space)[0]), np.float32)
     static = (
-        model.apply,
+        model.network,
         layer,
         model.layer(layer).maps,
-        PreActivation.of(Map(layer), model),
+        Map(layer).pre_activation(model),
         space,
     )
     return Program(_answer, static, (model.params,), (like, np.int32(0)))
@@ -282,13 +282,12 @@ def _make_starts(space, stream, index, count):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4), compiler_options=OPTIONS)
 def _answer(
-    apply, layer, maps, pre_activation: PreActivation | None, space, params, starts, count
+    network, layer, maps, pre_activation: PreActivation | None, space, params, starts, count
 ) -> Array:
     """The response of every map to every start, ``[group, tile, k]``; minus infinity where it is not finite."""
 
     def response_of(z):
-        activations = some(
-            apply,
+        activations = network.activations(
             params,
             jax.vmap(space.render)(z),
             (layer,) if pre_activation is None else (layer, pre_activation.pre),

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from oipjax.model import one_map
-from oipjax.objectives.units import Map, Objective, PreActivation
-from oipjax.runtime.tiles import cast, products
+from oipjax.model import Network
+from oipjax.objectives import Objective, PreActivation
+from oipjax.runtime import cast, products
 from oipjax.search.methods import Method
-from oipjax.spaces.pixels import Space
+from oipjax.spaces import Space
 
 STATUS = {
     0: "ran all its steps",
@@ -35,7 +35,7 @@ class Problem:
     """All that a compiled program depends on; equal problems share one.
 
     Attributes:
-        apply: of the `Model`; a `Map` is climbed by its `model.one_map`, if it has that.
+        network: of the `Model`.
         objective: what to climb.
         pre_activation: when the target is silent, and how to wake it (if the method does); None if
             it cannot be silent.
@@ -47,7 +47,7 @@ class Problem:
             evaluated in float32.
     """
 
-    apply: Any
+    network: Network
     objective: Objective
     pre_activation: PreActivation | None
     space: Space
@@ -174,13 +174,14 @@ def _value(
 
 def _activations(problem: Problem, params, image: Array, target) -> tuple[Any, Any]:
     """What the objective needs of one image, and where in it the target is."""
-    own = None
-    if isinstance(problem.objective, Map):
-        own = one_map(problem.apply, params, image[None], problem.objective.layer, target)
-    activations = problem.apply(params, image[None]) if own is None else own
-    return {
-        name: a[0] for name, a in activations.items()
-    }, target if own is None else jnp.zeros_like(target)
+    layer = problem.objective.channel_layer
+    if layer is None:
+        place = target
+        activations = problem.network(params, image[None])
+    else:
+        place = jnp.zeros_like(target)
+        activations = problem.network.channel(params, image[None], layer, target)
+    return {name: a[0] for name, a in activations.items()}, place
 
 
 def _finite(score, gradient):

@@ -18,7 +18,8 @@ import numpy as np
 import scipy.special
 from jax import Array
 
-from oipjax.model import Model, Params, check_finite, fingerprint
+from oipjax.model import Model, Params
+from oipjax.pytrees import check_finite, fingerprint
 from oipjax.spaces.pixels import Box, Shape
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oipjax.model import fingerprint
+from oipjax.pytrees import fingerprint
 
 DIGEST = "sha256"
 """Name of the array that holds the `fingerprint` of all others in a file."""

@@ -10,10 +10,9 @@ from jax import Array
 from oipjax import keys
 from oipjax.bounds import band_images, relaxed_images
 from oipjax.model import Model
-from oipjax.runtime.tiles import tiles
-from oipjax.search.ascent import images_of
-from oipjax.search.precursor import Starts, responses
-from oipjax.spaces.pixels import Box, Space, Standardised
+from oipjax.runtime import tiles
+from oipjax.search import Starts, images_of, responses
+from oipjax.spaces import Box, Space, Standardised
 from oipjax.study.runs import Tried, best_first, rank_of
 
 NEARER = 0.01

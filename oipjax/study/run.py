@@ -18,12 +18,23 @@ from jax import Array
 from oipjax import keys
 from oipjax.bounds import LEVELS, Limits, bounds, harder, harder_limits
 from oipjax.model import Model
-from oipjax.objectives.units import Map
-from oipjax.runtime.tiles import checked_precision, checked_tile
-from oipjax.search.ascent import INACTIVE, Ascent, ascend, check_plan, continued, prepare
-from oipjax.search.methods import Method, Momentum
-from oipjax.search.precursor import Survey, best_of, check_numbers, survey
-from oipjax.spaces.pixels import Space, Sphere, checked_space
+from oipjax.objectives import Map
+from oipjax.runtime import checked_precision, checked_tile
+from oipjax.search import (
+    INACTIVE,
+    Ascent,
+    Method,
+    Momentum,
+    Survey,
+    ascend,
+    best_of,
+    check_numbers,
+    check_plan,
+    continued,
+    prepare,
+    survey,
+)
+from oipjax.spaces import Space, Sphere, checked_space
 from oipjax.study.restarts import Roads, Store, takes_images
 from oipjax.study.result import (
     BY_BAND,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oipjax.search.ascent import Ascent, concatenate
+from oipjax.search import Ascent, concatenate
 
 Images = dict[int, np.ndarray]
 """Number of a run -> its best image. Not all need be kept: there may be a hundred thousand runs."""

@@ -18,11 +18,10 @@ import optax
 from jax import Array
 
 from oipjax import keys
-from oipjax.data.mnist import Dataset, Split
+from oipjax.data import Dataset, Split
 from oipjax.model import Params, normalise
-from oipjax.networks import autoencoder
-from oipjax.networks.autoencoder import Autoencoder, AutoencoderConfig
-from oipjax.storage.resume import StateFile
+from oipjax.networks import Autoencoder, AutoencoderConfig, autoencoder
+from oipjax.storage import StateFile
 from oipjax.training import corruptions
 from oipjax.training import loop as training
 from oipjax.training.config import ReconstructionEpoch, TrainConfig

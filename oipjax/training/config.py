@@ -11,8 +11,7 @@ import optax
 from jax import Array
 
 from oipjax.model import Params
-from oipjax.networks.autoencoder import AutoencoderConfig
-from oipjax.networks.cnn import CNNConfig
+from oipjax.networks import AutoencoderConfig, CNNConfig
 
 
 class Epoch(NamedTuple):

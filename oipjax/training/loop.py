@@ -26,12 +26,12 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from oipjax import keys, ops
-from oipjax.data.mnist import Dataset, Split
-from oipjax.model import Model, Params, fingerprint, normalise
+from oipjax.data import Dataset, Split
+from oipjax.model import Model, Params, normalise
 from oipjax.networks import cnn
-from oipjax.runtime.tiles import OPTIONS
-from oipjax.storage.provenance import surroundings
-from oipjax.storage.resume import StateFile
+from oipjax.pytrees import fingerprint
+from oipjax.runtime import OPTIONS
+from oipjax.storage import StateFile, surroundings
 from oipjax.training.config import TASKS, Epoch, TrainConfig, described, optimizer, schedule
 
 EVALUATION_BATCH = 500

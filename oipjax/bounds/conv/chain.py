@@ -13,7 +13,7 @@ import numpy as np
 
 from oipjax.bounds.interval.enclosures import parameters
 from oipjax.bounds.interval.evaluation import exactly, read
-from oipjax.jaxpr.flatten import Constant, Equation, Program, is_crop, trace, wholes
+from oipjax.jaxpr import Constant, Equation, Program, is_crop, trace, wholes
 from oipjax.model import Model
 
 

@@ -22,7 +22,7 @@ import optax
 
 from oipjax.bounds.conv.chain import Stage
 from oipjax.bounds.interval.enclosures import sphere_norm
-from oipjax.spaces.pixels import Sphere
+from oipjax.spaces import Sphere
 
 MOST_PIXELS = 512
 """Of a window; eigenvalues of a matrix of that side are taken for every map."""

@@ -16,9 +16,9 @@ import numpy as np
 
 from oipjax.bounds.interval.evaluation import evaluate, read
 from oipjax.bounds.interval.values import Interval, Linear, lift, settled
-from oipjax.jaxpr.flatten import Program, restricted, trace, wholes
+from oipjax.jaxpr import Program, restricted, trace, wholes
 from oipjax.model import Model
-from oipjax.spaces.pixels import Box, Domain, Sphere
+from oipjax.spaces import Box, Domain, Sphere
 
 SPHERE_SLACK = 1e-4
 """Images whose mean and standard deviation are off by this much still count as standardised."""

@@ -19,15 +19,7 @@ from oipjax.bounds.interval.values import (
     lift,
     settled,
 )
-from oipjax.jaxpr.flatten import (
-    PIECEWISE,
-    Constant,
-    Equation,
-    Piecewise,
-    Program,
-    in_float64,
-    wholes,
-)
+from oipjax.jaxpr import PIECEWISE, Constant, Equation, Piecewise, Program, in_float64, wholes
 
 
 def evaluate(

@@ -19,7 +19,7 @@ from oipjax.bounds.interval.values import (
     lift,
     widened,
 )
-from oipjax.jaxpr.flatten import Equation, bind, in_float64
+from oipjax.jaxpr import Equation, bind, in_float64
 from oipjax.ops import winograd
 
 PRODUCTS = ("dot_general", "conv_general_dilated")

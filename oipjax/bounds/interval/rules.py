@@ -46,7 +46,7 @@ from oipjax.bounds.interval.values import (
     settled,
     widened,
 )
-from oipjax.jaxpr.flatten import bind
+from oipjax.jaxpr import bind
 
 ONE_TO_ONE = (
     "reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "copy", "copy_p", "optimization_barrier",

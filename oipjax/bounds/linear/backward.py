@@ -18,7 +18,7 @@ from oipjax.bounds.interval.evaluation import exactly, read
 from oipjax.bounds.interval.products import PRODUCTS
 from oipjax.bounds.interval.rules import MOVES
 from oipjax.bounds.interval.values import Choice, Interval, exact
-from oipjax.jaxpr.flatten import Equation, Program
+from oipjax.jaxpr import Equation, Program
 
 ROUNDING = 1e-9
 """Of all `magnitudes`: far more than float64 loses."""

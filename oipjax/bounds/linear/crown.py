@@ -30,9 +30,9 @@ from oipjax.bounds.interval.enclosures import (
 from oipjax.bounds.interval.evaluation import evaluate
 from oipjax.bounds.interval.values import Interval
 from oipjax.bounds.linear.backward import ROUNDING, magnitudes, pull
-from oipjax.jaxpr.flatten import Equation, Program, trace
+from oipjax.jaxpr import Equation, Program, trace
 from oipjax.model import Model
-from oipjax.spaces.pixels import Box, Domain, Sphere
+from oipjax.spaces import Box, Domain, Sphere
 
 CHUNK = 128
 """Nodes pulled back at a time."""

@@ -15,10 +15,10 @@ import numpy as np
 from oipjax.bounds.interval.enclosures import box_ends, checked_domain, images_of, parameters
 from oipjax.bounds.interval.evaluation import evaluate
 from oipjax.bounds.linear.backward import pull
-from oipjax.jaxpr.flatten import Program, trace
+from oipjax.jaxpr import Program, trace
 from oipjax.model import Model
-from oipjax.objectives.units import Node
-from oipjax.spaces.pixels import Box, Domain, Sphere
+from oipjax.objectives import Node
+from oipjax.spaces import Box, Domain, Sphere
 
 
 class Optimum(NamedTuple):

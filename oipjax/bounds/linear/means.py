@@ -25,9 +25,9 @@ from oipjax.bounds.interval.enclosures import (
 from oipjax.bounds.interval.evaluation import evaluate
 from oipjax.bounds.interval.values import TINY, gamma
 from oipjax.bounds.linear.backward import ROUNDING, magnitudes, pull
-from oipjax.jaxpr.flatten import Program, restricted, trace
+from oipjax.jaxpr import Program, restricted, trace
 from oipjax.model import Model
-from oipjax.spaces.pixels import Box, Domain, Sphere
+from oipjax.spaces import Box, Domain, Sphere
 
 BLOCK = 3
 """Side of a block, in positions."""
