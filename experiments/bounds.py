@@ -24,7 +24,7 @@ from matplotlib.ticker import PercentFormatter
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax.bounds import Bounds, assemble, band_images, best_images, hull_limits, tighten
+from oipjax.bounds import Bounds, assemble, best_images, hull_limits, strip_images, tighten
 from oipjax.bounds.interval.enclosures import Limits
 from oipjax.plots import BLUE, FAINT, INACTIVE, INK
 
@@ -79,7 +79,7 @@ def exactly(model: oipjax.Model, layer: str, kind: str) -> np.ndarray | None:
         h, w, maps = model.shapes[layer]
         nodes = np.array([(h // 2, w // 2, number) for number in range(maps)])
         return np.maximum(best_images(model, model.layers[0], nodes, domain).values, 0)
-    images = band_images(model, layer, domain)
+    images = strip_images(model, layer, domain)
     if images is None:
         return None
     return np.asarray(model.apply(model.params, jnp.asarray(images))[layer]).mean((1, 2)).diagonal()

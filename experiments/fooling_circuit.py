@@ -41,7 +41,7 @@ from oipjax.analysis import (
     separation,
     similarity,
 )
-from oipjax.bounds import bounds
+from oipjax.bounds import certify
 from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
 from oipjax.spaces import standardise
 from oipjax.study import FOUND, Atlas
@@ -123,7 +123,7 @@ def plan(config: Config, model: oipjax.Model, atlas: Atlas) -> Decoys:
         mixture[:, owner[place]] = 0
         pictures[..., owner[place]] = best[owner[place]] * picture / picture.size
         images[place] = picture
-    box = bounds(model, config.layer, oipjax.space_for(model, "box").domain).node
+    box = certify(model, config.layer, oipjax.space_for(model, "box").domain).node
     node = np.maximum(np.maximum(box, atlas.node_bound), 0)
     return Decoys(owner, images, mixture, pictures, float(max(node.max(), (node @ mixture).max())))
 

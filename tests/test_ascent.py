@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oipjax.model import Model, one_map
+from oipjax.model import Model
 from oipjax.networks import cnn
 from oipjax.objectives import Class, Direction, Map, Node, TotalVariation
 from oipjax.runtime import PRECISIONS

@@ -275,7 +275,7 @@ def test_the_maximiser_of_the_relaxation_is_a_start(tiny):
     """Without further random starts, only it can find a map that one pixel wakes and random starts do not."""
     params = jax.tree.map(np.array, tiny.params)
     params["conv2"]["bias"][1] = (
-        -oipjax.bounds.bounds(tiny, "conv2", oipjax.space_for(tiny, "box").domain).node[1] * 0.5
+        -oipjax.bounds.certify(tiny, "conv2", oipjax.space_for(tiny, "box").domain).node[1] * 0.5
     )
     model = dataclasses.replace(tiny, params=params)
     images = oipjax.bounds.relaxed_images(

@@ -17,7 +17,7 @@ from oipjax.bounds import (
     Bounds,
     assemble,
     best_images,
-    bounds,
+    certify,
     crown,
     hull_limits,
     intervals,
@@ -231,7 +231,7 @@ def test_a_linear_relaxation_is_tighter_and_slopes_help(tiny):
     first, better = (crown(tiny, "logits", domain, steps=steps) for steps in (1, 12))
     assert np.all(first <= high) and np.any(first < high)
     assert np.all(better <= first + 1e-9) and np.any(better < first)
-    found = bounds(tiny, "logits", domain, level="tight")
+    found = certify(tiny, "logits", domain, level="tight")
     assert np.all(found.score <= better * (1 + 1e-5)) and np.any(found.score < 0.95 * better), (
         "the hull helps"
     )
@@ -294,9 +294,9 @@ def planted(tiny: Model, height: float) -> Model:
 def test_dead_is_proved_and_barely_alive_is_not(tiny):
     for level in ("cheap", "tight"):
         domain = space_for(tiny, "box").domain
-        assert bounds(planted(tiny, -1e-3), "conv2", domain, level=level).dead[0]
-        assert not bounds(planted(tiny, 1e-3), "conv2", domain, level=level).dead[0]
-        assert bounds(tiny, "conv2", domain, level=level).dead[0]
+        assert certify(planted(tiny, -1e-3), "conv2", domain, level=level).dead[0]
+        assert not certify(planted(tiny, 1e-3), "conv2", domain, level=level).dead[0]
+        assert certify(tiny, "conv2", domain, level=level).dead[0]
 
 
 def test_an_atlas_tells_dead_from_barely_alive(tiny):
@@ -325,7 +325,7 @@ def test_rounding_is_covered():
     )
     domain = Box((5, 1, 1), (1.0,), (1.0 + 1e-6,))
     ends = intervals(model, domain)
-    assert ends["pre"].error[0] > 1 and not bounds(model, "out", domain).dead[0]
+    assert ends["pre"].error[0] > 1 and not certify(model, "out", domain).dead[0]
 
 
 @dataclass(frozen=True)
@@ -355,9 +355,9 @@ def test_an_unknown_primitive_is_named():
 def test_wrong_questions_are_told_apart(tiny):
     domain = space_for(tiny, "box").domain
     with pytest.raises(ValueError, match="unknown level of bounds 'huge'; there are cheap, tight"):
-        bounds(tiny, "conv2", domain, level="huge")
+        certify(tiny, "conv2", domain, level="huge")
     with pytest.raises(ValueError, match="tiny has no layer 'conv9'"):
-        bounds(tiny, "conv9", domain)
+        certify(tiny, "conv9", domain)
     with pytest.raises(ValueError, match="over a Box or a Sphere, not over a object"):
         intervals(tiny, object())  # pyright: ignore
 
@@ -514,12 +514,12 @@ def test_a_limit_is_not_carried_where_it_does_not_hold():
 @pytest.mark.parametrize("wrong", ["dead", "score"])
 def test_a_proof_that_an_image_contradicts_is_an_error(tiny, monkeypatch, wrong):
     def false(model, layer, domain, **options):
-        found = bounds(model, layer, domain, **options)
+        found = certify(model, layer, domain, **options)
         value = np.array(getattr(found, wrong))
         value[3] = {"dead": True, "score": 1e-6}[wrong]
         return replace(found, **{wrong: value})
 
-    monkeypatch.setattr(sys.modules["oipjax.study.run"], "bounds", false)
+    monkeypatch.setattr(sys.modules["oipjax.study.run"], "certify", false)
     with pytest.raises(
         RuntimeError,
         match="contradicted by an image, for conv2 of tiny, maps 3: please report this",
@@ -542,7 +542,7 @@ def test_what_is_proved_later_is_added_by_map_and_never_looser(tiny, monkeypatch
         score, node = np.where(maps == 1, 0.5, 9.0), np.where(maps == 1, 9.0, 0.25)
         return Bounds(layer, score, node, maps == 5, np.full(len(maps), "late"))
 
-    monkeypatch.setattr(sys.modules["oipjax.study.run"], "harder", better)
+    monkeypatch.setattr(sys.modules["oipjax.study.run"], "refine", better)
     study = oipjax.Study(jax.random.key(0), tiny, "conv2", maps=(5, 0, 1))
     known = {
         "score": np.full(3, 2.0),

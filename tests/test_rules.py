@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import oipjax
 from oipjax import ops
-from oipjax.bounds import assemble, bounds, hull_limits, intervals, tighten
+from oipjax.bounds import assemble, certify, hull_limits, intervals, tighten
 from oipjax.bounds.conv.chain import chain
 from oipjax.bounds.conv.sphere import energy_bound
 from oipjax.bounds.linear.backward import ROUNDING
@@ -54,7 +54,7 @@ def holds(model: Model, domain: Box | Sphere, images) -> Any:
     """The bounds of ``out``; that they hold for images of the domain is checked."""
     images = jnp.asarray(images, jnp.float32)
     assert domain.contains(np.asarray(images)).all()
-    found, ends = bounds(model, "out", domain), intervals(model, domain)
+    found, ends = certify(model, "out", domain), intervals(model, domain)
     out = {
         name: np.asarray(value)
         for name, value in jax.jit(model.apply)(model.params, images).items()
@@ -180,10 +180,10 @@ def test_what_is_too_small_may_be_nothing():
         lambda p, x: jnp.where(x * 0 + p["w"] > 0, -1.0, 1.0),
     ):
         model = network(function, (1, 1, 1), w=np.full((1, 1, 1, 1), small))
-        assert not bounds(model, "out", box(1, 1, 1, low=0.5)).dead[0]
+        assert not certify(model, "out", box(1, 1, 1, low=0.5)).dead[0]
     # Where nothing is added to nothing there is nothing, and a map without weights is dead.
     empty = network(lambda p, x: ops.conv2d(x, p["w"]), (3, 3, 1), w=np.zeros((2, 2, 1, 2)))
-    assert bounds(empty, "out", box(3, 3, 1)).dead.all()
+    assert certify(empty, "out", box(3, 3, 1)).dead.all()
 
 
 @pytest.mark.parametrize("power", [3, 31])
@@ -198,7 +198,7 @@ def test_other_precisions_are_refused(kind):
     with pytest.raises(
         ValueError, match="bounds are for float32 networks, and this one computes in b?float16"
     ):
-        bounds(model, "out", box(4, 4, 1))
+        certify(model, "out", box(4, 4, 1))
 
 
 def test_reduced_precision_is_counted():
@@ -207,7 +207,7 @@ def test_reduced_precision_is_counted():
     assert not holds(model, box(1, 1, 1, high=0.98), images).dead[0]
     narrow = network(lambda p, x: jax.lax.reduce_precision(x, 5, 10), (1, 1, 1))
     with pytest.raises(ValueError, match="'reduce_precision' to 5 bits of exponent"):
-        bounds(narrow, "out", box(1, 1, 1))
+        certify(narrow, "out", box(1, 1, 1))
 
 
 # --- parameters that are computed
@@ -296,7 +296,7 @@ def test_no_image_leaves_the_interval_of_a_network_that_computes_parameters(func
 def test_an_unknown_step_between_parameters_is_named():
     model = network(lambda p, x: x * jax.lax.erf_inv(p["w"]), (1, 1, 1), w=np.zeros((1, 1, 1, 1)))
     with pytest.raises(ValueError, match="no bound is known for the primitive 'erf_inv'"):
-        bounds(model, "out", box(1, 1, 1))
+        certify(model, "out", box(1, 1, 1))
 
 
 # --- means and chains

@@ -18,7 +18,7 @@ from oipjax.analysis import (
     path_similarity,
     relative,
 )
-from oipjax.bounds import bounds
+from oipjax.bounds import certify
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_the_ascent_finds_the_picture_and_the_bounds_hold(tiny):
     )
     standard = (picture - picture.mean()) / picture.std()
     assert np.mean(run.images[0] * standard) > 0.99
-    limits = bounds(model, "conv2", space.domain).score
+    limits = certify(model, "conv2", space.domain).score
     assert (run.scores <= limits[maps]).all()
     assert (map_means(activations(model, starts, ("conv2",))["conv2"]) <= limits).all()
 

@@ -47,7 +47,7 @@ class Bounds:
     method: np.ndarray
 
 
-def bounds(
+def certify(
     model: Model,
     layer: str,
     domain: Domain,
@@ -117,7 +117,7 @@ def _unknown(model: Model, layer: str) -> Limits:
     return {stages[1].layer: (np.array(-np.inf), np.array(np.inf))} if len(stages) > 1 else {}
 
 
-def harder(
+def refine(
     model: Model,
     layer: str,
     domain: Domain,
@@ -133,20 +133,22 @@ def harder(
         layer: name of the layer.
         domain: the set of images.
         maps: int ``[n]``, indices of the maps.
-        limits: of `harder_limits`, if they are known already.
+        limits: of `refinement_limits`, if they are known already.
         progress: called with (phase, done, in all).
 
     Returns:
         the bounds of these maps, in their order.
     """
     domain = checked_domain(domain)
-    limits = harder_limits(model, layer, domain, progress=progress) if limits is None else limits
+    limits = (
+        refinement_limits(model, layer, domain, progress=progress) if limits is None else limits
+    )
     found = assemble(model, layer, domain, limits, maps)
     names = ("score", "node", "dead", "method")
     return Bounds(layer, *(getattr(found, name)[maps] for name in names))
 
 
-def harder_limits(
+def refinement_limits(
     model: Model, layer: str, domain: Box | Sphere, *, progress: Progress | None = None
 ) -> Limits:
     """What `harder` starts from; it is the same for all maps."""
@@ -283,7 +285,7 @@ def _through(second: Stage, third: Stage, maps: np.ndarray) -> np.ndarray:
     return weights.reshape(len(maps), pool * pool, *weights.shape[3:])
 
 
-def band_images(model: Model, layer: str, domain: Domain) -> np.ndarray | None:
+def strip_images(model: Model, layer: str, domain: Domain) -> np.ndarray | None:
     """For every map of a first convolution behind its ReLU an image ``[k, h, w, c]`` that is hard to beat.
 
     None where the search of `oipjax.bounds.conv.strips` does not fit.

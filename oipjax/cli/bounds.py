@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 import oipjax
-from oipjax.bounds import bounds as prove
+from oipjax.bounds import certify
 from oipjax.cli.options import indices
 from oipjax.cli.progress import progress
 from oipjax.objectives import Map
@@ -43,7 +43,7 @@ def bounds(
     if chosen is not None:
         Map(name).check(model, np.array(chosen))
     with progress() as report:
-        proved = prove(model, name, space_for(model, space).domain, level=level, progress=report)
+        proved = certify(model, name, space_for(model, space).domain, level=level, progress=report)
     table = Table("map", "score at most", "node at most", "by", "", box=None, header_style="bold")
     for column in table.columns[:3]:
         column.justify = "right"

@@ -373,6 +373,11 @@ def checked_space(model: Model, space: Space | None) -> Space:
     return space
 
 
+def accepts_images(space: Space) -> bool:
+    """Whether an image can be a start of the space; a decoder's space has no way back from images."""
+    return isinstance(space, Standardised | Box)
+
+
 SPACES = ("standardised", "box")
 
 

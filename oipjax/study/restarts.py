@@ -8,11 +8,11 @@ import numpy as np
 from jax import Array
 
 from oipjax import keys
-from oipjax.bounds import band_images, relaxed_images
+from oipjax.bounds import relaxed_images, strip_images
 from oipjax.model import Model
 from oipjax.runtime import tiles
 from oipjax.search import Starts, images_of, responses
-from oipjax.spaces import Box, Space, Standardised
+from oipjax.spaces import Space, accepts_images
 from oipjax.study.runs import Tried, best_first, rank_of
 
 NEARER = 0.01
@@ -24,15 +24,6 @@ Road = Callable[[np.ndarray, Tried], tuple[np.ndarray, np.ndarray]]
 """From the maps that are silent, and all that was tried, to the targets and starts of further ascents."""
 
 NOTHING = np.zeros(0, int), np.zeros(0)
-
-
-def takes_images(space: Space) -> bool:
-    """Whether an image is a start of the space. In others, such as a decoder's, no road leads from images.
-
-    There the short ascents that were best are climbed again from their starts, not on from their
-    images.
-    """
-    return isinstance(space, Standardised | Box)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +42,11 @@ class Roads:
         """Images found by exact search for every map, where there is one and tight bounds are asked for."""
 
         def starts_of(_: np.ndarray, __: Tried) -> tuple[np.ndarray, np.ndarray]:
-            if self.bounds != "tight" or not takes_images(self.space):
+            if self.bounds != "tight" or not accepts_images(self.space):
                 return NOTHING
 
             def compute() -> dict[str, np.ndarray]:
-                images = band_images(self.model, self.layer, self.space.domain)
+                images = strip_images(self.model, self.layer, self.space.domain)
                 return {
                     "images": np.zeros(0, np.float32)
                     if images is None
@@ -93,7 +84,7 @@ class Roads:
         def starts_of(maps: np.ndarray, _: Tried) -> tuple[np.ndarray, np.ndarray]:
             if (
                 exemplars is None
-                or not takes_images(self.space)
+                or not accepts_images(self.space)
                 or not len(maps)
                 or not self.search
             ):
@@ -112,7 +103,7 @@ class Roads:
             not len(maps)
             or not self.search
             or self.bounds == "none"
-            or not takes_images(self.space)
+            or not accepts_images(self.space)
         ):
             return NOTHING
         images = relaxed_images(self.model, self.layer, self.space.domain, maps)
@@ -122,7 +113,7 @@ class Roads:
 
     def best(self, maps: np.ndarray, tried: Tried) -> tuple[np.ndarray, np.ndarray]:
         """For each map the images that came nearest to pre_activation it, to be climbed from again."""
-        if not len(maps) or not self.search or not takes_images(self.space):
+        if not len(maps) or not self.search or not accepts_images(self.space):
             return NOTHING
         rank = rank_of(tried.runs)
         chosen = [

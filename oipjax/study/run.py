@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from oipjax import keys
-from oipjax.bounds import LEVELS, Limits, bounds, harder, harder_limits
+from oipjax.bounds import LEVELS, Limits, certify, refine, refinement_limits
 from oipjax.model import Model
 from oipjax.objectives import Map
 from oipjax.runtime import checked_precision, checked_tile
@@ -34,8 +34,8 @@ from oipjax.search import (
     prepare,
     survey,
 )
-from oipjax.spaces import Space, Sphere, checked_space
-from oipjax.study.restarts import Roads, Store, takes_images
+from oipjax.spaces import Space, Sphere, accepts_images, checked_space
+from oipjax.study.restarts import Roads, Store
 from oipjax.study.result import (
     BY_BAND,
     BY_EXEMPLAR,
@@ -247,7 +247,7 @@ class Study:
                 )
             )
         try:
-            proved = bounds(
+            proved = certify(
                 self.model, self.layer, self.image_space.domain, level=self.bounds, progress=report
             )
         except ValueError as error:
@@ -263,7 +263,7 @@ class Study:
             or not isinstance(self.image_space.domain, Sphere)
         ):
             return None
-        return harder_limits(self.model, self.layer, self.image_space.domain)
+        return refinement_limits(self.model, self.layer, self.image_space.domain)
 
     def _compile(self) -> None:
         """Compile what climbs, ahead of its first use."""
@@ -326,7 +326,7 @@ class Study:
         place = np.concatenate(best)
         z = (
             np.stack([images[number] for number in place])
-            if takes_images(self.image_space)
+            if accepts_images(self.image_space)
             else starts[place]
         )
         long = self._parts(f"{phase}-on", targets[place], z, self.steps, store, report)
@@ -385,7 +385,7 @@ class Study:
         report: Progress,
     ) -> dict[str, np.ndarray]:
         """What is proved, once more has been tried for some maps."""
-        found = harder(
+        found = refine(
             self.model, self.layer, self.image_space.domain, maps, limits=limits, progress=report
         )
         out = {name: np.array(value) for name, value in proved.items()}
