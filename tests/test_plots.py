@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from oipjax import plots
 from oipjax.study import DEAD, FOUND, UNRESOLVED, Atlas
+from oipjax.training import Epoch, ReconstructionEpoch
 
 
 def made_up(count: int, channels: int = 1, side: int = 28) -> Atlas:
@@ -83,7 +84,7 @@ def test_the_atlas_shows_every_map_and_fits_on_a_page(count, channels):
     assert width == pytest.approx(8.27) and height <= 11.7
     texts = check_text(figure)
     assert {str(number) for number in atlas.maps} <= set(texts)
-    assert texts.count("silent") == (atlas.status == UNRESOLVED).sum()
+    assert texts.count("unresolved") == (atlas.status == UNRESOLVED).sum()
     assert texts.count("dead") == (atlas.status == DEAD).sum()
     (drawn,) = figure.axes[0].images
     panels, _ = ndimage.label(drawn.get_array()[..., 3])
@@ -154,49 +155,48 @@ def test_contrast_keeps_the_order_and_the_range():
     ],
 )
 def test_numbers_are_short(value, text):
-    assert plots._number(value) == text
+    assert plots.number(value) == text
 
 
-def test_training_figures():
-    from oipjax.training import Epoch, ReconstructionEpoch
+def drawn_history(history, curves):
+    return plots.history_figure([epoch.epoch for epoch in history], curves(history), 4, "t")
 
-    errors = [
-        ReconstructionEpoch(i, 0.1 + 1 / i, 0.1 / i, 0.2 / i, 0.1 + 2 / i, 1e-3)
-        for i in range(1, 6)
-    ]
-    both, one = (
-        plots.history_figure(h, 4, "t")
-        for h in (errors, [e._replace(loss=e.train_mse) for e in errors])
-    )
-    assert (
-        len(both.axes) == 2
-        and len(one.axes) == 1
-        and one.axes[0].get_ylabel() == "mean squared error of pixels"
-    )
-    images = np.random.default_rng(0).uniform(size=(15, 8, 8, 3))
-    pictures = plots.reconstruction_figure(images, images[::-1], "t", "n")
-    triple = plots.reconstruction_figure(images, images[::-1], "t", "n", 3 * images)
-    assert [sum(len(axes.images) for axes in figure.axes) for figure in (pictures, triple)] == [
-        30,
-        45,
-    ]
-    for figure in (
-        both,
-        one,
-        pictures,
-        triple,
-        plots.reconstruction_figure(images[:1, ..., :1], images[:1, ..., :1], "t"),
-    ):
-        check_text(figure)
+
+def test_curves_of_an_autoencoder():
+    errors = []
+    for i in range(1, 6):
+        errors.append(ReconstructionEpoch(i, 0.1 + 1 / i, 0.1 / i, 0.2 / i, 0.1 + 2 / i, 1e-3))
+    both = drawn_history(errors, plots.reconstruction_curves)
+    by_squared_error = [epoch._replace(loss=epoch.train_mse) for epoch in errors]
+    one = drawn_history(by_squared_error, plots.reconstruction_curves)
+    assert len(both.axes) == 2
+    assert len(one.axes) == 1
+    assert one.axes[0].get_ylabel() == "mean squared error of pixels"
+    check_text(both)
+    check_text(one)
+
+
+def test_curves_of_a_classifier():
     history = [Epoch(i, 1 / i, 1 - 0.1 / i, 1 - 0.2 / i, 2 / i, 1e-3) for i in range(1, 6)]
-    for figure in (
-        plots.history_figure(history, 4, "t"),
-        plots.history_figure(
-            [e._replace(validation_accuracy=np.nan, validation_loss=np.nan) for e in history],
-            5,
-            "t",
-        ),
-        plots.confusion_figure(np.diag([90, 95, 99]) + 1, "abc", "t"),
-        plots.confusion_figure(np.diag([90, 95, 99]), "abc", "perfect"),
-    ):
-        check_text(figure)
+    figure = drawn_history(history, plots.accuracy_curves)
+    assert figure.axes[1].get_ylabel() == "accuracy (%)"
+    assert figure.axes[1].lines[0].get_ydata()[0] == pytest.approx(90)
+    check_text(figure)
+    nothing_held_out = []
+    for epoch in history:
+        nothing_held_out.append(epoch._replace(validation_accuracy=np.nan, validation_loss=np.nan))
+    check_text(drawn_history(nothing_held_out, plots.accuracy_curves))
+
+
+def test_reconstructions_and_confusion():
+    images = np.random.default_rng(0).uniform(size=(15, 8, 8, 3))
+    double = plots.reconstruction_figure(images, images[::-1], "t", "n")
+    triple = plots.reconstruction_figure(images, images[::-1], "t", "n", 3 * images)
+    assert sum(len(axes.images) for axes in double.axes) == 30
+    assert sum(len(axes.images) for axes in triple.axes) == 45
+    grey = images[:1, ..., :1]
+    check_text(double)
+    check_text(triple)
+    check_text(plots.reconstruction_figure(grey, grey, "t"))
+    check_text(plots.confusion_figure(np.diag([90, 95, 99]) + 1, "abc", "t"))
+    check_text(plots.confusion_figure(np.diag([90, 95, 99]), "abc", "perfect"))

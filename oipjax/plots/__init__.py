@@ -1,16 +1,15 @@
-"""Arrays in, figures out."""
+"""Arrays in, figures out: nothing is read, printed or saved here."""
 
 from oipjax.plots.activations import exemplars_figure, maps_figure
-from oipjax.plots.atlas import (
-    BLUE,
-    FAINT,
-    INACTIVE,
-    INK,
-    atlas_figure,
+from oipjax.plots.atlas import atlas_figure, warm_up
+from oipjax.plots.run import oip_figure
+from oipjax.plots.style import BLUE, FAINT, INACTIVE, INK, contrast, number
+from oipjax.plots.training import (
+    Curve,
+    accuracy_curves,
     confusion_figure,
-    contrast,
     history_figure,
-    oip_figure,
+    reconstruction_curves,
     reconstruction_figure,
 )
 
@@ -19,12 +18,17 @@ __all__ = [
     "FAINT",
     "INACTIVE",
     "INK",
+    "Curve",
+    "accuracy_curves",
     "atlas_figure",
     "confusion_figure",
     "contrast",
     "exemplars_figure",
     "history_figure",
     "maps_figure",
+    "number",
     "oip_figure",
+    "reconstruction_curves",
     "reconstruction_figure",
+    "warm_up",
 ]
