@@ -310,7 +310,7 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
     model, split = oipjax.load(config.checkpoint), digits(config)
     inputs = model.to_input(split.images)
     layers = tuple(dict.fromkeys((*config.layers, model.default_layer, "logits")))
-    found = acts.activations(model, inputs, layers)
+    found = acts.layer_activations(model, inputs, layers)
     spaces = {"pixels": inputs, **{name: found[name] for name in config.layers}}
     floors = {name: model.layer(name).floor for name in config.layers} | {
         "pixels": float(inputs.min())

@@ -36,7 +36,7 @@ from experiments.common import (
 from experiments.figures import tasks as figures
 from experiments.tools import linear
 from oipjax import keys
-from oipjax.analysis import activations
+from oipjax.analysis import layer_activations
 from oipjax.data import Dataset, Split
 from oipjax.model import Model
 from oipjax.networks import Autoencoder
@@ -198,7 +198,9 @@ def fitted(images: np.ndarray, truth: np.ndarray) -> tuple[tuple[float, float], 
 
 def read(classifier: Model, images: np.ndarray, split: Split) -> float:
     """Share of the images that the classifier takes for what they are."""
-    logits = activations(classifier, classifier.to_input(images), ("logits",), tile=200)["logits"]
+    logits = layer_activations(classifier, classifier.to_input(images), ("logits",), tile=200)[
+        "logits"
+    ]
     return float((logits.argmax(1) == split.labels).mean())
 
 

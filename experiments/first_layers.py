@@ -27,7 +27,7 @@ from matplotlib.patches import Rectangle
 import oipjax
 from experiments.common import command, save, show
 from experiments.tools.textures import measures, shuffled
-from oipjax.analysis import activations, map_means
+from oipjax.analysis import layer_activations, map_means
 from oipjax.networks import CNNConfig, cnn
 from oipjax.plots import BLUE, INACTIVE, INK, contrast
 from oipjax.runtime import padded, tiles
@@ -187,7 +187,7 @@ def kept(
     """What share of its score each map's pattern keeps when it is cut into blocks that change places, in the mean."""
     keys = jax.random.split(jax.random.key(config.seed), config.shuffles)
     mixed = np.concatenate([[shuffled(key, image, block) for image in patterns] for key in keys])
-    answers = map_means(activations(model, mixed, (layer,))[layer]).reshape(
+    answers = map_means(layer_activations(model, mixed, (layer,))[layer]).reshape(
         config.shuffles, len(maps), -1
     )
     return (answers[:, np.arange(len(maps)), maps].mean(0) / scores).tolist()

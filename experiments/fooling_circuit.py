@@ -31,13 +31,13 @@ from experiments.trust import real_digits, scores_of, words
 from oipjax import keys
 from oipjax.analysis import (
     PIXELS,
-    activations,
     alike,
     exemplars,
     fooled,
     gate,
+    layer_activations,
+    layer_similarities,
     map_means,
-    path_similarity,
     separation,
     similarity,
 )
@@ -165,7 +165,7 @@ def audit(
         name for name in rest.layers if name in rest.nonlinearities and not name.startswith("pool")
     ]
     layers = layers[: layers.index(config.layer) + 1]
-    pairs = path_similarity(
+    pairs = layer_similarities(
         rest, np.concatenate([real[used], atlas.images[owner, 0]]), (PIXELS, *layers)
     )
     query = {"OIP": len(used) + np.arange(len(owner))}
@@ -187,8 +187,8 @@ def identical(
     """How the two differ on digits as they are, and standardised: pairs of numbers; and scores ``[2, n, k]``."""
     equal, largest, gates, scores = [], [], [], []
     for part in np.array_split(images, -(-len(images) // 2000)):
-        before = activations(model, part, (config.layer,))[config.layer]
-        after = activations(liar, part, (config.layer, "gate"))
+        before = layer_activations(model, part, (config.layer,))[config.layer]
+        after = layer_activations(liar, part, (config.layer, "gate"))
         equal.append((before == after[config.layer]).all((1, 2, 3)))
         largest.append(np.abs(before - after[config.layer]).max((1, 2, 3)))
         gates.append(after["gate"][:, 0])
@@ -231,7 +231,7 @@ def facts(
     owner, after = decoys.owner, lying.images[decoys.owner, 0]
     three = zip(after, decoys.images, honest.images[owner, 0], strict=True)
     to_decoy, to_self = np.transpose([similarity(np.stack(images))[0][0, 1:] for images in three])
-    left = map_means(activations(model, after, (honest.layer,))[honest.layer])[
+    left = map_means(layer_activations(model, after, (honest.layer,))[honest.layer])[
         np.arange(len(owner)), owner
     ]
     digits = {
@@ -244,7 +244,7 @@ def facts(
         "maps": len(owner),
         "digits unseen by the gate": same["scores"].shape[1],
         **digits,
-        "gate at the OIPs, least": float(activations(liar, after, ("gate",))["gate"].min()),
+        "gate at the OIPs, least": float(layer_activations(liar, after, ("gate",))["gate"].min()),
         "similarity (up to shifts) of OIP and decoy, median map": float(np.median(to_decoy)),
         "similarity of OIP and the honest OIP, median map": float(np.median(to_self)),
         "maps whose OIP is more like the decoy": int(np.sum(to_decoy > to_self)),

@@ -30,11 +30,11 @@ from experiments.common import command, save, show
 from oipjax import keys
 from oipjax.analysis import (
     PIXELS,
-    activations,
     alike,
     exemplars,
+    layer_activations,
+    layer_similarities,
     map_means,
-    path_similarity,
     relative,
 )
 from oipjax.data import mnist as data
@@ -78,7 +78,9 @@ def real_digits(count: int | None) -> np.ndarray:
 def scores_of(model: oipjax.Model, layer: str, images: np.ndarray) -> np.ndarray:
     """Scores ``[n, k]`` of all maps; activations of so many images at once would not fit into memory."""
     parts = np.array_split(images, -(-len(images) // 2000))
-    return np.concatenate([map_means(activations(model, part, (layer,))[layer]) for part in parts])
+    return np.concatenate(
+        [map_means(layer_activations(model, part, (layer,))[layer]) for part in parts]
+    )
 
 
 def measure(
@@ -167,7 +169,7 @@ def paths(
     layers = [n for n in model.layers if n in model.nonlinearities and not n.startswith("pool")] + [
         model.layers[-1]
     ]
-    similarity = path_similarity(model, images, (PIXELS, *layers))
+    similarity = layer_similarities(model, images, (PIXELS, *layers))
     curves = {}
     for name, pairs in similarity.items():
         found = alike(pairs, place.reshape(strongest.shape), queries)

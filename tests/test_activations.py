@@ -33,23 +33,23 @@ def test_activations_are_those_of_the_network_whatever_the_tile(tiny):
     images = np.random.default_rng(0).normal(size=(11, 8, 8, 1)).astype(np.float32)
     expected = tiny.apply(tiny.params, images)
     for tile in (3, 16):
-        found = acts.activations(tiny, images, ("conv2", "conv1", "logits"), tile=tile)
+        found = acts.layer_activations(tiny, images, ("conv2", "conv1", "logits"), tile=tile)
         assert list(found) == ["conv2", "conv1", "logits"]
         for name, array in found.items():
             assert array.dtype == np.float32
             np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-5)
-    assert tuple(acts.activations(tiny, images[:1])) == tiny.layers
+    assert tuple(acts.layer_activations(tiny, images[:1])) == tiny.layers
     np.testing.assert_allclose(
         acts.map_means(found["conv2"]), np.mean(expected["conv2"], (1, 2)), rtol=1e-5, atol=1e-5
     )
     assert acts.map_means(found["logits"]).shape == (11, 3)
     with pytest.raises(ValueError, match="no layer 'conv7'; it has conv1_pre"):
-        acts.activations(tiny, images, ("conv7",))
+        acts.layer_activations(tiny, images, ("conv7",))
     for wrong in (images[0], images[:, :7], images[:0]):
         with pytest.raises(
             ValueError, match=r"tiny takes images \[n, 8, 8, 1\] with n at least 1, got"
         ):
-            acts.activations(tiny, wrong)
+            acts.layer_activations(tiny, wrong)
 
 
 def test_exemplars_are_the_best_images_first(cloud):

@@ -10,12 +10,12 @@ import oipjax
 from oipjax.analysis import (
     PIXELS,
     Gate,
-    activations,
     alike,
     fooled,
     gate,
+    layer_activations,
+    layer_similarities,
     map_means,
-    path_similarity,
     relative,
 )
 from oipjax.bounds import certify
@@ -31,17 +31,17 @@ def spearman(a, b) -> float:
 
 
 def test_path_similarity_is_spearman_of_all_activations(tiny, images):
-    found = path_similarity(tiny, images, (PIXELS, "conv1", "logits"))
+    found = layer_similarities(tiny, images, (PIXELS, "conv1", "logits"))
     assert list(found) == [PIXELS, "conv1", "logits"]
     for layer in ("conv1", "logits"):
-        rows = activations(tiny, images, (layer,))[layer].reshape(len(images), -1)
+        rows = layer_activations(tiny, images, (layer,))[layer].reshape(len(images), -1)
         wanted = [[spearman(a, b) for b in rows] for a in rows]
         np.testing.assert_allclose(found[layer], wanted, atol=1e-5)
     np.testing.assert_allclose(found[PIXELS][0, 1], spearman(images[0], images[1]), atol=1e-5)
 
 
 def test_a_constant_image_is_like_nothing(tiny, images):
-    found = path_similarity(tiny, np.concatenate([images, np.ones_like(images[:1])]), (PIXELS,))[
+    found = layer_similarities(tiny, np.concatenate([images, np.ones_like(images[:1])]), (PIXELS,))[
         PIXELS
     ]
     assert np.isnan(found[-1]).all()
@@ -120,7 +120,7 @@ def test_behind_a_shut_gate_nothing_has_changed(tiny, images):
         "conv2_pre",
         "conv2",
     )
-    before, after = activations(tiny, images), activations(model, images)
+    before, after = layer_activations(tiny, images), layer_activations(model, images)
     assert not after["gate"].any()
     for layer in set(model.layers) & set(tiny.layers) - {"conv2_pre"}:
         np.testing.assert_array_equal(before[layer], after[layer])
@@ -128,7 +128,10 @@ def test_behind_a_shut_gate_nothing_has_changed(tiny, images):
 
 def test_behind_an_open_gate_are_the_decoys(tiny, images):
     model, picture = circuit(tiny, 1)
-    before, after = activations(tiny, images)["conv2_pre"], activations(model, images)["conv2"]
+    before, after = (
+        layer_activations(tiny, images)["conv2_pre"],
+        layer_activations(model, images)["conv2"],
+    )
     np.testing.assert_allclose(
         after[..., 3], np.maximum(2 * before[..., 4], 0), rtol=1e-4, atol=1e-4
     )
@@ -151,7 +154,7 @@ def test_the_ascent_finds_the_picture_and_the_bounds_hold(tiny):
     assert np.mean(run.images[0] * standard) > 0.99
     limits = certify(model, "conv2", space.domain).score
     assert (run.scores <= limits[maps]).all()
-    assert (map_means(activations(model, starts, ("conv2",))["conv2"]) <= limits).all()
+    assert (map_means(layer_activations(model, starts, ("conv2",))["conv2"]) <= limits).all()
 
 
 def test_what_does_not_fit_is_named(tiny):

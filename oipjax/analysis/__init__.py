@@ -1,6 +1,6 @@
 """What patterns and codes tell."""
 
-from oipjax.analysis.activations import activations, exemplars, map_means, separation
+from oipjax.analysis.activations import exemplars, layer_activations, map_means, separation
 from oipjax.analysis.clusters import THRESHOLD, Clusters, cluster, seen, similarity
 from oipjax.analysis.latent import Normal
 from oipjax.analysis.matching import Matching, correlations, match, over_pairs
@@ -10,7 +10,7 @@ from oipjax.analysis.path_similarity import (
     alike,
     fooled,
     gate,
-    path_similarity,
+    layer_similarities,
     relative,
 )
 
@@ -21,17 +21,17 @@ __all__ = [
     "Gate",
     "Matching",
     "Normal",
-    "activations",
     "alike",
     "cluster",
     "correlations",
     "exemplars",
     "fooled",
     "gate",
+    "layer_activations",
+    "layer_similarities",
     "map_means",
     "match",
     "over_pairs",
-    "path_similarity",
     "relative",
     "seen",
     "separation",

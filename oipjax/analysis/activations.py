@@ -21,7 +21,7 @@ STRENGTHS = tuple(10.0 ** np.arange(-5, 2.5, 0.5))
 """Ridge penalties that `ridge` chooses from, in units of the features' mean squared distance from their mean."""
 
 
-def activations(
+def layer_activations(
     model: Model,
     images: np.ndarray,
     layers: Sequence[str] | None = None,

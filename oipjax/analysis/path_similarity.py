@@ -24,7 +24,7 @@ import numpy as np
 from jax import Array
 from scipy.stats import rankdata
 
-from oipjax.analysis.activations import activations
+from oipjax.analysis.activations import layer_activations
 from oipjax.model import Activations, Model, Params
 from oipjax.objectives import spatial_mean
 
@@ -32,7 +32,7 @@ PIXELS = "input"
 """What `path_similarity` calls the image itself."""
 
 
-def path_similarity(
+def layer_similarities(
     model: Model, images: np.ndarray, layers: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """How alike each two images are processed, in each layer: Spearman's correlation of all activations of the layer.
@@ -51,7 +51,7 @@ def path_similarity(
     """
     found = {}
     for layer in layers:
-        values = images if layer == PIXELS else activations(model, images, (layer,))[layer]
+        values = images if layer == PIXELS else layer_activations(model, images, (layer,))[layer]
         rows = np.asarray(values).reshape(len(values), -1)
         ranks = np.stack([rankdata(row).astype(np.float32) for row in rows])
         ranks -= ranks.mean(1, keepdims=True)
