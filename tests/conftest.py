@@ -1,8 +1,14 @@
 """Strict mode for everything, and small networks whose answers are known."""
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # All workers of a session share compiled programs; they inherit this environment.
+    _PROGRAMS = tempfile.TemporaryDirectory(prefix="oipjax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _PROGRAMS.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 from dataclasses import dataclass
 from pathlib import Path
