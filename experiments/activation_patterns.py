@@ -25,7 +25,7 @@ from scipy.stats import binomtest
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax.analysis import activations as acts
+from oipjax.analysis import class_means, exemplars, layer_activations, map_means, readout
 from oipjax.data import Split
 from oipjax.data import mnist as data
 from oipjax.plots import BLUE, FAINT, INACTIVE, INK, exemplars_figure, maps_figure
@@ -75,20 +75,20 @@ def read_out(
 ) -> dict[str, Any]:
     """All that is said of one layer."""
     key, labels = jax.random.key(config.seed), split.labels
-    fold = acts.folds(key, labels, config.folds)
+    fold = readout.folds(key, labels, config.folds)
     one_hot, pixels = np.eye(10)[labels], split.images.reshape(len(labels), -1) / 255
-    right = acts.ridge(products, one_hot, fold).argmax(1) == labels
-    by_means = acts.ridge(acts.gram(acts.map_means(features)), one_hot, fold).argmax(1) == labels
-    seen = acts.ridge(products, pixels, fold)
+    right = readout.ridge(products, one_hot, fold).argmax(1) == labels
+    by_means = readout.ridge(readout.gram(map_means(features)), one_hot, fold).argmax(1) == labels
+    seen = readout.ridge(products, pixels, fold)
     drawn = np.asarray(
         jax.random.randint(
             jax.random.fold_in(key, 1), (config.bootstraps, len(labels)), 0, len(labels)
         )
     )
     shares = [
-        acts.spread(products, labels, np.bincount(d, minlength=len(labels))).share for d in drawn
+        readout.spread(products, labels, np.bincount(d, minlength=len(labels))).share for d in drawn
     ]
-    found = acts.spread(products, labels)
+    found = readout.spread(products, labels)
     return {
         "layer": name, "values": int(np.prod(features.shape[1:])),
         "active": None if floor is None else float((features > floor).mean()),
@@ -127,14 +127,14 @@ def separate(
     config: Config, products: np.ndarray, labels: np.ndarray, a: int, b: int
 ) -> tuple[dict[str, Any], np.ndarray]:
     """How far two classes stand apart along the way between their means, and where every image stands."""
-    stands = acts.positions(products, labels, a, b)
+    stands = readout.positions(products, labels, a, b)
     of_a, of_b = stands[labels == a], stands[labels == b]
     keys = jax.random.split(jax.random.key(config.seed))
     drawn = [of[np.asarray(jax.random.randint(key, (config.bootstraps, len(of)), 0, len(of)))]
              for key, of in zip(keys, (of_a, of_b), strict=True)]  # fmt: skip
-    again = [acts.separation(*both) for both in zip(*drawn, strict=True)]
+    again = [readout.separation(*both) for both in zip(*drawn, strict=True)]
     facts = {
-        "separation": acts.separation(of_a, of_b),
+        "separation": readout.separation(of_a, of_b),
         "separation, 95 %": np.percentile(again, (2.5, 97.5)).tolist(),
         "nearer to the other mean": int(np.sum(of_a > 0.5) + np.sum(of_b < 0.5)),
     }
@@ -150,8 +150,8 @@ def exemplar_study(
         jax.random.key(config.seed), model, layer, maps=config.maps, space=oipjax.space_for(model, "box"), search=0,
         draws=config.draws, steps=config.steps, bounds="none",
     )  # fmt: skip
-    scores = acts.map_means(activation)[:, atlas.maps]
-    best = acts.exemplars(scores, config.keep)
+    scores = map_means(activation)[:, atlas.maps]
+    best = exemplars(scores, config.keep)
     responds = np.flatnonzero((atlas.status == FOUND) & (scores.max(0) > 0))
     if not responds.size:
         raise ValueError(
@@ -181,7 +181,9 @@ def tellers(scores: np.ndarray, labels: np.ndarray) -> list[tuple[int, int, floa
     """For each class the map (column of ``scores``) that tells it best from all others: class, map, separation."""
     told = []
     for c in np.unique(labels):
-        areas = [acts.separation(column[labels != c], column[labels == c]) for column in scores.T]
+        areas = [
+            readout.separation(column[labels != c], column[labels == c]) for column in scores.T
+        ]
         told.append((int(c), int(np.argmax(areas)), float(np.max(areas))))
     return told
 
@@ -283,7 +285,7 @@ def pictures(
         )
 
     typical = [int(np.flatnonzero(labels == c)[logits[labels == c, c].argmax()]) for c in (a, b)]
-    scores = acts.map_means(found[model.default_layer])[:, atlas.maps]
+    scores = map_means(found[model.default_layer])[:, atlas.maps]
     alive = np.flatnonzero(atlas.status == FOUND)
     told = tellers(scores[:, alive], labels)
     rows = alive[[k for _, k, _ in told]]
@@ -310,12 +312,12 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
     model, split = oipjax.load(config.checkpoint), digits(config)
     inputs = model.to_input(split.images)
     layers = tuple(dict.fromkeys((*config.layers, model.default_layer, "logits")))
-    found = acts.layer_activations(model, inputs, layers)
+    found = layer_activations(model, inputs, layers)
     spaces = {"pixels": inputs, **{name: found[name] for name in config.layers}}
     floors = {name: model.layer(name).floor for name in config.layers} | {
         "pixels": float(inputs.min())
     }
-    grams = {name: acts.gram(array) for name, array in spaces.items()}
+    grams = {name: readout.gram(array) for name, array in spaces.items()}
     rows = [
         read_out(config, name, spaces[name], grams[name], split, floors[name]) for name in spaces
     ]
@@ -340,7 +342,7 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
     content = {"config": asdict(config), "digits": len(own), "network": accuracy(own), "layers": rows, "steps": steps,
                "confused": {"classes": pair[:2], "images": pair[2].tolist()}, "exemplars": facts}  # fmt: skip
     hidden = next(name for name in reversed(config.layers) if name in model.nonlinearities)
-    means = acts.class_means(acts.map_means(found[hidden]), split.labels)[1]
+    means = class_means(map_means(found[hidden]), split.labels)[1]
     figure = plot(
         rows, np.stack([stands for _, stands in standing]), pair, split.labels, (hidden, means)
     )

@@ -27,20 +27,19 @@ from matplotlib.figure import Figure
 
 import oipjax
 from experiments.common import command, save, show
+from experiments.tools.fooling import fooled, gate
 from experiments.trust import real_digits, scores_of, words
 from oipjax import keys
 from oipjax.analysis import (
     PIXELS,
     alike,
     exemplars,
-    fooled,
-    gate,
     layer_activations,
     layer_similarities,
     map_means,
-    separation,
     similarity,
 )
+from oipjax.analysis.readout import separation
 from oipjax.bounds import certify
 from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
 from oipjax.spaces import standardise

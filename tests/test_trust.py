@@ -7,12 +7,10 @@ import pytest
 from scipy.stats import rankdata
 
 import oipjax
+from experiments.tools.fooling import Gate, fooled, gate
 from oipjax.analysis import (
     PIXELS,
-    Gate,
     alike,
-    fooled,
-    gate,
     layer_activations,
     layer_similarities,
     map_means,
