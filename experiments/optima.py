@@ -107,7 +107,7 @@ def measure(
 
     groups = grouped(threshold)
     rows = [
-        [int(k), len(g.best), float(g.shares.max()), g.silent, float(g.best[0]),
+        [int(k), len(g.best), float(g.shares.max()), g.inactive, float(g.best[0]),
          float(g.best[1] / g.best[0]) if len(g.best) > 1 else None, float(g.best[-1] / g.best[0])]
         for k, g in zip(maps, groups, strict=True)
     ]  # fmt: skip
@@ -119,7 +119,7 @@ def measure(
     )
     summary = {
         "maps found": len(maps),
-        "silent runs": float(np.mean([g.silent for g in groups])),
+        "silent runs": float(np.mean([g.inactive for g in groups])),
         "similarity, pairs of one map": float(np.median(same)),
         "similarity, pairs of different maps": float(np.median(others)),
         "threshold": threshold,

@@ -45,9 +45,9 @@ def test_shrinkage_is_that_of_ledoit_and_wolf():
     s = sum(np.outer(row, row) for row in x) / 12
     target = np.trace(s) / 20 * np.eye(20)
     noise = sum(((np.outer(row, row) - s) ** 2).sum() for row in x) / 12**2
-    assert latent.ledoit_wolf(few) == pytest.approx(noise / ((s - target) ** 2).sum())
     normal = latent.fit(few)
     share = normal.shrinkage
+    assert share == pytest.approx(noise / ((s - target) ** 2).sum())
     np.testing.assert_allclose(
         normal.covariance, (1 - share) * s + share * target, rtol=1e-9, atol=1e-9
     )
@@ -205,9 +205,6 @@ def test_the_plane_of_the_first_two_axes(codes):
 
 
 def test_tsne_keeps_what_belongs_together(codes):
-    pytest.importorskip(
-        "sklearn", reason="scikit-learn is an extra: pip install 'oipjax[projections]'"
-    )
     two = np.concatenate([codes[:40], codes[40:80] + 100])
     flat = latent.embed(two, "tsne", seed=1)
     neighbour = latent.nearest(flat, flat, 2)[1][:, 1]
@@ -218,7 +215,7 @@ def test_tsne_keeps_what_belongs_together(codes):
 def test_tsne_without_the_library_says_what_to_install(codes, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
     with pytest.raises(
-        ValueError, match=r"needs scikit-learn: pip install 'oipjax\[projections\]'"
+        ValueError, match=r"needs scikit-learn: pip install 'oipjax\[experiments\]'"
     ):
         latent.embed(codes, "tsne")
 

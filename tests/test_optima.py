@@ -79,9 +79,9 @@ def test_shifted_copies_are_one_pattern_and_others_stay_apart():
     assert groups.labels.tolist() == [1, 0, 0, 1, 0, -1, -1]
     assert groups.counts.tolist() == [3, 2] and groups.best.tolist() == [7, 5]
     assert groups.representative.tolist() == [1, 0]
-    assert groups.shares.sum() + groups.silent == pytest.approx(
+    assert groups.shares.sum() + groups.inactive == pytest.approx(
         1
-    ) and groups.silent == pytest.approx(2 / 7)
+    ) and groups.inactive == pytest.approx(2 / 7)
     unfloored = cluster(images, scores, floor=None)
     assert unfloored.labels.tolist() == [1, 0, 0, 1, 0, 2, -1]
 
@@ -116,7 +116,7 @@ def test_groups_are_sorted_and_leaders_differ(threshold):
     ncc, _ = similarity(images)
     groups = cluster(images, scores, threshold=threshold)
     assert (np.diff(groups.best) <= 0).all() and groups.counts.min() >= 1
-    assert groups.shares.sum() + groups.silent == pytest.approx(1)
+    assert groups.shares.sum() + groups.inactive == pytest.approx(1)
     np.testing.assert_array_equal(groups.best, scores[groups.representative])
     between = ncc[np.ix_(groups.representative, groups.representative)] - 2 * np.eye(
         len(groups.best)
@@ -133,7 +133,7 @@ def test_groups_are_sorted_and_leaders_differ(threshold):
 def test_a_silent_map_has_no_patterns():
     groups = cluster(np.zeros((3, 8, 8, 1)), np.zeros(3))
     assert (
-        groups.silent == 1
+        groups.inactive == 1
         and len(groups.best) == len(groups.shares) == 0
         and (groups.labels == -1).all()
     )

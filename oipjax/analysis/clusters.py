@@ -2,19 +2,20 @@
 
 Ascents from different starts end in images that are alike in structure and differ in detail. Two
 images are compared by their highest normalised cross-correlation over shifts, and grouped around
-the best ones. What was decided, by looking at the patterns of a small CNN in both image spaces:
+the best ones. The following was decided by looking at the patterns of a small CNN in both image
+spaces:
 
 - Images are blurred by one pixel first. Pooling forgives a pixel, a plain correlation does not:
   without the blur, a line that moved by its own width counts as another one.
-- Pixels that the map does not see keep the noise of the start. On the sphere of
-  `images.Standardised` they fade by themselves; in a box they stay, and ``weights`` must take them
-  out: `seen` makes them of the score's gradients.
+- Pixels that do not influence the map keep the noise of the start. On the sphere of standardised
+  images they fade. In a box they stay, and ``weights`` must remove them; `seen` makes weights of
+  the score's gradients.
 - A shift moves a part of both images out of the common window. The correlation is normalised over
-  that window, and only shifts that keep ``overlap`` of the energy of either image count, so a small
-  overlap cannot win.
-- Groups are led by their best run: a run joins the leader it is most like, or leads a group of its
-  own. Unlike linkage, this cannot chain two different patterns together, and leaders are less alike
-  than the threshold.
+  that window, and only shifts that keep ``overlap`` of the energy of either image count. A small
+  overlap therefore cannot win.
+- Groups are led by their best run. A run joins the leader that it is most like, or leads a group of
+  its own. Unlike linkage, this cannot chain two different patterns together, and leaders are less
+  alike than the threshold.
 """
 
 from dataclasses import dataclass
@@ -22,23 +23,30 @@ from dataclasses import dataclass
 import numpy as np
 
 THRESHOLD = 0.63
-"""1 in 100 pairs of different maps' best patterns reaches it: mnist-cnn, conv3, standardised (experiments.optima)."""
+"""1 in 100 pairs of different maps' best patterns reaches it (mnist-cnn, conv3, standardised).
+
+``experiments/optima.py`` measures it.
+"""
+OVERLAP_ROUNDING = 1e-9
+NO_CONTRAST = 1e-6
+"""An image is flat if it deviates from its mean by at most this share of its largest value."""
+SMALLEST = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
     """The distinct patterns of a map. Axes: ``r`` runs, ``g`` groups, the best first.
 
-    A share is one of the runs that were given. It estimates the basin's size among starts chosen in
-    the same way: an atlas climbs from the starts that the map responds to most, not from all.
+    A share is one of the given runs. It estimates the size of a basin among starts that were chosen
+    in the same way: an atlas climbs from the starts that the map responds to most, not from all.
 
     Attributes:
-        labels: int ``[r]``, the group of each run; -1 if it is silent.
+        labels: int ``[r]``, the group of each run; -1 if it is inactive.
         counts: int ``[g]``, runs.
-        shares: float ``[g]``, of all runs; they and ``silent`` sum to 1.
+        shares: float ``[g]``, of all runs; they and ``inactive`` sum to 1.
         best: float ``[g]``, highest score, descending.
         representative: int ``[g]``, the run with that score.
-        silent: share of the runs whose score is at the floor, or not finite.
+        inactive: share of the runs whose score is at the floor, or not finite.
     """
 
     labels: np.ndarray
@@ -46,7 +54,7 @@ class Clusters:
     shares: np.ndarray
     best: np.ndarray
     representative: np.ndarray
-    silent: float
+    inactive: float
 
 
 def similarity(
@@ -60,8 +68,8 @@ def similarity(
     """The highest normalised cross-correlation of each image with each other one over shifts.
 
     With ``y = weights * (image - weighted mean)`` it is, over the pixels ``p`` for which ``p + d``
-    is in the image too, ``sum_p y_i(p) y_j(p + d) / sqrt(sum_p y_i(p)^2 sum_p y_j(p + d)^2)`` (J.
-    P. Lewis, "Fast normalized cross-correlation", 1995), maximised over ``d``. An image without
+    is in the image too, ``sum_p y_i(p) y_j(p + d) / sqrt(sum_p y_i(p)^2 sum_p y_j(p + d)^2)``,
+    maximised over ``d`` (J. P. Lewis, "Fast normalized cross-correlation", 1995). An image without
     contrast is like none but itself.
 
     Args:
@@ -73,20 +81,15 @@ def similarity(
             window.
 
     Returns:
-        ``(ncc [r, r], shifts int [r, r, 2])``: image j is most like image i moved by ``shifts[i,
-            j]`` (down, right).
+        ``(correlation [r, r], shifts int [r, r, 2])``: image j is most like image i moved by
+        ``shifts[i, j]`` (down, right).
 
     Raises:
         ValueError: shapes do not fit, a value is not finite, or an option is out of range.
     """
     images = _checked(images)
     count, height, width, _ = images.shape
-    side = min(height, width)
-    limit = side // 3 if reach is None else reach
-    if not 0 <= limit < side:
-        raise ValueError(
-            f"reach must be from 0 to {side - 1} for images of {height}x{width}, got {reach}"
-        )
+    limit = _checked_reach(reach, height, width)
     if not 0 < overlap <= 1:
         raise ValueError(f"overlap must be above 0 and at most 1, got {overlap}")
     if blur < 0:
@@ -94,32 +97,34 @@ def similarity(
     y = _prepared(images, weights, blur)
     moves = np.arange(-limit, limit + 1)
     size = (height + limit, width + limit)
-    waves = np.fft.rfft2(y, size, axes=(1, 2))
+    spectra = np.fft.rfft2(y, size, axes=(1, 2))
     energy = np.square(y).sum(-1)
-    inside = _window_energy(energy, moves)
+    energy_in_window = _window_energy(energy, moves)
     total = energy.sum((1, 2))[:, None, None]
-    wide = (inside >= overlap * total - 1e-9 * total) & (total > 0)
-    ncc, shifts = np.eye(count), np.zeros((count, count, 2), int)
+    least = overlap * total - OVERLAP_ROUNDING * total
+    is_wide = (energy_in_window >= least) & (total > 0)
+    correlation = np.eye(count)
+    shifts = np.zeros((count, count, 2), int)
     for i in range(count - 1):
-        rest = slice(i + 1, count)
-        product = np.fft.irfft2((waves[i].conj() * waves[rest]).sum(-1), size, axes=(1, 2))[
-            :, moves
-        ][:, :, moves]
-        # Moved by d seen from i is moved by -d seen from j.
-        other, allowed = inside[rest, ::-1, ::-1], wide[i] & wide[rest, ::-1, ::-1]
-        scale = np.sqrt(inside[i] * other)
-        values = np.divide(
-            product, scale, out=np.full_like(product, -np.inf), where=allowed & (scale > 0)
-        )
+        others = slice(i + 1, count)
+        cross = np.fft.irfft2((spectra[i].conj() * spectra[others]).sum(-1), size, axes=(1, 2))
+        product = cross[:, moves][:, :, moves]
+        # A window that is moved by d for image i is moved by -d for image j.
+        other_energy = energy_in_window[others, ::-1, ::-1]
+        is_allowed = is_wide[i] & is_wide[others, ::-1, ::-1]
+        scale = np.sqrt(energy_in_window[i] * other_energy)
+        nothing = np.full_like(product, -np.inf)
+        values = np.divide(product, scale, out=nothing, where=is_allowed & (scale > 0))
         values = values.reshape(len(values), -1)
-        place = values.argmax(1)
         highest = values.max(1, initial=-np.inf)
-        known = np.isfinite(highest)
-        ncc[i, rest] = ncc[rest, i] = np.where(known, np.clip(highest, -1, 1), 0)
-        down, right = np.divmod(place, len(moves))
-        shifts[i, rest] = np.where(known[:, None], np.stack([moves[down], moves[right]], -1), 0)
-        shifts[rest, i] = -shifts[i, rest]
-    return ncc, shifts
+        is_known = np.isfinite(highest)
+        correlation[i, others] = np.where(is_known, np.clip(highest, -1, 1), 0)
+        correlation[others, i] = correlation[i, others]
+        down, right = np.divmod(values.argmax(1), len(moves))
+        shift = np.stack([moves[down], moves[right]], -1)
+        shifts[i, others] = np.where(is_known[:, None], shift, 0)
+        shifts[others, i] = -shifts[i, others]
+    return correlation, shifts
 
 
 def cluster(
@@ -141,18 +146,20 @@ def cluster(
         scores: ``[r]``.
         weights: ``[r, h, w]``, see `similarity`.
         threshold: two images at least as similar as this show the same pattern.
-        floor: runs with a score not above it are silent; None if there is none.
-        ncc: ``[r, r]``, from `similarity`, if it is known (for several thresholds); computed unless
-            given.
+        floor: runs with a score not above it are inactive; None if there is none.
+        ncc: ``[r, r]``, the normalised cross-correlations from `similarity`, if they are known (for
+            several thresholds); computed unless given.
 
     Raises:
         ValueError: shapes do not fit, or the threshold is out of range.
     """
-    images, scores = _checked(images), np.asarray(scores, np.float64)
+    images = _checked(images)
+    scores = np.asarray(scores, np.float64)
     count = len(images)
     if scores.shape != (count,):
         raise ValueError(
-            f"scores must be one per image, [{count}], got {list(scores.shape)}; give one map at a time"
+            f"scores must be one per image, [{count}], got {list(scores.shape)}; "
+            "give one map at a time"
         )
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
@@ -162,30 +169,46 @@ def cluster(
         )
     if weights is not None:
         weights = _checked_weights(weights, images)
-    live = np.flatnonzero(np.isfinite(scores) & (scores > (-np.inf if floor is None else floor)))
+    lowest = -np.inf if floor is None else floor
+    active = np.flatnonzero(np.isfinite(scores) & (scores > lowest))
     if ncc is None:
         ncc = np.eye(count)
-        some = None if weights is None else weights[live]
-        if len(live):
-            ncc[np.ix_(live, live)] = similarity(images[live], some)[0]
-    labels, leaders = np.full(count, -1), []
-    for run in live[np.argsort(-scores[live], kind="stable")]:
-        alike = ncc[run, leaders]
-        if len(leaders) and alike.max() >= threshold:
-            labels[run] = alike.argmax()
+        if len(active):
+            active_weights = None if weights is None else weights[active]
+            correlation, _ = similarity(images[active], active_weights)
+            ncc[np.ix_(active, active)] = correlation
+    best_first = active[np.argsort(-scores[active], kind="stable")]
+    labels, leaders = _group(ncc, best_first, threshold)
+    counts = np.bincount(labels[active], minlength=len(leaders))
+    return Clusters(
+        labels=labels,
+        counts=counts,
+        shares=counts / count,
+        best=scores[leaders],
+        representative=leaders,
+        inactive=1 - len(active) / count,
+    )
+
+
+def _group(ncc: np.ndarray, runs: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """The group of each run (-1 for one that is not in ``runs``), and the groups' leaders."""
+    labels = np.full(len(ncc), -1)
+    leaders: list[int] = []
+    for run in runs:
+        to_leaders = ncc[run, leaders]
+        if leaders and to_leaders.max() >= threshold:
+            labels[run] = to_leaders.argmax()
         else:
             labels[run] = len(leaders)
             leaders.append(run)
-    counts = np.bincount(labels[live], minlength=len(leaders))
-    leaders = np.array(leaders, int)
-    return Clusters(labels, counts, counts / count, scores[leaders], leaders, 1 - len(live) / count)
+    return labels, np.array(leaders, int)
 
 
 def seen(gradients: np.ndarray, *, least: float = 0.1, blur: float = 1.0) -> np.ndarray:
-    """Weights that leave out what a map does not see: 0 where the score does not depend on a pixel's surroundings.
+    """Weights of pixels by their influence on a map: 0 where the score does not depend on them.
 
-    The weight rises in proportion to the blurred size of the gradient and is 1 from ``least`` of
-    its largest on.
+    The weight rises in proportion to the blurred size of the gradient, and is 1 from ``least`` of
+    its largest value on.
 
     Args:
         gradients: ``[r, h, w, c]``, of the score at the image.
@@ -193,7 +216,7 @@ def seen(gradients: np.ndarray, *, least: float = 0.1, blur: float = 1.0) -> np.
         blur: standard deviation in pixels of the Gaussian over squared gradients.
 
     Returns:
-        ``[r, h, w]`` in [0, 1]; all zero for a silent run.
+        ``[r, h, w]`` in [0, 1]; all zero for an inactive run.
 
     Raises:
         ValueError: these are no gradients of images, or ``least`` is out of range.
@@ -201,62 +224,93 @@ def seen(gradients: np.ndarray, *, least: float = 0.1, blur: float = 1.0) -> np.
     if not 0 < least <= 1:
         raise ValueError(f"least must be above 0 and at most 1, got {least}")
     gradients = _checked(gradients)
-    gradients = gradients / np.maximum(np.abs(gradients).max((1, 2, 3), keepdims=True), 1e-300)
-    size = np.sqrt(_blurred(np.square(gradients).sum(-1, keepdims=True), blur)[..., 0])
-    return np.minimum(size / np.maximum(least * size.max((1, 2), keepdims=True), 1e-300), 1)
+    largest = np.abs(gradients).max((1, 2, 3), keepdims=True)
+    scaled = gradients / np.maximum(largest, SMALLEST)
+    squares = np.square(scaled).sum(-1, keepdims=True)
+    size = np.sqrt(_blurred(squares, blur)[..., 0])
+    full = least * size.max((1, 2), keepdims=True)
+    return np.minimum(size / np.maximum(full, SMALLEST), 1)
 
 
 def _checked(images: np.ndarray) -> np.ndarray:
     images = np.asarray(images, np.float64)
     if images.ndim != 4 or not images.size:
         raise ValueError(
-            f"images must be [r, h, w, c] with at least one, got {list(images.shape)}; one map at a time"
+            f"images must be [r, h, w, c] with at least one, got {list(images.shape)}; "
+            "one map at a time"
         )
     if not np.isfinite(images).all():
         raise ValueError("images must be finite; leave out the runs that hold NaN or infinity")
     return images
 
 
+def _checked_reach(reach: int | None, height: int, width: int) -> int:
+    side = min(height, width)
+    limit = side // 3 if reach is None else reach
+    if not 0 <= limit < side:
+        raise ValueError(
+            f"reach must be from 0 to {side - 1} for images of {height}x{width}, got {reach}"
+        )
+    return limit
+
+
 def _checked_weights(weights: np.ndarray, images: np.ndarray) -> np.ndarray:
     weights = np.asarray(weights, np.float64)
     if weights.shape != images.shape[:3]:
-        raise ValueError(
-            f"weights must be [r, h, w], here {list(images.shape[:3])}, got {list(weights.shape)}"
-        )
+        expected = list(images.shape[:3])
+        raise ValueError(f"weights must be [r, h, w], here {expected}, got {list(weights.shape)}")
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise ValueError("weights must be finite and not negative; 0 leaves a pixel out")
     return weights
 
 
 def _prepared(images: np.ndarray, weights: np.ndarray | None, blur: float) -> np.ndarray:
-    """Blurred, weighted, with a weighted mean of zero in each channel; exactly zero without contrast."""
-    weights = np.ones(images.shape[:3]) if weights is None else _checked_weights(weights, images)
+    """Images blurred and weighted, with a weighted mean of 0 in each channel.
+
+    An image without contrast becomes exactly 0.
+    """
+    if weights is None:
+        weights = np.ones(images.shape[:3])
+    else:
+        weights = _checked_weights(weights, images)
     weights = weights[..., None]
     images = _blurred(images, blur)
-    mean = (weights * images).sum((1, 2), keepdims=True) / np.maximum(
-        weights.sum((1, 2), keepdims=True), 1e-300
-    )
+    total_weight = weights.sum((1, 2), keepdims=True)
+    mean = (weights * images).sum((1, 2), keepdims=True) / np.maximum(total_weight, SMALLEST)
     y = weights * (images - mean)
     largest = np.abs(images).max((1, 2, 3), keepdims=True)
-    flat = np.abs(y).max((1, 2, 3), keepdims=True) <= 1e-6 * largest
-    return np.where(flat, 0, y / np.maximum(largest, 1e-300))
+    is_flat = np.abs(y).max((1, 2, 3), keepdims=True) <= NO_CONTRAST * largest
+    return np.where(is_flat, 0, y / np.maximum(largest, SMALLEST))
 
 
 def _blurred(images: np.ndarray, sigma: float) -> np.ndarray:
-    """Convolved with a Gaussian over h and w; at the border with what of it lies inside."""
-    for axis in (1, 2) if sigma else ():
+    """Images convolved with a Gaussian over h and w; at the border with its part inside."""
+    if not sigma:
+        return images
+    for axis in (1, 2):
         place = np.arange(images.shape[axis])
-        kernel = np.exp(-0.5 * np.square((place[:, None] - place) / sigma))
+        distance = place[:, None] - place
+        kernel = np.exp(-0.5 * np.square(distance / sigma))
         kernel /= kernel.sum(1, keepdims=True)
         images = np.moveaxis(np.tensordot(images, kernel, (axis, 1)), -1, axis)
     return images
 
 
 def _window_energy(energy: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """``[r, s, s]``: for each shift ``d`` the energy of ``[r, h, w]`` over pixels ``p`` with ``p + d`` inside."""
+    """For each shift ``d`` the energy over pixels ``p`` with ``p + d`` inside the image.
+
+    Args:
+        energy: ``[r, h, w]``.
+        moves: ``[s]``, shifts along one side.
+
+    Returns:
+        ``[r, s, s]``.
+    """
     height, width = energy.shape[1:]
     sums = np.pad(energy, ((0, 0), (1, 0), (1, 0))).cumsum(1).cumsum(2)
-    first, last = np.maximum(0, -moves), -np.maximum(0, moves)
-    top, bottom, left, right = first, height + last, first, width + last
-    across = sums[:, :, right] - sums[:, :, left]
-    return np.maximum(across[:, bottom] - across[:, top], 0)
+    first = np.maximum(0, -moves)
+    missing = np.maximum(0, moves)
+    bottom = height - missing
+    right = width - missing
+    across = sums[:, :, right] - sums[:, :, first]
+    return np.maximum(across[:, bottom] - across[:, first], 0)

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from oipjax.analysis.extras import scikit_learn
 from oipjax.keys import check
 
 STRENGTHS = tuple(10.0 ** np.arange(-5, 2.5, 0.5))
@@ -95,10 +96,9 @@ def folds(key: Array, labels: np.ndarray, count: int) -> np.ndarray:
             f"{count} folds need 2 or more folds, and as many images of every class; "
             f"there are {sizes.min()} of {smallest}"
         )
-    from sklearn.model_selection import StratifiedKFold
-
     seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-    splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
+    library = scikit_learn("model_selection")
+    splitter = library.StratifiedKFold(count, shuffle=True, random_state=seed)
     fold = np.empty(len(labels), int)
     for number, (_, test) in enumerate(splitter.split(labels, labels)):
         fold[test] = number
@@ -126,8 +126,7 @@ def ridge(
     Returns:
         ``[n, m]``.
     """
-    from sklearn.linear_model import RidgeCV
-
+    library = scikit_learn("linear_model")
     points = _points(products)
     predicted = np.empty(targets.shape)
     for number in np.unique(fold):
@@ -135,7 +134,7 @@ def ridge(
         train = points[~is_test]
         scale = np.square(train - train.mean(0)).sum(1).mean()
         penalties = max(scale, 1e-300) * np.asarray(strengths)
-        regression = RidgeCV(alphas=penalties).fit(train, targets[~is_test])
+        regression = library.RidgeCV(alphas=penalties).fit(train, targets[~is_test])
         predicted[is_test] = regression.predict(points[is_test]).reshape(-1, *targets.shape[1:])
     return predicted
 
@@ -189,7 +188,6 @@ def separation(first: np.ndarray, second: np.ndarray) -> float:
 
     This is the area under the ROC curve.
     """
-    from sklearn.metrics import roc_auc_score
-
     labels = np.repeat([0, 1], [len(first), len(second)])
-    return float(roc_auc_score(labels, np.concatenate([first, second])))
+    values = np.concatenate([first, second])
+    return float(scikit_learn("metrics").roc_auc_score(labels, values))
