@@ -360,4 +360,4 @@ def text(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    command(main, Config, __doc__)
+    command(main, Config, __doc__, RESULTS)

@@ -228,4 +228,4 @@ def figure(rows: list[dict[str, Any]], curves: dict[str, Any], name: str) -> Fig
 
 
 if __name__ == "__main__":
-    command(main, Config, __doc__)
+    command(main, Config, __doc__, RESULTS)

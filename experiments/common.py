@@ -1,13 +1,12 @@
-"""What experiments share: networks by their seed, machine facts, a table on the terminal, JSON and figure on disk."""
+"""What experiments share: trained networks, facts of the machine, tables, and files on disk."""
 
 import hashlib
-import inspect
 import json
 import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, make_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,15 +29,13 @@ from oipjax.training import TrainConfig
 from oipjax.training import autoencoder as autoencoding
 from oipjax.training import loop as training
 
-KEYWORD = inspect.Parameter.KEYWORD_ONLY
-
 NETWORKS = Path("oipjax-out/seeds")
-"""Where networks that experiments have trained are kept, so that each is trained once."""
+"""The folder of networks that experiments have trained, so that each is trained once."""
 
 AUTOENCODERS = Path("oipjax-out/autoencoders")
-"""Likewise autoencoders."""
+"""The folder of autoencoders that experiments have trained."""
 AUTOENCODING = replace(autoencoding.PRESETS["mnist"], epochs=6)
-"""How studies train many autoencoders: the preset with fewer epochs."""
+"""The training of studies that train many autoencoders: the preset with fewer epochs."""
 
 
 def sized(train: TrainConfig, **network: Any) -> TrainConfig:
@@ -47,31 +44,35 @@ def sized(train: TrainConfig, **network: Any) -> TrainConfig:
 
 
 SMALL = sized(replace(AUTOENCODING, epochs=1, validation=66), filters=(4,), strides=(4,))
-"""The training of a tiny autoencoder with the sample of digits, for trying experiments out."""
+"""The training of a tiny autoencoder with the sample of digits, to try experiments out."""
 
 
 def machine() -> dict[str, Any]:
-    """Date, processor, cores, versions and device, to be kept beside every figure."""
-    model = platform.processor() or platform.machine()
+    """Date, processor, cores, versions, commit and device: facts to be kept beside every figure."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        **surroundings(),
+    }
+
+
+def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [
-            line.split(":")[1].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    today = datetime.now(UTC).date().isoformat()
-    return {"date": today, "processor": model, "cores": os.cpu_count(), **surroundings()}
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def network(
     seed: int,
-    train: training.TrainConfig = training.TrainConfig(),
+    train: TrainConfig = TrainConfig(),
     folder: Path = NETWORKS,
     digits: Dataset | None = None,
 ) -> oipjax.Model:
-    """The shipped network's architecture trained with another seed; done once, then read from ``folder``.
+    """The shipped network's architecture, trained with another seed; a second call reads it.
 
     Args:
         seed: of the initial weights and of the order of images; it replaces that of ``train``.
@@ -79,56 +80,68 @@ def network(
         folder: of the networks that were trained.
         digits: to train with; by default MNIST, from the folder ``OIPJAX_DATA`` or downloaded.
     """
-    place, plan = folder / f"seed{seed}", replace(train, seed=seed)
+    name = f"seed{seed}"
+    place = folder / name
+    plan = replace(train, seed=seed)
+
+    def report(epoch: Any) -> None:
+        print(f"seed {seed}: epoch {epoch.epoch}, held out {epoch.validation_accuracy:.4f}")
+
     if not place.exists():
-        trained = training.train(
-            jax.random.key(seed), plan, digits or data.load(), name=f"seed{seed}",
-            progress=lambda epoch: print(f"seed {seed}: epoch {epoch.epoch}, held out {epoch.validation_accuracy:.4f}"),
-        )  # fmt: skip
-        checkpoint.save(
-            place, trained.model, {"config": asdict(plan), "test_accuracy": trained.test_accuracy}
-        )
+        images = data.load() if digits is None else digits
+        trained = training.train(jax.random.key(seed), plan, images, name=name, progress=report)
+        facts = {"config": asdict(plan), "test_accuracy": trained.test_accuracy}
+        checkpoint.save(place, trained.model, facts)
     return oipjax.load(place)
 
 
 def autoencoder(config: TrainConfig, images: Dataset, folder: Path = AUTOENCODERS) -> Autoencoder:
-    """An autoencoder, trained once and then read from ``folder``; the whole configuration and the images name it.
+    """An autoencoder, trained once; a second call with an equal configuration and images reads it.
 
     An interrupted training goes on after the last epoch that was finished.
 
     Args:
         config: how to train.
-        images: what with.
+        images: the images to train with.
         folder: of the autoencoders that were trained.
     """
     if not isinstance(config.network, AutoencoderConfig):
         raise ValueError(f"expected the training of an autoencoder, got {config.network}")
     key = jax.random.key(config.seed)
     plan = training.plan(key, config, images)
-    facts = {
-        part: plan[part] for part in ("config", "key", "data")
-    }  # not the versions: an update is no new training
+    # Versions are left out: an update of a library is no new training.
+    facts = {part: plan[part] for part in ("config", "key", "data")}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     name = f"{images.name}-latent{config.network.latent}-{digest}"
     place = folder / name
+
+    def report(epoch: Any) -> None:
+        print(f"  epoch {epoch.epoch}, held out {epoch.validation_mse:.5f}", flush=True)
+
     if not (place / checkpoint.FILE).exists():
-        what = "" if config.corrupt is None else f", {config.corrupt}"
-        print(f"{name}{what}: {config.epochs} epochs with {len(images.train.images):,} images")
-        trained = autoencoding.train(
-            key, config, images, name=name, state=place / checkpoint.STATE,
-            progress=lambda epoch: print(f"  epoch {epoch.epoch}, held out {epoch.validation_mse:.5f}", flush=True),
-        )  # fmt: skip
-        results = {
-            "history": [list(epoch) for epoch in trained.history],
-            "test_mse": trained.test_mse,
-        }
+        task = "" if config.corrupt is None else f", {config.corrupt}"
+        count = len(images.train.images)
+        print(f"{name}{task}: {config.epochs} epochs with {count:,} images")
+        state = place / checkpoint.STATE
+        trained = autoencoding.train(key, config, images, name=name, state=state, progress=report)
+        history = [list(epoch) for epoch in trained.history]
+        results = {"history": history, "test_mse": trained.test_mse}
         checkpoint.save(place, trained.autoencoder, facts | results)
     return checkpoint.load_autoencoder(place)
 
 
 def images_of(source: str, folder: Path | None = None) -> Dataset:
     """MNIST or Fashion-MNIST, from the folder or that of ``OIPJAX_DATA``, or downloaded."""
-    return data.load({"mnist": data.MNIST, "fashion": data.FASHION}[source], folder=folder)
+    sources = {"mnist": data.MNIST, "fashion": data.FASHION}
+    return data.load(sources[source], folder=folder)
+
+
+def unseen() -> Split:
+    """Digits that no network was trained with.
+
+    All 10,000 test images if ``OIPJAX_DATA`` is set, else the sample of 1,000.
+    """
+    return data.load().test if os.environ.get(data.ENVIRONMENT) else data.sample()
 
 
 def scores(images: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -137,48 +150,42 @@ def scores(images: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     return {name: float(measure(images, truth).mean()) for name, measure in measures.items()}
 
 
-def command(main: Callable[..., Any], config: type, doc: str | None) -> None:
-    """An experiment as a program: input that cannot be used is told in one line, with exit code 2.
+def command(
+    main: Callable[..., Any], config: type, doc: str | None, results: Path, *, digits: bool = False
+) -> None:
+    """Run an experiment as a program; unusable input is told in one line, with exit code 2.
 
-    Its options are the fields of its configuration, ``--results`` (a folder to write to) and, if it
-    takes digits and has no option of that name, ``--data`` (a folder with them, instead of
-    ``OIPJAX_DATA``).
+    Its options are the fields of its configuration and ``--results``.
+
+    Args:
+        main: called with the configuration, ``results=`` and, where a folder is given, ``digits=``.
+        config: the class of the configuration.
+        doc: printed by ``--help``.
+        results: the folder that is written to unless another is given.
+        digits: whether ``main`` takes images; ``--data`` then names a folder with them.
     """
-    known = inspect.signature(main).parameters
-    loads = "digits" in known and "data" not in {field.name for field in fields(config)}
-
-    def run(config: Any, results: Path, folder: Path | None = None) -> None:
-        source = getattr(config, "source", "mnist")
-        given = {"digits": images_of(source, folder)} if folder is not None else {}
-        main(config, results=results, **given)
-
-    run.__doc__ = (
-        f"{doc}\n\nArgs:\n    results: folder to write to.\n    folder: with the files of MNIST."
-    )
-    run.__annotations__ |= {
-        "config": Annotated[config, tyro.conf.arg(name="")],
-        "folder": Annotated[Path | None, tyro.conf.arg(name="data")],
-    }
-    parameters = [
-        inspect.Parameter(
-            "config", KEYWORD, default=config(), annotation=run.__annotations__["config"]
-        ),
-        inspect.Parameter("results", KEYWORD, default=known["results"].default, annotation=Path),
-        inspect.Parameter(
-            "folder", KEYWORD, default=None, annotation=run.__annotations__["folder"]
-        ),
-    ]
-    run.__signature__ = inspect.Signature(parameters if loads else parameters[:2])  # pyright: ignore
+    given = tyro.cli(_arguments(config, results, digits), description=doc)
+    options = {"results": given.results}
     try:
-        tyro.cli(run, description=doc)
+        if digits and given.data is not None:
+            source = getattr(given.config, "source", "mnist")
+            options["digits"] = images_of(source, given.data)
+        main(given.config, **options)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
 
 
-def unseen() -> Split:
-    """Digits that no network was trained with: all 10,000 if ``OIPJAX_DATA`` is set, else the sample of 1,000."""
-    return data.load().test if os.environ.get(data.ENVIRONMENT) else data.sample()
+def _arguments(config: type, results: Path, digits: bool) -> type:
+    """A dataclass of an experiment's configuration and of the folders that it reads and writes."""
+    flat = Annotated[config, tyro.conf.arg(name="")]
+    folder = Annotated[Path, tyro.conf.arg(help="folder to write to")]
+    fields: list[Any] = [("config", flat, config()), ("results", folder, results)]
+    if digits:
+        help_text = "folder with the files of the images; else that of OIPJAX_DATA"
+        source = Annotated[Path | None, tyro.conf.arg(help=help_text)]
+        fields.append(("data", source, None))
+    return make_dataclass("Arguments", fields, frozen=True)
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -187,7 +194,7 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*map(_cell, row))
     Console(highlight=False, width=140).print(table)
 
 
@@ -198,7 +205,7 @@ def _cell(value: Any) -> str:
 
 
 def words(axes: Axes, title: str, x: str, y: str = "") -> None:
-    """What stands around a panel of a figure: its title and the names of its axes, a faint grid, no box."""
+    """Title a panel, name its axes, and draw a faint grid and no box."""
     axes.set_title(title, fontsize=10, color=INK, loc="left", fontweight="bold")
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
@@ -209,11 +216,10 @@ def words(axes: Axes, title: str, x: str, y: str = "") -> None:
 
 
 def save(folder: Path, name: str, content: dict[str, Any], figure: Any = None) -> None:
-    """Write ``name.json`` (with the machine's facts) and ``name.png``."""
+    """Write ``name.json``, with the facts of the machine, and ``name.png``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(
-        json.dumps({"machine": machine(), **content}, indent=1, allow_nan=False) + "\n"
-    )
+    text = json.dumps({"machine": machine(), **content}, indent=1, allow_nan=False)
+    (folder / f"{name}.json").write_text(text + "\n")
     if figure is not None:
         figure.savefig(folder / f"{name}.png", dpi=150)
     print(f"written: {folder / name}.json")

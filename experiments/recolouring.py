@@ -208,4 +208,4 @@ def main(
 
 
 if __name__ == "__main__":
-    command(main, Config, __doc__)
+    command(main, Config, __doc__, RESULTS)

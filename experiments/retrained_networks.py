@@ -379,4 +379,4 @@ def plain(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    command(main, Config, __doc__)
+    command(main, Config, __doc__, RESULTS, digits=True)

@@ -321,4 +321,4 @@ def _short(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    command(main, Config, __doc__)
+    command(main, Config, __doc__, RESULTS)

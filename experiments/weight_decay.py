@@ -71,4 +71,4 @@ def main(
 
 
 if __name__ == "__main__":
-    command(main, Config, __doc__)
+    command(main, Config, __doc__, RESULTS, digits=True)

@@ -3,13 +3,14 @@
 import importlib
 import json
 import pkgutil
+import runpy
+import warnings
 
 import jax
 import pytest
 
 import experiments
 import experiments.benchmarks
-from experiments.common import command
 from oipjax.data import mnist as data
 
 NAMES = [
@@ -61,12 +62,17 @@ def test_one_network_is_not_enough():
         oip_transfer.Config(("mnist-cnn",))
 
 
+def run_as_program(name):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*found in sys.modules", category=RuntimeWarning)
+        runpy.run_module(name, run_name="__main__")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_its_options_explain_themselves(name, capsys, monkeypatch):
-    module = importlib.import_module(name)
     monkeypatch.setattr("sys.argv", [name, "--help"])
     with pytest.raises(SystemExit, match="0"):
-        command(module.main, module.Config, module.__doc__)
+        run_as_program(name)
     told = capsys.readouterr().out
     assert "--results" in told and "Question:" in told
 
@@ -86,9 +92,8 @@ def test_its_options_explain_themselves(name, capsys, monkeypatch):
 def test_what_cannot_be_used_is_told_in_one_line(
     name, options, words, tmp_path, capsys, monkeypatch
 ):
-    module = importlib.import_module(f"experiments.{name}")
     monkeypatch.setattr("sys.argv", [name, *options, "--results", str(tmp_path)])
     with pytest.raises(SystemExit, match="2"):
-        command(module.main, module.Config, module.__doc__)
+        run_as_program(f"experiments.{name}")
     told = capsys.readouterr().err
     assert words in told and told.count("\n") == 1

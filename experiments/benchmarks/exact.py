@@ -62,4 +62,4 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
 
 
 if __name__ == "__main__":
-    command(main, Config, __doc__)
+    command(main, Config, __doc__, RESULTS)

@@ -326,4 +326,4 @@ def figure(rows, top, moved, profiles) -> Figure:
 
 
 if __name__ == "__main__":
-    command(main, Config, __doc__)
+    command(main, Config, __doc__, RESULTS)

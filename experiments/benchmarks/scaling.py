@@ -194,4 +194,4 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
 
 
 if __name__ == "__main__":
-    command(main, Config, __doc__)
+    command(main, Config, __doc__, RESULTS)

@@ -134,4 +134,4 @@ def figure(runs: dict[str, list[float]]) -> Figure:
 
 
 if __name__ == "__main__":
-    command(main, Config, __doc__)
+    command(main, Config, __doc__, RESULTS)

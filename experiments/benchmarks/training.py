@@ -393,4 +393,4 @@ def figure(rows: list[dict[str, Any]], config: Config) -> Figure:
 if __name__ == "__main__":
     jax.config.update("jax_enable_compilation_cache", False)  # what compiling takes is measured
     use_cores()
-    command(main, Config, __doc__)
+    command(main, Config, __doc__, RESULTS, digits=True)

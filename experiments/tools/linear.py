@@ -1,9 +1,11 @@
-"""The linear rivals of an autoencoder: principal components, and the best linear map from one image to another."""
+"""Linear rivals of an autoencoder: principal components, and the best linear map between images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
 
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Penalties that `regression` chooses from, as multiples of the pixels' mean variance."""
@@ -31,19 +33,23 @@ class Principal:
         return Principal(self.mean, self.axes[:count], self.shape)
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        """Codes ``float32 [n, d]`` of images ``[n, h, w, c]``: floats, or uint8 as pixels in [0, 1]."""
-        return _by_batch(lambda pixels: (pixels - self.mean) @ self.axes.T, images)
+        """Codes ``float32 [n, d]`` of images ``[n, h, w, c]``: floats, or uint8 as pixels."""
+        parts = [(batch - self.mean) @ self.axes.T for batch in _batches(images)]
+        return np.concatenate(parts).astype(np.float32)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Images ``float32 [n, h, w, c]``, cut to [0, 1]."""
-        images = _by_batch(lambda some: np.clip(self.mean + some @ self.axes, 0, 1), codes)
-        return images.reshape(-1, *self.shape)
+        """Images ``float32 [n, h, w, c]``, clipped to [0, 1]."""
+        parts = [np.clip(self.mean + batch @ self.axes, 0, 1) for batch in _batches(codes)]
+        return np.concatenate(parts).astype(np.float32).reshape(-1, *self.shape)
 
 
 def principal(images: np.ndarray) -> Principal:
-    """The principal components of images ``[n, h, w, c]``; takes memory for ``(h * w * c) ** 2`` numbers."""
-    mean, _, covariance = _moments(images, images)
-    return Principal(mean, np.linalg.eigh(covariance)[1].T[::-1], images.shape[1:])
+    """The principal components of images ``[n, h, w, c]``.
+
+    It takes memory for ``(h * w * c) ** 2`` numbers.
+    """
+    found = PCA(svd_solver="covariance_eigh").fit(_flat(images))
+    return Principal(found.mean_, found.components_, images.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,68 +57,57 @@ class LinearMap:
     """Pixels or other numbers from pixels, by one matrix.
 
     Attributes:
-        weights: ``[p, q]``.
-        offset: ``[q]``.
+        model: the fitted regression.
         shape: of one output.
         ridge: the penalty, of `RIDGES`.
     """
 
-    weights: np.ndarray
-    offset: np.ndarray
+    model: Ridge
     shape: tuple[int, ...]
     ridge: float
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Outputs ``float32 [n, *shape]`` of images ``[n, h, w, c]``."""
-        return _by_batch(lambda pixels: pixels @ self.weights + self.offset, images).reshape(
-            -1, *self.shape
-        )
+        parts = [self.model.predict(batch).reshape(len(batch), -1) for batch in _batches(images)]
+        return np.concatenate(parts).astype(np.float32).reshape(-1, *self.shape)
 
 
-def regression(seen: np.ndarray, truth: np.ndarray, ridges: Sequence[float] = RIDGES) -> LinearMap:
-    """Ridge regression of ``truth`` on ``seen``; the last twelfth of the images chooses the penalty.
+def regression(
+    inputs: np.ndarray, truth: np.ndarray, ridges: Sequence[float] = RIDGES
+) -> LinearMap:
+    """Ridge regression of ``truth`` on ``inputs``; the last twelfth chooses the penalty.
 
     Args:
-        seen: images ``[n, h, w, c]``: floats, or uint8 as pixels in [0, 1].
+        inputs: images ``[n, h, w, c]``: floats, or uint8 as pixels in [0, 1].
         truth: ``[n, ...]``, likewise.
-        ridges: penalties to choose from, as multiples of the mean variance of what is seen.
+        ridges: penalties to choose from, as multiples of the mean variance of the inputs.
     """
-    kept = len(seen) - max(1, len(seen) // 12)
-    mean, _, squares = _moments(seen[:kept], seen[:kept])
-    _, goal, products = _moments(seen[:kept], truth[:kept])
-    values, vectors = np.linalg.eigh(squares)
-    values, along = np.maximum(values, 0), vectors.T @ products
-
-    def fitted(ridge: float) -> LinearMap:
-        weights = vectors @ (along / (values + ridge * max(values.mean(), 1e-12))[:, None])
-        return LinearMap(weights, goal - mean @ weights, truth.shape[1:], ridge)
-
-    def error(ridge: float) -> float:
-        return float(np.square(fitted(ridge)(seen[kept:]) - pixels_of(truth[kept:])).mean())
-
-    return fitted(min(ridges, key=error))
+    kept = len(inputs) - max(1, len(inputs) // 12)
+    pixels = _flat(inputs[:kept])
+    goal = _flat(truth[:kept])
+    scale = len(pixels) * max(float(pixels.var(0).mean()), 1e-12)
+    candidates = []
+    errors = []
+    for ridge in ridges:
+        model = Ridge(alpha=ridge * scale).fit(pixels, goal)
+        candidate = LinearMap(model, truth.shape[1:], ridge)
+        difference = candidate(inputs[kept:]) - pixels_of(truth[kept:])
+        candidates.append(candidate)
+        errors.append(float(np.square(difference).mean()))
+    return candidates[int(np.argmin(errors))]
 
 
 def pixels_of(images: np.ndarray) -> np.ndarray:
     """The images as ``float32``, uint8 as pixels in [0, 1]."""
-    return images.astype(np.float32) / np.float32(255 if images.dtype == np.uint8 else 1)
+    if images.dtype == np.uint8:
+        return images.astype(np.float32) / np.float32(255)
+    return images.astype(np.float32)
 
 
 def _flat(images: np.ndarray) -> np.ndarray:
     return pixels_of(images).reshape(len(images), -1).astype(np.float64)
 
 
-def _moments(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means ``[p]`` and ``[q]``, and the covariance ``[p, q]``."""
-    sums, products = [0.0, 0.0], 0.0
-    for first in range(0, len(x), _BATCH):
-        one, other = _flat(x[first : first + _BATCH]), _flat(y[first : first + _BATCH])
-        sums = [sums[0] + one.sum(0), sums[1] + other.sum(0)]
-        products = products + one.T @ other
-    means = [np.asarray(total) / len(x) for total in sums]
-    return means[0], means[1], np.asarray(products) / len(x) - np.outer(*means)
-
-
-def _by_batch(call: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray) -> np.ndarray:
-    parts = [call(_flat(inputs[first : first + _BATCH])) for first in range(0, len(inputs), _BATCH)]
-    return np.concatenate(parts).astype(np.float32)
+def _batches(images: np.ndarray) -> list[np.ndarray]:
+    firsts = range(0, len(images), _BATCH)
+    return [_flat(images[first : first + _BATCH]) for first in firsts]

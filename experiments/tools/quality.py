@@ -1,17 +1,18 @@
-"""How like one image is to another: numbers for each pair of images ``[n, h, w, c]``, pixels in [0, 1].
+"""How alike images are: numbers for each pair of images ``[n, h, w, c]``, pixels in [0, 1].
 
 The truth comes second everywhere. Colours are compared in luma and chroma, Y, Cb and Cr of ITU-R
 BT.601, which JPEG uses; Y reaches from 0 to 1, Cb and Cr from -0.5 to 0.5.
 """
 
 import numpy as np
-from scipy import ndimage
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from oipjax.training import LUMA
 
 WINDOW = 11
 """Side of the window in which `ssim` compares, in pixels."""
-_DEVIATION, _K1, _K2 = 1.5, 0.01, 0.03
+DEVIATION = 1.5
+"""Standard deviation of the window's Gaussian, in pixels."""
 
 
 def mse(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -21,9 +22,13 @@ def mse(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def psnr(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio, ``[n]``, in dB: ``-10 log10(mse)``; infinite where an image is its truth."""
+    """Peak signal-to-noise ratio, ``[n]``, in dB; infinite where an image equals its truth."""
+    _check(images, truth)
+    ratios = []
     with np.errstate(divide="ignore"):
-        return -10 * np.log10(mse(images, truth))
+        for image, original in zip(images, truth, strict=True):
+            ratios.append(peak_signal_noise_ratio(original, image, data_range=1))
+    return np.array(ratios)
 
 
 def ssim(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -38,16 +43,21 @@ def ssim(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """
     _check(images, truth)
     if min(images.shape[1:3]) < WINDOW:
-        raise ValueError(
-            f"SSIM needs images of {WINDOW} x {WINDOW} pixels or more, got {list(images.shape)}"
+        given = list(images.shape)
+        raise ValueError(f"SSIM needs images of {WINDOW} x {WINDOW} pixels or more, got {given}")
+    values = []
+    for image, original in zip(images, truth, strict=True):
+        value = structural_similarity(
+            image.astype(np.float64),
+            original.astype(np.float64),
+            gaussian_weights=True,
+            sigma=DEVIATION,
+            use_sample_covariance=False,
+            data_range=1,
+            channel_axis=-1,
         )
-    x, y = images.astype(np.float64), truth.astype(np.float64)
-    mean_x, mean_y = _blur(x), _blur(y)
-    var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
-    both = _blur(x * y) - mean_x * mean_y
-    c1, c2 = _K1**2, _K2**2
-    likeness = (2 * mean_x * mean_y + c1) * (2 * both + c2)
-    return (likeness / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean((1, 2, 3))
+        values.append(value)
+    return np.array(values)
 
 
 def luma(images: np.ndarray) -> np.ndarray:
@@ -60,15 +70,15 @@ def luma(images: np.ndarray) -> np.ndarray:
 def chroma(images: np.ndarray) -> np.ndarray:
     """Cb and Cr of colour images ``[n, h, w, 3]``, ``[n, h, w, 2]``."""
     y = luma(images)
-    blue, red = (
-        0.5 / (1 - LUMA[channel]) * (images[..., channel : channel + 1] - y) for channel in (2, 0)
-    )
+    blue = 0.5 / (1 - LUMA[2]) * (images[..., 2:3] - y)
+    red = 0.5 / (1 - LUMA[0]) * (images[..., 0:1] - y)
     return np.concatenate([blue, red], -1)
 
 
 def with_chroma(y: np.ndarray, chroma: np.ndarray) -> np.ndarray:
-    """Colour images of a luma ``[n, h, w, 1]`` and a chroma ``[n, h, w, 2]``; cut to [0, 1]."""
-    blue, red = y + 2 * (1 - LUMA[2]) * chroma[..., :1], y + 2 * (1 - LUMA[0]) * chroma[..., 1:]
+    """Colour images of a luma ``[n, h, w, 1]`` and a chroma ``[n, h, w, 2]``; clipped to [0, 1]."""
+    blue = y + 2 * (1 - LUMA[2]) * chroma[..., :1]
+    red = y + 2 * (1 - LUMA[0]) * chroma[..., 1:]
     green = (y - LUMA[0] * red - LUMA[2] * blue) / LUMA[1]
     return np.clip(np.concatenate([red, green, blue], -1), 0, 1)
 
@@ -76,7 +86,8 @@ def with_chroma(y: np.ndarray, chroma: np.ndarray) -> np.ndarray:
 def chroma_error(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Root mean square over the pixels of the distance between two chromas (Cb, Cr), ``[n]``."""
     _check(images, truth)
-    return np.sqrt(np.square(chroma(images) - chroma(truth)).sum(-1).mean((1, 2)))
+    difference = chroma(images) - chroma(truth)
+    return np.sqrt(np.square(difference).sum(-1).mean((1, 2)))
 
 
 def _check(images: np.ndarray, truth: np.ndarray) -> None:
@@ -84,12 +95,3 @@ def _check(images: np.ndarray, truth: np.ndarray) -> None:
         raise ValueError(
             f"expected two arrays [n, h, w, c] of one shape, got {images.shape} and {truth.shape}"
         )
-
-
-def _blur(images: np.ndarray) -> np.ndarray:
-    """Means in the window, where it lies inside."""
-    edge = WINDOW // 2
-    window = np.exp(-0.5 * (np.arange(-edge, edge + 1) / _DEVIATION) ** 2)
-    for axis in (1, 2):
-        images = ndimage.correlate1d(images, window / window.sum(), axis)
-    return images[:, edge:-edge, edge:-edge]

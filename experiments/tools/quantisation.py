@@ -10,10 +10,13 @@ REACHES = tuple(round(0.2 * step, 1) for step in range(5, 31))
 
 @dataclass(frozen=True, eq=False)
 class Quantiser:
-    """A range for each component, cut into ``2 ** bits`` cells; a code becomes its cell's number, then its middle.
+    """A range for each component, cut into ``2 ** bits`` cells.
+
+    A code is stored as the number of its cell, and read back as the middle of the cell.
 
     Attributes:
-        low, high: ends of the range, ``[d]``; what lies outside goes into the last cell.
+        low: lower end of the range, ``[d]``; a value below it goes into the first cell.
+        high: upper end of the range, ``[d]``; a value above it goes into the last cell.
         bits: per component, 1 to 16.
     """
 
@@ -31,31 +34,37 @@ class Quantiser:
         return (self.high - self.low) / 2**self.bits
 
     def to_cells(self, codes: np.ndarray) -> np.ndarray:
-        """Numbers of cells, ``uint16 [n, d]``: what is stored."""
+        """Numbers of cells, ``uint16 [n, d]``: the stored values."""
         step = np.where(self.step > 0, self.step, 1)
-        return np.clip(np.floor((codes - self.low) / step), 0, 2**self.bits - 1).astype(np.uint16)
+        cells = np.floor((codes - self.low) / step)
+        return np.clip(cells, 0, 2**self.bits - 1).astype(np.uint16)
 
     def from_cells(self, cells: np.ndarray) -> np.ndarray:
         """The codes that are read back, ``float32 [n, d]``."""
         return (self.low + (cells + 0.5) * self.step).astype(np.float32)
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
-        """What is read back of codes that were stored."""
+        """Codes after they were stored and read back."""
         return self.from_cells(self.to_cells(codes))
 
 
 def fit(codes: np.ndarray, bits: int) -> Quantiser:
     """The quantiser for codes like these.
 
-    A component's range is its mean and so many standard deviations to both sides as make the
-    squared error of these codes least: a compromise between the cells' width and what is cut off.
+    A component's range is its mean and a number of standard deviations to both sides. The number
+    is the one that makes the squared error of these codes least: a compromise between the width of
+    the cells and the values outside the range.
 
     Args:
         codes: of training images.
         bits: per component.
     """
-    mean, std = codes.mean(0, dtype=np.float64), codes.std(0, dtype=np.float64)
-    tried = [Quantiser(mean - reach * std, mean + reach * std, bits) for reach in REACHES]
-    errors = np.array([np.square(one(codes) - codes).mean(0) for one in tried])
-    reach = np.array(REACHES)[errors.argmin(0)]
+    mean = codes.mean(0, dtype=np.float64)
+    std = codes.std(0, dtype=np.float64)
+    errors = []
+    for reach in REACHES:
+        quantiser = Quantiser(mean - reach * std, mean + reach * std, bits)
+        errors.append(np.square(quantiser(codes) - codes).mean(0))
+    best = np.argmin(errors, axis=0)
+    reach = np.array(REACHES)[best]
     return Quantiser(mean - reach * std, mean + reach * std, bits)
