@@ -1,10 +1,11 @@
 """How long does the command take, from the shell's prompt to the picture?
 
-Question: seconds of ``oipjax atlas`` as a whole process, interpreter, imports, compiling, proofs
-    and picture included:
-cold, without any compiled program, and warm, with those of the run before; and how long its phases
-say they took. Expected: 11 to 15 s cold, 5.5 to 8 s warm, of which computing is a third: the rest
-is imports and tracing. Cost: about 3 minutes of two cores.
+Question: seconds of ``oipjax atlas`` as a whole process, with interpreter, imports, compiling,
+proofs and picture: cold, without any compiled program, and warm, with those of the run before. How
+long do its phases take?
+Expected: 11 to 15 s cold, 5.5 to 8 s warm, a third of it computing; imports and tracing take the
+rest.
+Cost: about 3 minutes of two cores.
 Command: python -m experiments.benchmarks.startup
 """
 
@@ -25,18 +26,22 @@ from experiments.common import command, save, show
 from oipjax.plots import BLUE, FAINT
 
 RESULTS = Path(__file__).parent / "results"
+PROGRAM = (sys.executable, "-m", "oipjax.cli", "atlas")
 
 
 @dataclass(frozen=True)
 class Config:
-    """How often, and the command's options."""
+    """How often the command runs, and its options.
+
+    Attributes:
+        rounds: cold runs, each in a cache of its own.
+        warm: warm runs after each cold one.
+        options: further options of ``oipjax atlas``.
+    """
 
     rounds: int = 5
-    """Cold runs, each in a cache of its own."""
     warm: int = 2
-    """Warm runs after each cold one."""
     options: tuple[str, ...] = ()
-    """Further options of ``oipjax atlas``."""
 
     def __post_init__(self):
         if min(self.rounds, self.warm) < 1:
@@ -45,33 +50,23 @@ class Config:
             )
 
 
-SMOKE = Config(
-    rounds=1, warm=1, options=("--layer", "conv1", "--maps", "0", "--draws", "32", "--steps", "8")
-)
+SMALL = ("--layer", "conv1", "--maps", "0", "--draws", "32", "--steps", "8")
+SMOKE = Config(rounds=1, warm=1, options=SMALL)
 
 
 def timed(options: tuple[str, ...], folder: Path) -> tuple[float, dict[str, Any]]:
-    """Seconds of one process, and its manifest; programs are kept in ``folder``."""
-    call = [
-        sys.executable,
-        "-c",
-        "import sys; from oipjax.cli.main import run; sys.exit(run())",
-        "atlas",
-        *options,
-    ]
-    out = folder / "record"
-    known = {
-        name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"
-    }
+    """Seconds of one process, and its manifest; compiled programs are kept in ``folder``."""
+    record = folder / "record"
+    environment = dict(os.environ)
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    environment["XDG_CACHE_HOME"] = str(folder)
+    call = [*PROGRAM, *options, "--out", str(record), "--overwrite"]
     begin = time.perf_counter()
-    done = subprocess.run(
-        [*call, "--out", str(out), "--overwrite"], env=known | {"XDG_CACHE_HOME": str(folder)}, capture_output=True,
-        text=True,
-    )  # fmt: skip
+    done = subprocess.run(call, env=environment, capture_output=True, text=True)
     seconds = time.perf_counter() - begin
     if done.returncode:
         raise ValueError(f"oipjax atlas failed: {done.stderr.strip()}")
-    return seconds, json.loads((out / "manifest.json").read_text())
+    return seconds, json.loads((record / "manifest.json").read_text())
 
 
 def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, Any]]:
@@ -83,52 +78,51 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
         with tempfile.TemporaryDirectory() as folder:
             for kind in ("cold", *["warm"] * config.warm):
                 seconds, manifest = timed(config.options, Path(folder))
+                print(f"round {number + 1}: {kind}, {seconds:.1f} s", flush=True)
                 runs[kind].append(seconds)
                 counts = manifest["counts"]
-                print(f"round {number + 1}: {kind}, {seconds:.1f} s", flush=True)
-                for phase, took in manifest["timing_s"].items() if kind == "warm" else ():
-                    phases.setdefault(phase, []).append(took)
-    rows = [
-        {
-            "run": kind,
-            "runs": len(each),
-            "median s": float(np.median(each)),
-            "least": min(each),
-            "most": max(each),
-        }
-        for kind, each in runs.items()
-    ]
-    median = {phase: float(np.median(each)) for phase, each in phases.items()}
-    show(
-        f"oipjax atlas, whole process ({counts})",
-        list(rows[0]),
-        [list(row.values()) for row in rows],
-    )
+                if kind == "warm":
+                    for phase, duration in manifest["timing_s"].items():
+                        phases.setdefault(phase, []).append(duration)
+    rows = [summary(kind, durations) for kind, durations in runs.items()]
+    median = {phase: float(np.median(durations)) for phase, durations in phases.items()}
+    cells = [list(row.values()) for row in rows]
+    show(f"oipjax atlas, whole process ({counts})", list(rows[0]), cells)
     show("phases of a warm run, s", list(median), [list(median.values())])
-    facts = {
+    content = {
         "config": asdict(config),
         "rows": rows,
         "seconds": runs,
         "phases": median,
         "counts": counts,
     }
-    save(results, "startup", facts, figure(runs))
+    save(results, "startup", content, figure(runs))
     return rows
 
 
+def summary(kind: str, durations: list[float]) -> dict[str, Any]:
+    """A row of the table."""
+    return {
+        "run": kind,
+        "runs": len(durations),
+        "median s": float(np.median(durations)),
+        "least": min(durations),
+        "most": max(durations),
+    }
+
+
 def figure(runs: dict[str, list[float]]) -> Figure:
-    """Every run."""
+    """A bar for each median, and a point for each run."""
     drawn = Figure(figsize=(6, 1.8), layout="constrained")
     axes = drawn.subplots()
-    for height, (kind, each) in enumerate(reversed(runs.items())):
-        axes.barh(
-            height, float(np.median(each)), color=BLUE if kind == "warm" else FAINT, height=0.6
-        )
-        axes.plot(
-            each, [height] * len(each), "o", color="black", markersize=4, markerfacecolor="white"
-        )
+    points = {"color": "black", "markersize": 4, "markerfacecolor": "white"}
+    for height, (kind, durations) in enumerate(reversed(runs.items())):
+        colour = BLUE if kind == "warm" else FAINT
+        axes.barh(height, float(np.median(durations)), color=colour, height=0.6)
+        axes.plot(durations, [height] * len(durations), "o", **points)
     axes.set_yticks(range(len(runs)), list(reversed(runs)))
-    axes.set(xlabel="seconds of the whole process: each run, and the median", xlim=(0, None))
+    axes.set_xlabel("seconds of the whole process: each run, and the median")
+    axes.set_xlim(0, None)
     axes.spines[["top", "right"]].set_visible(False)
     return drawn
 
