@@ -1,13 +1,13 @@
 """How near is the machine's limit? Survey, ascent and training beside a plain product of matrices.
 
 Question: image-steps per second of the shipped network's survey, ascent and training, as a share of
-    the rate of a
-2048x2048 float32 matrix product measured between the runs on the same cores; how many times as fast
-the ascent is as the same rule written plainly, ``jit(vmap(grad))`` with ``lax``'s convolution and
-pooling; and where its time goes. Expected: more than the matrix product's rate for the ascent, and
-ten times the plain one. Every image-step counts as 12.4 MFLOP, what a plain computation of all maps
-takes: the share is one of useful work, not of instructions. Minimal filtering makes the second
-    convolution of 4/9 of its products, and of the third one map is computed, not 128.
+the rate of a 2048x2048 float32 matrix product, which is measured between the runs on the same
+cores. How many times as fast is the ascent as the same rule written plainly, ``jit(vmap(grad))``
+with ``lax``'s convolution and pooling? Where does its time go?
+Expected: more than the matrix product's rate for the ascent, and ten times the plain one. Every
+image-step counts as 12.4 MFLOP, the work of a plain computation of all maps. The share is therefore
+one of useful work, not of instructions: minimal filtering computes the second convolution with 4/9
+of its products, and of the third convolution one map is computed, not 128.
 Cost: about 3 minutes of two cores.
 Command: python -m experiments.benchmarks.throughput
 """
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
@@ -34,13 +34,27 @@ from oipjax.runtime import cast, default_tile
 from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
-FORWARD = 6.2e6  # FLOP for one image of the shipped network: 2 for each weight and position
+FORWARD = 6.2e6
+"""FLOP for one image of the shipped network: 2 for each weight and position."""
 LAYER = "conv3"
+SIDES = {"conv1": 26, "conv2": 12, "conv3": 5}
+"""The sides of the images that reach the convolutions."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """``rounds`` of everything in turn; ``runs`` ascents of ``steps``; ``draws`` starts; ``images`` to train with."""
+    """Sizes of the jobs.
+
+    Attributes:
+        rounds: measurements of each job, all in turn.
+        tiles: batch sizes of the ascent.
+        runs: of the ascent.
+        steps: of each run.
+        draws: of the survey.
+        images: of the training.
+        matrix: side of the matrices whose product is the limit.
+        seed: of the key.
+    """
 
     rounds: int = 7
     tiles: tuple[int, ...] = (8, 16, 32, 64)
@@ -53,6 +67,13 @@ class Config:
 
 
 SMOKE = Config(1, (16,), 8, 3, 32, 128, 64)
+
+
+class Job(NamedTuple):
+    """A call to time, and its FLOP."""
+
+    call: Callable[[], Any]
+    work: float
 
 
 @dataclass(frozen=True)
@@ -72,75 +93,79 @@ class LaxApply:
 
 
 def _conv(x, w, stride, padding):
-    return jax.lax.conv_general_dilated(
-        x, w, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    order = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, w, stride, padding, dimension_numbers=order)
 
 
 def _pool(x, window):
-    return jax.lax.reduce_window(
-        x, -jnp.inf, jax.lax.max, (1, *window, 1), (1, *window, 1), "VALID"
-    )
+    sides = (1, *window, 1)
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, sides, sides, "VALID")
 
 
 def _conv_pool(x, w, b, padding):
-    return _pool(_conv(x, w, (1, 1), padding) + b.reshape(1, 1, 1, -1), (2, 2))
+    y = _conv(x, w, (1, 1), padding) + b.reshape(1, 1, 1, -1)
+    return _pool(y, (2, 2))
 
 
-def contenders(config: Config, model: oipjax.Model) -> dict[str, tuple[Callable[[], Any], float]]:
-    """Name -> (what to time, its FLOP)."""
-    key, targets = jax.random.key(config.seed), np.arange(config.runs) % model.layer(LAYER).maps
+def contenders(config: Config, model: oipjax.Model) -> dict[str, Job]:
+    """The jobs of the table, by name."""
+    key = jax.random.key(config.seed)
     starts = np.arange(config.runs)
-    out: dict[str, tuple[Callable[[], Any], float]] = {}
-
-    def ascent(network, tile):
-        return oipjax.ascend(
-            key, network, oipjax.Map(LAYER), targets, starts, steps=config.steps, tile=tile
-        )
-
+    targets = starts % model.layer(LAYER).maps
+    objective = oipjax.Map(LAYER)
     work = 2 * FORWARD * config.runs * config.steps
-    for tile in config.tiles:
-        out[f"ascent, tile {tile}"] = functools.partial(ascent, model, tile), work
+
+    def ascent(network: oipjax.Model, tile: int) -> Job:
+        def call() -> Any:
+            options = {"steps": config.steps, "tile": tile}
+            return oipjax.ascend(key, network, objective, targets, starts, **options)
+
+        return Job(call, work)
+
+    def survey() -> Any:
+        return oipjax.survey(key, model, LAYER, draws=config.draws)
+
+    jobs = {f"ascent, tile {tile}": ascent(model, tile) for tile in config.tiles}
     with_lax = replace(model, apply=LaxApply(model.apply))
-    out["ascent, lax ops"] = functools.partial(ascent, with_lax, config.tiles[-1]), work
-    out["plain JAX"] = plain_jax(config, model, targets), work
-    out["survey"] = (
-        lambda: oipjax.survey(key, model, LAYER, draws=config.draws),
-        FORWARD * config.draws,
-    )
-    out["training"] = epoch(config), 3 * FORWARD * config.images
-    return out
+    jobs["ascent, lax ops"] = ascent(with_lax, config.tiles[-1])
+    jobs["plain JAX"] = Job(plain_jax(config, model, targets), work)
+    jobs["survey"] = Job(survey, FORWARD * config.draws)
+    jobs["training"] = Job(epoch(config), 3 * FORWARD * config.images)
+    return jobs
 
 
 def plain_jax(
     config: Config, model: oipjax.Model, targets: np.ndarray, precision: str = "float32"
 ) -> Callable[[], Any]:
-    """The classic rule as one would write it: plain layers, all runs in one batch, a loop around a compiled step."""
+    """The classic rule as one would write it: plain layers, one batch, a loop around a step."""
     z = jax.random.normal(jax.random.key(config.seed), (config.runs, *model.input_shape))
-    layers = [
-        (model.params[name]["kernel"], model.params[name]["bias"])
-        for name in ("conv1", "conv2", "conv3")
-    ]
-    layers = cast(layers, precision)
+    layers = []
+    for name in SIDES:
+        layer = model.params[name]
+        layers.append(cast((layer["kernel"], layer["bias"]), precision))
 
     def score(image, target):
         x = cast(image[None], precision)
         for number, (kernel, bias) in enumerate(layers):
-            x = jax.nn.relu(_conv(x, kernel, (1, 1), "VALID") + bias.reshape(1, 1, 1, -1))
-            x = _pool(x, (2, 2)) if number < 2 else x
+            y = _conv(x, kernel, (1, 1), "VALID") + bias.reshape(1, 1, 1, -1)
+            x = jax.nn.relu(y)
+            if number < 2:
+                x = _pool(x, (2, 2))
         return jnp.mean(x, (0, 1, 2))[target]
 
     @jax.jit
     def step(z):
-        g = jax.vmap(jax.grad(score))(z, targets)
-        z = z + 0.01 * g / (jnp.sqrt(jnp.mean(g**2, (1, 2, 3), keepdims=True)) + 1e-7)
-        return (z - z.mean((1, 2, 3), keepdims=True)) / z.std((1, 2, 3), keepdims=True)
+        gradient = jax.vmap(jax.grad(score))(z, targets)
+        size = jnp.sqrt(jnp.mean(gradient**2, (1, 2, 3), keepdims=True))
+        z = z + 0.01 * gradient / (size + 1e-7)
+        centred = z - z.mean((1, 2, 3), keepdims=True)
+        return centred / z.std((1, 2, 3), keepdims=True)
 
     def run():
-        here = z
+        image = z
         for _ in range(config.steps):
-            here = step(here)
-        return here.block_until_ready()
+            image = step(image)
+        return image.block_until_ready()
 
     return run
 
@@ -150,61 +175,57 @@ def epoch(config: Config) -> Callable[[], Any]:
     plan = training.TrainConfig(epochs=1, validation=0)
     images, labels = data.sample_dataset().train
     place = np.arange(config.images) % len(images)
-    given = jnp.asarray(images[place]), jnp.asarray(labels[place])
+    digits = jnp.asarray(images[place])
+    truth = jnp.asarray(labels[place])
     model = oipjax.load()
+    normalisation = (model.mean, model.std)
     params = jax.tree.map(np.asarray, model.params)
     steps = config.images // plan.batch
     start = training.optimizer(plan, steps).init(params)
+    key = jax.random.key(0)
 
     def run():
         state = training._State(*jax.tree.map(jnp.array, (params, start)))
-        normalisation = (model.mean, model.std)
-        return training._epoch(
-            plan, steps, model.apply, normalisation, state, jax.random.key(0), *given
-        )
+        given = (plan, steps, model.apply, normalisation, state, key, digits, truth)
+        return jax.block_until_ready(training._epoch(*given))
 
-    return lambda: jax.block_until_ready(run())
+    return run
 
 
-def account(
-    config: Config, model: oipjax.Model, tile: int
-) -> dict[str, tuple[Callable[[], Any], float]]:
-    """Each operation of one image-step alone, in a compiled loop: name -> (what to time, its FLOP).
+def account(config: Config, model: oipjax.Model, tile: int) -> dict[str, Job]:
+    """Each operation of one image-step alone, in a compiled loop.
 
-    As many count as a plain convolution has, whatever is computed instead.
+    Each counts as many FLOP as a plain convolution has, whatever is computed instead.
     """
-    layers = {name: model.params[name] for name in ("conv1", "conv2", "conv3")}
-    sides, out = {"conv1": 26, "conv2": 12, "conv3": 5}, {}
-    for name, layer in layers.items():
-        w, b, side = jnp.asarray(layer["kernel"]), jnp.asarray(layer["bias"]), sides[name]
-        (kh, kw), x = (
-            w.shape[:2],
-            jax.random.normal(jax.random.key(0), (tile, side, side, w.shape[2])),
-        )
-        work = 2.0 * tile * (side - kh + 1) * (side - kw + 1) * w.size * config.steps
-        if name == "conv3":
-            # What an ascent computes of it, each image for a map of its own, and what a survey
-            # does.
-            each = jnp.moveaxis(w[..., :tile], 3, 0)
-            alone = jax.vmap(lambda x, w: ops.conv2d_map(x[None], w)[0])
-            out["conv3, one map, forward"] = (
-                _loop(config, functools.partial(alone, w=each), x),
-                work,
-            )
-            back = functools.partial(_pulled, functools.partial(alone, w=each), x)
-            out["conv3, one map, gradient"] = _loop(config, back, alone(x, each)), work
-            out["conv3, all maps, forward"] = (
-                _loop(config, functools.partial(ops.conv2d, w=w), x),
-                work,
-            )
-            continue
+    jobs = {}
+    for name in ("conv1", "conv2"):
+        w, b, x, work = _operands(config, model, name, tile)
         pooled = functools.partial(ops.conv_pool, w=w, b=b)
-        out[f"{name} and its pool, forward"] = _loop(config, pooled, x), work
-        out[f"{name} and its pool, both ways"] = (
-            _loop(config, functools.partial(_both_ways, pooled), x),
-            2 * work,
-        )
-    return out
+        both = functools.partial(_both_ways, pooled)
+        jobs[f"{name} and its pool, forward"] = Job(_loop(config, pooled, x), work)
+        jobs[f"{name} and its pool, both ways"] = Job(_loop(config, both, x), 2 * work)
+    w, _, x, work = _operands(config, model, "conv3", tile)
+    # An ascent computes one map of it, each image a map of its own; a survey computes all.
+    maps = jnp.moveaxis(w[..., :tile], 3, 0)
+    alone = functools.partial(jax.vmap(lambda x, w: ops.conv2d_map(x[None], w)[0]), w=maps)
+    back = functools.partial(_pulled, alone, x)
+    every = functools.partial(ops.conv2d, w=w)
+    jobs["conv3, one map, forward"] = Job(_loop(config, alone, x), work)
+    jobs["conv3, one map, gradient"] = Job(_loop(config, back, alone(x)), work)
+    jobs["conv3, all maps, forward"] = Job(_loop(config, every, x), work)
+    return jobs
+
+
+def _operands(config: Config, model: oipjax.Model, name: str, tile: int):
+    """Kernel, bias and random images of a convolution, and the FLOP of all steps."""
+    layer = model.params[name]
+    w = jnp.asarray(layer["kernel"])
+    side = SIDES[name]
+    height = side - w.shape[0] + 1
+    width = side - w.shape[1] + 1
+    x = jax.random.normal(jax.random.key(0), (tile, side, side, w.shape[2]))
+    work = 2.0 * tile * height * width * w.size * config.steps
+    return w, jnp.asarray(layer["bias"]), x, work
 
 
 def _pulled(function, x, dy):
@@ -217,54 +238,60 @@ def _both_ways(function, x):
 
 
 def _loop(config: Config, function, x) -> Callable[[], Any]:
-    """``function`` so many times in one compiled loop, each call depending on the last."""
+    """``function`` in a compiled loop of ``steps``; each call depends on the one before."""
 
     def again(_, carry):
         x, y = carry
-        y = function(x.at[(0,) * x.ndim].add(1e-30 * y.ravel()[0]))
-        return x, y
+        tiny = 1e-30 * y.ravel()[0]
+        return x, function(x.at[(0,) * x.ndim].add(tiny))
 
     looped = jax.jit(lambda x, y: jax.lax.fori_loop(0, config.steps, again, (x, y)))
     y = jnp.zeros_like(function(x))
     return lambda: jax.block_until_ready(looped(x, y))
 
 
-def measure(
-    config: Config, calls: dict[str, tuple[Callable[[], Any], float]]
-) -> list[dict[str, Any]]:
-    """Everything in turn, ``rounds`` times, a matrix product before and after each: rates and shares (medians)."""
+def rate(job: Job) -> float:
+    """FLOP per second of one call."""
+    begin = time.perf_counter()
+    job.call()
+    return job.work / (time.perf_counter() - begin)
+
+
+def measure(config: Config, jobs: dict[str, Job]) -> list[dict[str, Any]]:
+    """All jobs in turn, ``rounds`` times, a matrix product before and after each: medians."""
     matrix = jax.random.normal(jax.random.key(0), (config.matrix, config.matrix))
     product = jax.jit(jnp.matmul)
-
-    def rate(call: Callable[[], Any], work: float) -> float:
-        begin = time.perf_counter()
-        call()
-        return work / (time.perf_counter() - begin)
-
-    def limit() -> float:
-        return rate(lambda: product(matrix, matrix).block_until_ready(), 2 * config.matrix**3)
-
-    for call, _ in calls.values():
-        call()
-    limit()
-    seen: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    product_work = 2 * config.matrix**3
+    limit = Job(lambda: product(matrix, matrix).block_until_ready(), product_work)
+    for job in (*jobs.values(), limit):
+        job.call()
+    rates: dict[str, list[float]] = {name: [] for name in jobs}
+    limits: dict[str, list[float]] = {name: [] for name in jobs}
     for number in range(config.rounds):
         print(f"round {number + 1}/{config.rounds}", end="\r", flush=True)
-        for name, (call, work) in calls.items():
-            before, speed = limit(), rate(call, max(work, 1.0))
-            seen[name].append((speed, (before + limit()) / 2))
+        for name, job in jobs.items():
+            before = rate(limit)
+            rates[name].append(rate(job))
+            limits[name].append((before + rate(limit)) / 2)
     rows = []
-    for name, (_, work) in calls.items():
-        speed, top = np.array(seen[name]).T
-        row = {"what": name, "seconds": float(np.median(max(work, 1.0) / speed))}
-        row["seconds of matmul"] = float(np.median(row["seconds"] * top) / 2 / config.matrix**3)
-        if work:
-            row |= {
-                "GFLOP/s": float(np.median(speed)) / 1e9,
-                "share of matmul": float(np.median(speed / top)),
-            }
+    for name, job in jobs.items():
+        speed = np.array(rates[name])
+        top = np.array(limits[name])
+        seconds = float(np.median(job.work / speed))
+        row = {
+            "what": name,
+            "seconds": seconds,
+            "seconds of matmul": float(np.median(seconds * top)) / product_work,
+            "GFLOP/s": float(np.median(speed)) / 1e9,
+            "share of matmul": float(np.median(speed / top)),
+        }
         rows.append(row)
     return rows
+
+
+def table(title: str, columns: list[str], rows: list[dict[str, Any]]) -> None:
+    """Print some columns of the rows; a value that a row lacks is left out."""
+    show(title, columns, [[row.get(name) for name in columns] for row in rows])
 
 
 def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, Any]]:
@@ -277,21 +304,13 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
             row["image-steps/s"] = row["GFLOP/s"] * 1e9 / 2 / FORWARD
             row["times plain JAX"] = plain["seconds"] / row["seconds"]
     columns = ["what", "image-steps/s", "GFLOP/s", "share of matmul", "times plain JAX"]
-    show(
-        "rates on the shipped network",
-        columns,
-        [[row.get(name) for name in columns] for row in rows],
-    )
+    table("rates on the shipped network", columns, rows)
     tile = default_tile()
     parts = measure(config, account(config, model, tile))
     for row in parts:
         row["us per image"] = row["seconds"] / config.steps / tile * 1e6
     columns = ["what", "us per image", "GFLOP/s", "share of matmul"]
-    show(
-        f"one image-step, tile {tile}, operations alone",
-        columns,
-        [[r.get(n) for n in columns] for r in parts],
-    )
+    table(f"one image-step, tile {tile}, operations alone", columns, parts)
     content = {
         "config": vars(config),
         "flop_per_image_step": 2 * FORWARD,
@@ -304,22 +323,20 @@ def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, A
 
 def figure(rows: list[dict[str, Any]], parts: list[dict[str, Any]]) -> Figure:
     """Shares of the matrix product's rate, and the account of one image-step."""
-    shape = Figure(figsize=(10, 4), layout="constrained")
-    left, right = shape.subplots(1, 2)
+    drawn = Figure(figsize=(10, 4), layout="constrained")
+    left, right = drawn.subplots(1, 2)
     names = [row["what"] for row in rows]
-    left.barh(
-        names,
-        [row["share of matmul"] for row in rows],
-        color=[BLUE if "tile" in n else FAINT for n in names],
-    )
+    colours = [BLUE if "tile" in name else FAINT for name in names]
+    left.barh(names, [row["share of matmul"] for row in rows], color=colours)
     left.axvline(1, color=INK, linewidth=0.8)
     left.set_xlabel("share of a matrix product's rate")
-    right.barh([row["what"] for row in parts], [row["us per image"] for row in parts], color=BLUE)
+    parts_names = [row["what"] for row in parts]
+    right.barh(parts_names, [row["us per image"] for row in parts], color=BLUE)
     right.set_xlabel("µs per image and step, each alone")
     for axes in (left, right):
         axes.invert_yaxis()
         axes.spines[["top", "right"]].set_visible(False)
-    return shape
+    return drawn
 
 
 if __name__ == "__main__":
