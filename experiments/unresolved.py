@@ -1,14 +1,12 @@
 """Is every map explained: found, or proved dead?
 
 Question: how many maps are neither found nor proved dead, in every convolution, over the box of
-    pixels and over the
-standardised images, for the shipped network and for three more, trained with seeds 1, 2 and 3 and
-everything else, weight decay included (3e-4), as the shipped one?
+pixels and over the standardised images, for the shipped network and for three more? Those are
+trained with seeds 1, 2 and 3 and everything else, weight decay included (3e-4), as the shipped one.
 Expected: at most one map for each layer of the shipped network in the box and 2 % of the maps over
-    standardised images;
-at most three for each of the others.
+standardised images; at most three for each of the others.
 Cost: about 4 minutes for each training (kept in oipjax-out/seeds, and not done again), half a
-    minute for each atlas.
+minute for each atlas.
 Command: OIPJAX_DATA=folder python -m experiments.unresolved
 """
 
@@ -25,18 +23,30 @@ from oipjax.data import Dataset
 from oipjax.data import mnist as data
 from oipjax.pytrees import fingerprint
 from oipjax.study import BY_PRE_ACTIVATION, BY_SURVEY, DEAD, FOUND, UNRESOLVED
-from oipjax.training import loop as training
+from oipjax.training import TrainConfig
 
 RESULTS = Path(__file__).parent / "results"
+COLUMNS = ("network", "space", "layer", "maps", "found", "dead", "unresolved")
+MEASURES = ("map", "best node found", "node at most", "score at most", "kernel norm")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Networks by the seed of their training, beside the shipped one."""
+    """The networks, and the atlases of their layers.
+
+    Attributes:
+        seeds: of the trainings, beside the shipped network.
+        layers: of each network.
+        train: the training of the others.
+        draws: random starts of each survey.
+        steps: of each ascent.
+        seed: of the atlases.
+        networks: folder of the trained networks.
+    """
 
     seeds: tuple[int, ...] = (1, 2, 3)
     layers: tuple[str, ...] = ("conv1", "conv2", "conv3")
-    train: training.TrainConfig = training.TrainConfig()
+    train: TrainConfig = TrainConfig()
     draws: int = 4096
     steps: int = 100
     seed: int = 0
@@ -47,29 +57,51 @@ SMOKE = Config((), ("conv1",), draws=64, steps=3)
 
 
 def study(config: Config, name: str, model: oipjax.Model, space: str, layer: str) -> dict[str, Any]:
-    """One atlas: its counts and what is left open."""
-    digits = data.sample().images
+    """One atlas: its counts, and the maps that are unresolved."""
+
+    def report(phase: str, done: int, total: int) -> None:
+        print(f"{name} {layer}: {phase} {done}/{total}   ", end="\r", flush=True)
+
     atlas = oipjax.atlas(
-        jax.random.key(config.seed), model, layer, space=oipjax.space_for(model, space), draws=config.draws,
-        steps=config.steps, exemplars=model.to_input(digits),
-        progress=lambda phase, done, total: print(f"{name} {layer}: {phase} {done}/{total}   ", end="\r", flush=True),
-    )  # fmt: skip
-    left, found = np.flatnonzero(atlas.status == UNRESOLVED), atlas.status == FOUND
-    norms = np.sqrt(np.square(np.asarray(model.params[layer]["kernel"])).sum((0, 1, 2)))
-    hard = found & ~np.isin(atlas.found_by, (BY_SURVEY, BY_PRE_ACTIVATION))
+        jax.random.key(config.seed),
+        model,
+        layer,
+        space=oipjax.space_for(model, space),
+        draws=config.draws,
+        steps=config.steps,
+        exemplars=model.to_input(data.sample().images),
+        progress=report,
+    )
+    kernel = np.asarray(model.params[layer]["kernel"])
+    norms = np.sqrt(np.square(kernel).sum((0, 1, 2)))
+    is_found = atlas.status == FOUND
+    is_hard = is_found & ~np.isin(atlas.found_by, (BY_SURVEY, BY_PRE_ACTIVATION))
+    hard_scores = atlas.scores[is_hard, 0].tolist()
+    unresolved = np.flatnonzero(atlas.status == UNRESOLVED)
     return {
-        "network": name, "space": space, "layer": layer, **atlas.counts,
+        "network": name,
+        "space": space,
+        "layer": layer,
+        **atlas.counts,
         "parameters_sha256": fingerprint(model.params),
-        "found by": tally(atlas.found_by[found]), "dead by": tally(atlas.bound_by[atlas.status == DEAD]),
-        "found hardest": dict(zip(atlas.maps[hard].tolist(), atlas.scores[hard, 0].tolist(), strict=True)),
+        "found by": tally(atlas.found_by[is_found]),
+        "dead by": tally(atlas.bound_by[atlas.status == DEAD]),
+        "found hardest": dict(zip(atlas.maps[is_hard].tolist(), hard_scores, strict=True)),
         "kernel norm, median": float(np.median(norms)),
-        "open": [
-            {"map": int(atlas.maps[k]), "best node found": float(atlas.responses[k, 0]),
-             "node at most": float(atlas.node_bound[k]), "score at most": float(atlas.bound[k]),
-             "kernel norm": float(norms[atlas.maps[k]])}
-            for k in left
-        ],
-    }  # fmt: skip
+        "unresolved maps": [measures(atlas, k, norms) for k in unresolved],
+    }
+
+
+def measures(atlas: oipjax.Atlas, k: int, norms: np.ndarray) -> dict[str, Any]:
+    """How near an unresolved map is to being found, and to being proved dead."""
+    values = (
+        int(atlas.maps[k]),
+        float(atlas.responses[k, 0]),
+        float(atlas.node_bound[k]),
+        float(atlas.bound[k]),
+        float(norms[atlas.maps[k]]),
+    )
+    return dict(zip(MEASURES, values, strict=True))
 
 
 def tally(names: np.ndarray) -> dict[str, int]:
@@ -83,22 +115,23 @@ def main(
 ) -> list[dict[str, Any]]:
     """Run, print, write."""
     shipped = oipjax.load()
-    cases = [("shipped", shipped, space) for space in ("box", "standardised")]
-    cases += [
-        (f"seed {seed}", network(seed, config.train, config.networks, digits), "box")
-        for seed in config.seeds
-    ]
-    rows = [study(config, *case, layer) for case in cases for layer in config.layers]
+    cases = [("shipped", shipped, "box"), ("shipped", shipped, "standardised")]
+    for seed in config.seeds:
+        model = network(seed, config.train, config.networks, digits)
+        cases.append((f"seed {seed}", model, "box"))
+    rows = []
+    for case in cases:
+        for layer in config.layers:
+            rows.append(study(config, *case, layer))
     print()
-    columns = ["network", "space", "layer", "maps", "found", "dead", "unresolved"]
-    show("is every map explained?", columns, [[row[name] for name in columns] for row in rows])
-    left = [
-        [row["network"], row["space"], row["layer"], *map_.values()]
-        for row in rows
-        for map_ in row["open"]
-    ]
-    measures = ["map", "best node found", "node at most", "score at most", "kernel norm"]
-    show("open", ["network", "space", "layer", *measures], left)
+    cells = [[row[name] for name in COLUMNS] for row in rows]
+    show("is every map explained?", COLUMNS, cells)
+    unresolved = []
+    for row in rows:
+        for measured in row["unresolved maps"]:
+            place = [row["network"], row["space"], row["layer"]]
+            unresolved.append([*place, *measured.values()])
+    show("unresolved", ["network", "space", "layer", *MEASURES], unresolved)
     save(results, "unresolved", {"rows": rows})
     return rows
 
