@@ -1,12 +1,11 @@
-"""How good is the best? What is reached, held against what is proved to be the most.
+"""How good is the best? The scores that are reached, beside the most that is proved possible.
 
 Question: for every convolution of the shipped network, how far is the best image found from the
-    least upper bound
-proved, for one node and for a map's mean, and how does that move with effort: restarts on the one
-side, how hard the bound is tried on the other?
+least upper bound proved, for one node and for a map's mean? How does that change with effort:
+restarts on the one side, the refinement of the bound on the other?
 Expected: the first layer is solved. For nodes of the second the joint patch hull proves about twice
-    as tight as
-intervals; what is left above is mostly the bound's. Each deeper layer loses more.
+as tight a bound as intervals; the rest of the gap is mostly the bound's. Each deeper layer loses
+more.
 Cost: about 15 minutes on two cores.
 Command: python -m experiments.bounds
 """
@@ -14,27 +13,40 @@ Command: python -m experiments.bounds
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax.bounds import Bounds, assemble, best_images, hull_limits, strip_images, tighten
-from oipjax.bounds.interval.enclosures import Limits
+from oipjax.bounds import Bounds, Limits, assemble, best_images, hull_limits, strip_images, tighten
 from oipjax.plots import BLUE, FAINT, INACTIVE, INK
 
 RESULTS = Path(__file__).parent / "results"
 COLOURS = {"conv1": FAINT, "conv2": BLUE, "conv3": INACTIVE}
+COLUMNS = ("layer", "of", "bound", "median", "least", "most", "live", "dead", "seconds")
 
 
 @dataclass(frozen=True)
 class Config:
-    """``starts`` ascents per map; the patch hull at several numbers of ``splits``, with ``search`` steps each."""
+    """The ascents, and the refinements of the bounds.
+
+    Attributes:
+        checkpoint: the network.
+        layers: the layers.
+        draws: random starts of each survey.
+        starts: ascents of each map.
+        steps: of each ascent.
+        splits: how often a patch's box is cut in two; one patch hull for each number.
+        search: steps of each patch hull's search.
+        tight: whether the strip and window bounds are computed.
+        seed: of the starts.
+    """
 
     checkpoint: str = "mnist-cnn"
     layers: tuple[str, ...] = ("conv1", "conv2", "conv3")
@@ -50,181 +62,216 @@ class Config:
 SMOKE = Config(layers=("conv3",), draws=64, starts=2, steps=3, splits=(), tight=False)
 
 
+class Timed(NamedTuple):
+    """A result, and the seconds that it took with everything before it."""
+
+    value: Any
+    seconds: float
+
+
 def reached(config: Config, model: oipjax.Model, layer: str, kind: str) -> np.ndarray:
     """Scores ``[k, starts]`` of ascents from the survey's best starts, in its order."""
-    key, space = jax.random.key(config.seed), oipjax.space_for(model, "box")
-    found = oipjax.survey(key, model, layer, space=space, draws=config.draws, keep=config.starts)
+
+    def report(done: int, total: int) -> None:
+        print(f"{layer} {kind}: ascent {done}/{total}", end="\r", flush=True)
+
+    key = jax.random.key(config.seed)
+    space = oipjax.space_for(model, "box")
+    options = {"space": space, "draws": config.draws, "keep": config.starts}
+    starts = oipjax.survey(key, model, layer, **options).start_index
     h, w, maps = model.shapes[layer]
     targets: Any = np.repeat(np.arange(maps), config.starts)
     objective: Any = oipjax.Map(layer)
     if kind == "node":
         objective = oipjax.Node(layer)
-        targets = np.stack(
-            [np.full_like(targets, h // 2), np.full_like(targets, w // 2), targets], 1
-        )
-    run = oipjax.ascend(
-        key, model, objective, targets, found.start_index.ravel(), space=space, steps=config.steps,
-        progress=lambda done, total: print(f"{layer} {kind}: ascent {done}/{total}", end="\r", flush=True),
-    )  # fmt: skip
+        rows = np.full_like(targets, h // 2)
+        columns = np.full_like(targets, w // 2)
+        targets = np.stack([rows, columns, targets], 1)
+    options = {"space": space, "steps": config.steps, "progress": report}
+    run = oipjax.ascend(key, model, objective, targets, starts.ravel(), **options)
     print()
     return run.scores.reshape(maps, config.starts)
 
 
-def exactly(model: oipjax.Model, layer: str, kind: str) -> np.ndarray | None:
-    """Scores ``[k]`` of the best images where they can be computed or searched for exactly."""
+def exact(model: oipjax.Model, layer: str, kind: str) -> np.ndarray | None:
+    """Scores ``[k]`` of the best images where they have a closed form or an exact search."""
     domain = oipjax.space_for(model, "box").domain
     if layer != model.layers[1]:
         return None
     if kind == "node":
         h, w, maps = model.shapes[layer]
-        nodes = np.array([(h // 2, w // 2, number) for number in range(maps)])
+        nodes = np.array([(h // 2, w // 2, index) for index in range(maps)])
         return np.maximum(best_images(model, model.layers[0], nodes, domain).values, 0)
     images = strip_images(model, layer, domain)
     if images is None:
         return None
-    return np.asarray(model.apply(model.params, jnp.asarray(images))[layer]).mean((1, 2)).diagonal()
+    activations = model.apply(model.params, jnp.asarray(images))[layer]
+    return np.asarray(activations).mean((1, 2)).diagonal()
 
 
-def hulls(config: Config, model: oipjax.Model) -> dict[int, tuple[Limits, float]]:
-    """What the patch hull proves of the second convolution, by its ``splits``, and the seconds it took."""
-    domain, out = oipjax.space_for(model, "box").domain, {}
+def hulls(config: Config, model: oipjax.Model) -> dict[int, Timed]:
+    """The patch hull's limits of the second convolution, by its number of splits."""
+    domain = oipjax.space_for(model, "box").domain
+    found = {}
     for splits in config.splits:
         begin = time.perf_counter()
         print(f"patch hull, {2**splits} parts")
-        limits = hull_limits(model, config.layers[-1], domain, splits=splits, steps=config.search)
-        out[splits] = limits, time.perf_counter() - begin
-    return out
+        limits: Limits = hull_limits(
+            model, config.layers[-1], domain, splits=splits, steps=config.search
+        )
+        found[splits] = Timed(limits, time.perf_counter() - begin)
+    return found
 
 
 def proved(
-    config: Config, model: oipjax.Model, layer: str, limits: dict[int, tuple[Limits, float]]
-) -> dict[str, tuple[Bounds, float]]:
-    """Bounds by how hard they are tried, and the seconds they took (compiling included)."""
-    domain, out = oipjax.space_for(model, "box").domain, {}
+    config: Config, model: oipjax.Model, layer: str, hull_by_splits: dict[int, Timed]
+) -> dict[str, Timed]:
+    """Bounds by the name of their refinement; the seconds include compiling."""
+    domain = oipjax.space_for(model, "box").domain
+    is_first = layer == model.layers[1]
     begin = time.perf_counter()
     cheap = assemble(model, layer, domain)
-    out["intervals, sets"] = (cheap, time.perf_counter() - begin)
-    for splits in config.splits if layer != model.layers[1] else ():
-        begin, (known, seconds) = time.perf_counter(), limits[splits]
-        bound = assemble(model, layer, domain, known)
-        out[f"patch hull, {2**splits} parts"] = (bound, seconds + time.perf_counter() - begin)
+    found = {"intervals, sets": Timed(cheap, time.perf_counter() - begin)}
+    if not is_first:
+        for splits, hull in hull_by_splits.items():
+            begin = time.perf_counter()
+            bound = assemble(model, layer, domain, hull.value)
+            seconds = hull.seconds + time.perf_counter() - begin
+            found[f"patch hull, {2**splits} parts"] = Timed(bound, seconds)
     if config.tight:
-        begin, (name, (last, before)) = time.perf_counter(), list(out.items())[-1]
-        best = tighten(model, last, domain)
-        if best is not last:
-            by = "strips" if layer == model.layers[1] else "windows"
-            out[by if layer == model.layers[1] else f"{name}, {by}"] = (
-                best,
-                before + time.perf_counter() - begin,
+        name, last = list(found.items())[-1]
+        begin = time.perf_counter()
+        refined: Bounds = tighten(model, last.value, domain)
+        seconds = last.seconds + time.perf_counter() - begin
+        if refined is not last.value:
+            refined_name = "strips" if is_first else f"{name}, windows"
+            found[refined_name] = Timed(refined, seconds)
+    return found
+
+
+def limit_of(bound: Bounds, kind: str) -> np.ndarray:
+    """The upper limit ``[k]`` of a map's node or mean."""
+    return bound.score if kind == "mean" else np.maximum(bound.node, 0)
+
+
+def compare(
+    layer: str, kind: str, scores: np.ndarray, best: np.ndarray, bounds: dict[str, Timed]
+) -> list[dict[str, Any]]:
+    """A row for each bound: the best score of live maps as a share of it."""
+    live = best > 0
+    rows = []
+    for name, (bound, seconds) in bounds.items():
+        share = best[live] / limit_of(bound, kind)[live]
+        if share.max() > 1 + 1e-6:
+            raise RuntimeError(
+                f"an image of {layer} exceeds its bound ({name}, {kind}): {share.max()}"
             )
-    return out
+        row = {
+            "layer": layer,
+            "of": kind,
+            "bound": name,
+            "median": float(np.median(share)),
+            "least": float(share.min()),
+            "most": float(share.max()),
+            "live": int(live.sum()),
+            "dead": int(bound.dead.sum()),
+            "seconds": seconds,
+        }
+        rows.append(row)
+    return rows
+
+
+def curve(
+    scores: np.ndarray, best: np.ndarray, known: np.ndarray | None, limit: np.ndarray
+) -> dict[str, Any]:
+    """The median share of the last bound, by the number of ascents."""
+    live = best > 0
+    starts = scores.shape[1]
+    counts = [2**i for i in range(starts.bit_length()) if 2**i <= starts]
+    medians = []
+    for count in counts:
+        share = scores[live, :count].max(1) / limit[live]
+        medians.append(float(np.median(share)))
+    exact_share = None if known is None else float(np.median(known[live] / limit[live]))
+    return {"restarts": counts, "median": medians, "exact": exact_share}
 
 
 def main(config: Config = Config(), results: Path = RESULTS) -> list[dict[str, Any]]:
     """Run, print, write."""
     model = oipjax.load(config.checkpoint)
-    rows, curves, limits = [], {}, hulls(config, model)
+    hull_by_splits = hulls(config, model)
+    rows = []
+    curves = {}
     for layer in config.layers:
-        bounds = proved(config, model, layer, limits)
+        bounds = proved(config, model, layer, hull_by_splits)
+        last = list(bounds.values())[-1].value
         for kind in ("node", "mean"):
             scores = reached(config, model, layer, kind)
-            exact = exactly(model, layer, kind)
-            best = scores.max(1) if exact is None else np.maximum(scores.max(1), exact)
-            live = best > 0
-            limit = None
-            for name, (bound, seconds) in bounds.items():
-                limit = bound.score if kind == "mean" else np.maximum(bound.node, 0)
-                share = best[live] / limit[live]
-                if share.max() > 1 + 1e-6:
-                    raise RuntimeError(
-                        f"an image of {layer} exceeds its bound ({name}, {kind}): {share.max()}"
-                    )
-                rows.append(
-                    {"layer": layer, "of": kind, "bound": name, "median": float(np.median(share)),
-                     "least": float(share.min()), "most": float(share.max()), "live": int(live.sum()),
-                     "dead": int(bound.dead.sum()), "seconds": seconds}
-                )  # fmt: skip
-            counts = [2**i for i in range(config.starts.bit_length()) if 2**i <= config.starts]
-            last: Any = limit
-            curves[f"{layer} {kind}"] = {
-                "restarts": counts,
-                "median": [
-                    float(np.median(scores[live, :count].max(1) / last[live])) for count in counts
-                ],
-                "exact": None if exact is None else float(np.median(exact[live] / last[live])),
-            }
-    columns = ["layer", "of", "bound", "median", "least", "most", "live", "dead", "seconds"]
-    show(
-        "reached / bound over the box of pixels",
-        columns,
-        [[row[name] for name in columns] for row in rows],
-    )
-    save(
-        results,
-        "bounds",
-        {"config": vars(config), "rows": rows, "curves": curves},
-        figure(rows, curves, model.name),
-    )
+            known = exact(model, layer, kind)
+            best = scores.max(1)
+            if known is not None:
+                best = np.maximum(best, known)
+            rows += compare(layer, kind, scores, best, bounds)
+            curves[f"{layer} {kind}"] = curve(scores, best, known, limit_of(last, kind))
+    cells = [[row[name] for name in COLUMNS] for row in rows]
+    show("reached / bound over the box of pixels", COLUMNS, cells)
+    content = {"config": vars(config), "rows": rows, "curves": curves}
+    save(results, "bounds", content, figure(rows, curves, model.name))
     return rows
 
 
+def style_of(label: str) -> dict[str, Any]:
+    """The line of a layer and a kind."""
+    layer, kind = label.split()
+    dashes = "-" if kind == "node" else "--"
+    return {"color": COLOURS.get(layer, INK), "linestyle": dashes}
+
+
 def figure(rows: list[dict[str, Any]], curves: dict[str, Any], name: str) -> Figure:
-    """Medians against restarts, and against how hard the bound is tried."""
+    """Medians against restarts, and against the refinement of the bound."""
     drawn = Figure(figsize=(11, 4.6), facecolor="white", layout="constrained")
-    drawn.suptitle(
-        f"{name}: the best image found, as a share of the most that is proved possible",
-        fontsize=12,
-        color=INK,
-    )
+    title = f"{name}: the best image found, as a share of the most that is proved possible"
+    drawn.suptitle(title, fontsize=12, color=INK)
     left, right = drawn.subplots(1, 2, sharey=True)
-    for label, curve in curves.items():
-        layer, kind = label.split()
-        style = {
-            "color": COLOURS.get(layer, INK),
-            "linestyle": "-" if kind == "node" else "--",
-            "markersize": 4,
-        }
-        left.plot(curve["restarts"], curve["median"], marker="o", label=label, **style)
-        if curve["exact"] is not None:
-            left.plot(
-                2.0 * curve["restarts"][-1],
-                curve["exact"],
-                marker="*",
-                **{**style, "markersize": 11},
-            )
-    counts = next(iter(curves.values()))["restarts"]
-    left.set_xscale("log", base=2)
-    left.set_xticks([*counts, 2 * counts[-1]], [*map(str, counts), "exact\nsearch"], fontsize=8)
-    left.minorticks_off()
-    left.set_xlabel("ascents per map")
-    left.set_ylabel("median reached / bound")
-    left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    left.set_ylim(0, 1.05)
+    draw_restarts(left, curves)
     names = list(dict.fromkeys(row["bound"] for row in rows))
     for label in curves:
         layer, kind = label.split()
         own = [row for row in rows if row["layer"] == layer and row["of"] == kind]
-        style = {
-            "color": COLOURS.get(layer, INK),
-            "linestyle": "-" if kind == "node" else "--",
-            "markersize": 4,
-        }
-        right.plot(
-            [names.index(row["bound"]) for row in own],
-            [row["median"] for row in own],
-            marker="o",
-            **style,
-        )
-    right.set_xticks(range(len(names)), [text.replace(", ", ",\n") for text in names], fontsize=8)
+        places = [names.index(row["bound"]) for row in own]
+        medians = [row["median"] for row in own]
+        right.plot(places, medians, marker="o", markersize=4, **style_of(label))
+    ticks = [text.replace(", ", ",\n") for text in names]
+    right.set_xticks(range(len(names)), ticks, fontsize=8)
     right.set_xlabel("bound")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e4e4e4", linewidth=0.6)
         axes.set_axisbelow(True)
-    right.legend(
-        *left.get_legend_handles_labels(), fontsize=8, frameon=False, ncols=3, loc="upper right"
-    )
+    legend = {"fontsize": 8, "frameon": False, "ncols": 3, "loc": "upper right"}
+    right.legend(*left.get_legend_handles_labels(), **legend)
     return drawn
+
+
+def draw_restarts(axes: Axes, curves: dict[str, Any]) -> None:
+    """Medians against the number of ascents, and a star where the optimum is known."""
+    for label, values in curves.items():
+        style = style_of(label)
+        axes.plot(
+            values["restarts"], values["median"], marker="o", markersize=4, label=label, **style
+        )
+        if values["exact"] is not None:
+            beyond = 2.0 * values["restarts"][-1]
+            axes.plot(beyond, values["exact"], marker="*", markersize=11, **style)
+    counts = next(iter(curves.values()))["restarts"]
+    axes.set_xscale("log", base=2)
+    ticks = [*counts, 2 * counts[-1]]
+    axes.set_xticks(ticks, [*map(str, counts), "exact\nsearch"], fontsize=8)
+    axes.minorticks_off()
+    axes.set_xlabel("ascents per map")
+    axes.set_ylabel("median reached / bound")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_ylim(0, 1.05)
 
 
 if __name__ == "__main__":
