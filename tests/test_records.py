@@ -396,7 +396,9 @@ def test_weights_in_the_program_are_part_of_the_network(tmp_path):
 
     assert records.make(tmp_path, study_of(1.0)).fresh
     assert not records.make(tmp_path, study_of(1.0)).fresh
-    with pytest.raises(ValueError, match="another program, input shape or normalisation"):
+    with pytest.raises(
+        ValueError, match="another program, input shape, normalisation or version of JAX"
+    ):
         records.make(tmp_path, study_of(-5.0))
 
 
@@ -405,7 +407,9 @@ def test_the_identity_of_a_model_decides(study, tiny, tmp_path, monkeypatch):
     records.make(tmp_path, study)
     assert records.read_manifest(tmp_path)["model"]["identity"] == "a" * 64
     monkeypatch.setattr(Model, "identity", property(lambda model: "b" * 64), raising=False)
-    with pytest.raises(ValueError, match="another program, input shape or normalisation"):
+    with pytest.raises(
+        ValueError, match="another program, input shape, normalisation or version of JAX"
+    ):
         records.make(tmp_path, study)
 
 

@@ -9,7 +9,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from oipjax.records.manifest import MANIFEST, SCHEMA
 from oipjax.storage import (
@@ -211,26 +211,43 @@ def _refuse_other(folder: Path, found: dict[str, Any], expected: dict[str, Any])
         found: its manifest or plan.
         expected: facts that it should have.
     """
-    schema = found.get("schema")
-    config = found["config"]
-    if schema != SCHEMA:
-        is_later = isinstance(schema, int) and schema > SCHEMA
-        version = "a later" if is_later else "an earlier"
-        reason = (
-            f"holds a record of {version} version of oipjax (schema {schema}, this one writes "
-            f"{SCHEMA})"
-        )
-        comparable = {name: config[name] for name in config if name in expected["config"]}
-        lines = differences(comparable, {name: expected["config"][name] for name in comparable})
-        refuse(folder, reason, lines)
-    comparable = {name: found.get(name) for name in expected if name != "config"}
-    lines = differences(config, expected["config"])
-    lines += differences(comparable, {name: expected[name] for name in comparable})
-    if lines:
-        reason = _other_network(config, expected["config"])
-        if not reason:
-            refuse(folder, "holds another run", lines)
+    if found.get("schema") != SCHEMA:
+        _refuse_version(folder, found, expected["config"])
+    surroundings = [name for name in expected if name != "config"]
+    lines = differences(found["config"], expected["config"])
+    lines += differences(
+        {name: found.get(name) for name in surroundings},
+        {name: expected[name] for name in surroundings},
+    )
+    if not lines:
+        return
+    reason = _other_network(found["config"], expected["config"])
+    if reason:
         refuse(folder, reason, [line for line in lines if not line.startswith(HASHES)])
+    refuse(folder, "holds another run", lines)
+
+
+def _refuse_version(folder: Path, found: dict[str, Any], config: dict[str, Any]) -> NoReturn:
+    """Raise a ValueError that says that another version of oipjax wrote a record or plan."""
+    schema = found.get("schema")
+    is_later = isinstance(schema, int) and schema > SCHEMA
+    version = "a later" if is_later else "an earlier"
+    refuse(
+        folder,
+        f"holds a record of {version} version of oipjax "
+        f"(schema {schema}, this one writes {SCHEMA})",
+        _common_differences(found["config"], config),
+    )
+
+
+def _common_differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """What differs between configurations of two versions, in the options that both state."""
+    stated = {name for name, value in found.items() if value is not None}
+    common = [name for name in expected if name in stated]
+    return differences(
+        {name: found[name] for name in common},
+        {name: expected[name] for name in common},
+    )
 
 
 def _other_network(found: dict[str, Any], expected: dict[str, Any]) -> str:
@@ -241,7 +258,9 @@ def _other_network(found: dict[str, Any], expected: dict[str, Any]) -> str:
     if found.get("parameters_sha256") != expected.get("parameters_sha256"):
         difference = "other parameters"
     elif found.get("model_identity") != expected.get("model_identity"):
-        difference = "the same parameters, but another program, input shape or normalisation"
+        difference = (
+            "the same parameters, but another program, input shape, normalisation or version of JAX"
+        )
     else:
         return ""
     return f"holds the record of another network that is named {name} too ({difference})"
