@@ -1,15 +1,26 @@
-"""The study over all maps: verdicts, independence, repeatability."""
+"""The study over all maps: their status, independence, repeatability."""
 
 import dataclasses
-import sys
 
 import jax
 import numpy as np
 import pytest
 
 import oipjax
-from oipjax.search import Classic
-from oipjax.study import BY_EXEMPLAR, BY_PRE_ACTIVATION, BY_SURVEY, DEAD, FOUND, UNRESOLVED, Study
+from oipjax.bounds import Bounds, certify
+from oipjax.search import AscentConfig, Classic
+from oipjax.study import (
+    BY_EXEMPLAR,
+    BY_PRE_ACTIVATION,
+    BY_SURVEY,
+    DEAD,
+    FOUND,
+    UNRESOLVED,
+    AtlasConfig,
+    plan_study,
+    run_study,
+)
+from oipjax.study.proofs import refine_maps
 
 KEY = jax.random.key(3)
 OPTIONS = {"draws": 64, "keep": 3, "steps": 20, "restarts": 2, "tile": 8}
@@ -23,7 +34,7 @@ def whole(tiny) -> oipjax.Atlas:
     return oipjax.atlas(KEY, tiny, "conv2", **OPTIONS)
 
 
-def test_one_verdict_for_each_map(whole, tiny):
+def test_one_status_for_each_map(whole, tiny):
     assert whole.model == "tiny" and whole.layer == "conv2"
     assert whole.status.tolist() == [DEAD, FOUND, FOUND, FOUND, FOUND, FOUND]
     assert whole.counts == {"maps": 6, "found": 5, "dead": 1, "unresolved": 0}
@@ -76,11 +87,11 @@ def test_the_same_key_gives_the_same_bits_and_another_key_others(whole, tiny):
 
 @pytest.mark.parametrize("maps", [(4,), (5, 1, 0)])
 def test_maps_do_not_depend_on_what_else_is_asked(whole, tiny, maps):
-    some = oipjax.atlas(KEY, tiny, "conv2", maps=maps, **OPTIONS)
+    few = oipjax.atlas(KEY, tiny, "conv2", maps=maps, **OPTIONS)
     for name in ARRAYS:
         if name != "trace_steps":
             np.testing.assert_array_equal(
-                getattr(some, name), getattr(whole, name)[list(maps)], err_msg=name
+                getattr(few, name), getattr(whole, name)[list(maps)], err_msg=name
             )
 
 
@@ -102,14 +113,14 @@ def test_most_maps_of_the_shipped_network_are_found():
     assert counts["maps"] == 128 and counts["found"] >= 110
 
 
-def test_silent_maps_have_the_same_bits_alone_and_together():
+def test_unresolved_maps_have_the_same_bits_alone_and_together():
     model = oipjax.load()
     options = {"draws": 64, "keep": 2, "steps": 3, "restarts": 4, "search": 0}
-    silent = (17, 44, 49, 65, 68, 86, 103)
-    crowd = oipjax.atlas(KEY, model, "conv3", maps=silent, **options)
+    maps = (17, 44, 49, 65, 68, 86, 103)
+    crowd = oipjax.atlas(KEY, model, "conv3", maps=maps, **options)
     assert (crowd.draws_seen == 68).any() and (crowd.start_index == -1).any()
     for position in (1, 3, 5):
-        alone = oipjax.atlas(KEY, model, "conv3", maps=(silent[position],), **options)
+        alone = oipjax.atlas(KEY, model, "conv3", maps=(maps[position],), **options)
         for name in ("images", "scores", "responses", "start_index", "run_status"):
             np.testing.assert_array_equal(
                 getattr(alone, name)[0], getattr(crowd, name)[position], err_msg=name
@@ -126,12 +137,12 @@ def test_pooled_layers_know_their_floor(tiny):
     assert out.responded_fraction[0] == 0
 
 
-def test_the_classic_method_leaves_silent_maps_alone(tiny):
+def test_the_classic_method_does_not_climb_pre_activations(tiny):
     out = oipjax.atlas(KEY, tiny, "conv2", method=Classic(), **OPTIONS)
     assert out.status.tolist()[:2] == [DEAD, UNRESOLVED]
 
 
-def test_layers_without_a_floor_have_no_silent_maps(tiny):
+def test_layers_without_a_floor_have_no_unresolved_maps(tiny):
     for layer in ("conv2_pre", "logits"):
         out = oipjax.atlas(KEY, tiny, layer, **OPTIONS)
         assert (out.status == FOUND).all() and (out.draws_seen == 64).all()
@@ -155,10 +166,10 @@ def test_parts_are_asked_for_once_and_used(tiny, whole):
             parts[name] = compute()
         return parts[name]
 
-    study = Study(KEY, tiny, "conv2", **OPTIONS)
-    first = study.run(store)
+    study = plan_study(KEY, tiny, "conv2", **OPTIONS)
+    first = run_study(study, store)
     assert computed == ["survey-00000", "ascent-00000", "ascent-on-00000", "bounds"]
-    second = study.run(store)
+    second = run_study(study, store)
     assert len(computed) == 4
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(first, name), getattr(whole, name))
@@ -166,7 +177,7 @@ def test_parts_are_asked_for_once_and_used(tiny, whole):
 
 
 def test_maps_do_not_depend_on_the_size_of_a_part(tiny, whole, monkeypatch):
-    monkeypatch.setattr(sys.modules["oipjax.study.run"], "PART_TILES", 1)
+    monkeypatch.setattr("oipjax.study.climbing.PART_TILES", 1)
     small = oipjax.atlas(KEY, tiny, "conv2", **OPTIONS)
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(small, name), getattr(whole, name), err_msg=name)
@@ -193,11 +204,11 @@ def test_images_of_the_best_patterns_only(tiny, whole):
     np.testing.assert_array_equal(few.images, whole.images[:, :1])
     np.testing.assert_array_equal(few.scores, whole.scores)
     with pytest.raises(ValueError, match="keep_images must be at least 1, got 0"):
-        Study(KEY, tiny, "conv2", keep_images=0)
+        plan_study(KEY, tiny, "conv2", keep_images=0)
 
 
 def test_a_survey_in_parts_is_the_survey(tiny, whole, monkeypatch):
-    monkeypatch.setattr(sys.modules["oipjax.study.run"], "PART_DRAWS", 24)
+    monkeypatch.setattr("oipjax.study.run.PART_DRAWS", 24)
     parts = oipjax.atlas(KEY, tiny, "conv2", **OPTIONS)
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name), err_msg=name)
@@ -220,15 +231,80 @@ def test_a_survey_in_parts_is_the_survey(tiny, whole, monkeypatch):
         ({"steps": 0}, "steps must be at least 1"),
         ({"restarts": -1}, "restarts must not be negative"),
         ({"tile": -8}, "tile must be at least 1"),
+        ({"maps": "some"}, "maps are 'all' or indices, got 'some'"),
+        ({"space": "sphere"}, "unknown image space 'sphere'"),
+        ({"screen": -1}, "screen must not be negative, got -1"),
+        ({"finish": 0}, "finish must be at least 1, got 0"),
+        ({"record_images": True}, "an atlas records no images along the way"),
+        ({"precision": "half"}, "unknown precision 'half'; there are float32, tf32, bf16"),
+        ({"drawz": 3}, "unknown option 'drawz'; did you mean 'draws'"),
     ],
 )
 def test_bad_plans_are_refused_before_anything_runs(tiny, options, words):
     with pytest.raises(ValueError, match=words):
-        Study(KEY, tiny, **{"layer": "conv2", **options})
+        plan_study(KEY, tiny, **{"layer": "conv2", **options})
+
+
+def test_options_are_the_fields_of_the_configs_or_changes_of_them(tiny, whole):
+    ascent = AscentConfig(steps=20, tile=8)
+    config = AtlasConfig(ascent=ascent, draws=64, keep=3, restarts=2)
+    out = oipjax.atlas(KEY, tiny, "conv2", config=config)
+    np.testing.assert_array_equal(out.images, whole.images)
+    changed = plan_study(KEY, tiny, "conv2", config=config, steps=8, maps=range(2, 4), stop=True)
+    assert changed.config.draws == 64 and changed.ascent.tile == 8
+    assert (changed.ascent.steps, changed.ascent.stop) == (8, True)
+    assert changed.maps == changed.config.maps == (2, 3)
+
+
+def test_a_plan_holds_numbers_and_objects(tiny):
+    options = {"maps": None, "screen": None, "keep_images": None, "tile": None, "space": None}
+    study = plan_study(KEY, tiny, keep=3, **options)
+    config = study.config
+    assert study.layer == "conv2" and study.maps == (0, 1, 2, 3, 4, 5) and study.floor == 0
+    assert (config.screen, config.keep_images, config.ascent.tile) == (25, 3, 16)
+    assert study.space == config.ascent.space == oipjax.space_for(tiny)
+    assert plan_study(KEY, tiny, space="box").space == oipjax.space_for(tiny, "box")
+    assert plan_study(KEY, tiny, method=Classic()).config.screen == 0
+
+
+@pytest.mark.parametrize("wrong", ["dead", "score"])
+def test_a_proof_that_an_image_contradicts_is_an_error(tiny, monkeypatch, wrong):
+    def false(model, layer, domain, **options):
+        found = certify(model, layer, domain, **options)
+        value = np.array(getattr(found, wrong))
+        value[3] = {"dead": True, "score": 1e-6}[wrong]
+        return dataclasses.replace(found, **{wrong: value})
+
+    monkeypatch.setattr("oipjax.study.proofs.certify", false)
+    options = {"draws": 32, "keep": 1, "steps": 3, "restarts": 0, "search": 0}
+    message = "contradicted by an image, for conv2 of tiny, maps 3: please report this"
+    with pytest.raises(RuntimeError, match=message):
+        oipjax.atlas(KEY, tiny, "conv2", maps=(2, 3), **options)
+
+
+def test_refined_bounds_are_added_by_map_and_never_looser(tiny, monkeypatch):
+    def better(model, layer, domain, maps, **_):
+        score = np.where(maps == 1, 0.5, 9.0)
+        node = np.where(maps == 1, 9.0, 0.25)
+        return Bounds(layer, score, node, maps == 5, np.full(len(maps), "late"))
+
+    monkeypatch.setattr("oipjax.study.proofs.refine", better)
+    study = plan_study(KEY, tiny, "conv2", maps=(5, 0, 1))
+    known = {
+        "score": np.full(3, 2.0),
+        "node": np.full(3, 2.0),
+        "dead": np.array([False, True, False]),
+        "method": np.full(3, "first"),
+    }
+    out = refine_maps(study, known, np.array([1, 5]), None, lambda *_: None)
+    assert out["score"].tolist() == [2.0, 2.0, 0.5] and out["node"].tolist() == [0.25, 2.0, 2.0]
+    assert out["dead"].tolist() == [True, True, False]
+    assert out["method"].tolist() == ["first", "first", "late"]
+    assert known["score"].tolist() == [2.0, 2.0, 2.0], "what was given stays as it is"
 
 
 def test_a_real_image_finds_what_random_starts_do_not(whole, tiny):
-    """Map 1 is silent at first; with hardly any climbing only an image that excites it already can find it."""
+    """Map 1 is off at first; with hardly any climbing only an image that turns it on finds it."""
     options = {"maps": (1,), "draws": 16, "keep": 1, "steps": 2, "restarts": 0, "method": Classic()}
     lost = oipjax.atlas(KEY, tiny, "conv2", search=1, **options)
     assert lost.status.tolist() == [UNRESOLVED] and lost.draws_seen.tolist() == [16 + 4 + 1]
@@ -240,13 +316,13 @@ def test_a_real_image_finds_what_random_starts_do_not(whole, tiny):
     with pytest.raises(
         ValueError, match=r"exemplars are images \[n, 8, 8, 1\], got \[3, 7, 8, 1\]"
     ):
-        Study(KEY, tiny, "conv2", exemplars=np.zeros((3, 7, 8, 1)))
+        plan_study(KEY, tiny, "conv2", exemplars=np.zeros((3, 7, 8, 1)))
     with pytest.raises(ValueError, match="search must not be negative, got -1"):
-        Study(KEY, tiny, "conv2", search=-1)
+        plan_study(KEY, tiny, "conv2", search=-1)
 
 
 def test_more_is_proved_where_it_decides():
-    """Over standardised images intervals leave map 72 open; that patches share their energy proves it dead."""
+    """Over standardised images only the energy that patches share proves map 72 dead."""
     options = {"maps": (72,), "draws": 64, "keep": 2, "steps": 3, "restarts": 0, "search": 0}
     found = oipjax.atlas(KEY, oipjax.load(), "conv3", **options)
     assert found.status.tolist() == [DEAD] and found.bound_by.tolist() == ["energy"]
@@ -268,11 +344,11 @@ def test_tight_bounds_are_never_looser(tiny):
     with pytest.raises(
         ValueError, match="unknown level of bounds 'huge'; there are none, cheap, tight"
     ):
-        Study(KEY, tiny, bounds="huge")
+        plan_study(KEY, tiny, bounds="huge")
 
 
 def test_the_maximiser_of_the_relaxation_is_a_start(tiny):
-    """Without further random starts, only it can find a map that one pixel wakes and random starts do not."""
+    """Only it finds a map that one pixel turns on, and that random starts do not find."""
     params = jax.tree.map(np.array, tiny.params)
     params["conv2"]["bias"][1] = (
         -oipjax.bounds.certify(tiny, "conv2", oipjax.space_for(tiny, "box").domain).node[1] * 0.5

@@ -1,6 +1,8 @@
 """Many devices and many processes: the record has the bits of one process on one device."""
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from oipjax.runtime import in_flight
-from oipjax.storage import Finished, exclusive, shared_store
+from oipjax.storage import FinishedElsewhere, exclusive, shared_store
 
 ROOT = Path(__file__).parents[1]
 FILES = ("oips.npz", "maps.csv")
@@ -38,7 +40,7 @@ def start(folder: Path, *more: str, devices: int = 1, cores: int | None = None) 
 
 
 def finish(*processes: subprocess.Popen) -> None:
-    """Wait for all; what one of them says reaches the reader even if the others wait for it in vain."""
+    """Wait for all; the errors of one reach the reader even if the others wait for it in vain."""
     end = time.monotonic() + 300
     try:
         while any(process.poll() is None for process in processes) and not any(
@@ -88,6 +90,43 @@ def test_two_processes_make_one_record(alone, tmp_path):
     assert not (folder / "parts").exists()
 
 
+def test_two_processes_replace_one_record_together(alone, tmp_path):
+    folder = tmp_path / "record"
+    shutil.copytree(alone, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "note": "the old one"}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    joined = ("--overwrite", "--coordinator", address, "--processes", "2", "--process")
+    finish(*(start(folder, *joined, str(number)) for number in range(2)))
+    for name in FILES:
+        assert (folder / name).read_bytes() == (alone / name).read_bytes()
+    assert "note" not in json.loads((folder / "manifest.json").read_text())
+
+
+def test_two_processes_that_race_for_a_folder_never_mix_their_records(alone, tmp_path):
+    """The second has another seed and ``--overwrite``: it is refused, or it replaces everything."""
+    folder = tmp_path / "record"
+    first = start(folder)
+    end = time.monotonic() + 300
+    while not list((folder / "parts").glob("survey-*.npz")):
+        assert time.monotonic() < end and first.poll() is None
+        time.sleep(0.01)
+    second = start(folder, "--seed", "1", "--overwrite")
+    messages = second.communicate()[1]
+    is_refused = second.returncode == 2
+    first.communicate()
+    assert first.returncode == 0
+    seed = json.loads((folder / "manifest.json").read_text())["seed"]
+    assert (second.returncode, seed) in ((2, 0), (0, 1))
+    if is_refused:
+        assert "another process is at work" in messages and len(messages.splitlines()) == 1
+    same = (folder / "oips.npz").read_bytes() == (alone / "oips.npz").read_bytes()
+    assert same == (seed == 0)
+    assert not (folder / "parts").exists()
+
+
 def test_each_part_is_computed_once(tmp_path):
     computed = []
 
@@ -95,7 +134,7 @@ def test_each_part_is_computed_once(tmp_path):
         computed.append((number, name))
         return {"x": np.full(3, len(name))}
 
-    stores = [shared_store(tmp_path, number, 2, lambda: False) for number in range(2)]
+    stores = [shared_store(tmp_path, "plan", number, 2, lambda: False) for number in range(2)]
     # Process 0 has the first turn, process 1 the second; each finds the other's on disk.
     for number, name in ((0, "a"), (1, "a"), (1, "bb"), (0, "bb")):
         part = stores[number](name, lambda number=number, name=name: compute(number, name))
@@ -104,13 +143,13 @@ def test_each_part_is_computed_once(tmp_path):
 
 
 def test_who_waits_for_a_finished_record_is_told(tmp_path):
-    store = shared_store(tmp_path, 1, 2, lambda: True)
-    with pytest.raises(Finished):
+    store = shared_store(tmp_path, "plan", 1, 2, lambda: True)
+    with pytest.raises(FinishedElsewhere):
         store("a", dict)
-    with pytest.raises(Finished):
+    with pytest.raises(FinishedElsewhere):
         store.leave()
     with pytest.raises(ValueError, match="from 0 to 1, got 2"):
-        shared_store(tmp_path, 2, 2, lambda: True)
+        shared_store(tmp_path, "plan", 2, 2, lambda: True)
 
 
 def test_one_process_at_a_time(tmp_path):

@@ -1,128 +1,153 @@
 """Parts of a run on disk: each written atomically, checked when read, and shared among processes.
 
-A part is a name and what it takes to compute it. Every process asks for the same parts in the same
-order; which one computes a part follows from its place in that order, and the others wait until its
-file is there. There is no other communication, so any shared folder will do, and a run that was
-interrupted goes on with the parts it has.
+A part is a name and a function that computes it. Every process asks for the same parts in the same
+order. The place of a part in that order says which process computes it; the others wait until its
+file is there. The processes communicate in no other way, so any shared folder will do.
+
+A run that was interrupted goes on with the parts it has. Each part's file names the plan it belongs
+to; a part of another plan counts as absent.
 """
 
 import contextlib
-import io
-import os
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from oipjax.pytrees import fingerprint
+from oipjax.storage.files import Arrays, load_npz, npz, write_file
 
-DIGEST = "sha256"
-"""Name of the array that holds the `fingerprint` of all others in a file."""
-PARTS, PLAN = "parts", "plan.json"
-_LOCK = "lock"
-_POLL = 0.05  # seconds between two looks for a part of another process
+PARTS = "parts"
+"""Name of the folder of the parts."""
+PLAN = "plan.json"
+"""Name of the file, among the parts, that says what is being made."""
+PLAN_DIGEST = "plan_sha256"
+"""Name of the array in a part's file that holds the digest of its plan."""
+POLL = 0.05
+"""Seconds between two looks for a part of another process."""
 
-Arrays = dict[str, np.ndarray]
+Compute = Callable[[], Arrays]
+PartStore = Callable[[str, Compute], Arrays]
+"""``store(name, compute)``: the part of that name, computed unless it is there."""
 
 
-class Finished(Exception):
-    """The record was finished by another process; there is nothing left to do."""
+class FinishedElsewhere(Exception):
+    """Another process finished the record; there is nothing left to do."""
 
 
 class Store:
-    """``store(name, compute)``: the part of that name, read if it is there, else computed or waited for."""
+    """A `PartStore` in a folder that several processes may share; see `shared_store`."""
 
-    def __init__(self, folder: Path, number: int, processes: int, finished: Callable[[], bool]):
-        self.folder, self.number, self.processes, self.finished, self.turn = (
-            folder,
-            number,
-            processes,
-            finished,
-            0,
-        )
+    def __init__(
+        self,
+        folder: Path,
+        plan: str,
+        number: int,
+        processes: int,
+        is_finished: Callable[[], bool],
+    ):
+        self.folder = folder
+        self.plan = plan
+        self.number = number
+        self.processes = processes
+        self.is_finished = is_finished
+        self.turn = 0
 
-    def __call__(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
-        """The arrays of a part."""
-        file, mine = self.folder / f"{name}.npz", self.turn % self.processes == self.number
+    def __call__(self, name: str, compute: Compute) -> Arrays:
+        """The arrays of a part: read if they are there, else computed or waited for."""
+        file = self.folder / f"{name}.npz"
+        is_mine = self.turn % self.processes == self.number
         self.turn += 1
-        # A part that cannot be read is a part that is not there: it is computed again.
+        # A part that cannot be read is absent: it is computed again.
         with contextlib.suppress(ValueError):
-            return load_npz(file)
-        if not mine:
+            return self._read(file)
+        if not is_mine:
             return self._wait(file)
         arrays = compute()
-        write_file(file, npz(arrays))
+        plan = {PLAN_DIGEST: np.array(self.plan)}
+        write_file(file, npz({**arrays, **plan}))
         return arrays
 
     def leave(self) -> None:
-        """Say that this process has read all it needs. The first one waits for all others; these are `Finished`."""
+        """Say that this process has read all it needs, and wait for the others.
+
+        The first process waits until all others have left. Each of the others waits until the
+        record is finished.
+
+        Raises:
+            FinishedElsewhere: in all processes but the first.
+        """
         if self.processes == 1:
             return
-        write_file(self._left(self.number), b"")
-        if self.number:
-            while not self.finished():
-                time.sleep(_POLL)
-            raise Finished
-        while not all(self._left(number).exists() for number in range(self.processes)):
-            time.sleep(_POLL)
+        if self.number == 0:
+            others = [self._left(number) for number in range(1, self.processes)]
+            while not all(file.exists() for file in others):
+                time.sleep(POLL)
+            return
+        mine = self._left(self.number)
+        while not self.is_finished():
+            # The first process may have begun later than this one, and cleared the folder.
+            with contextlib.suppress(FileNotFoundError):
+                mine.touch()
+            time.sleep(POLL)
+        mine.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+        raise FinishedElsewhere
+
+    def _read(self, file: Path) -> Arrays:
+        arrays = load_npz(file)
+        if str(arrays.pop(PLAN_DIGEST, "")) != self.plan:
+            raise ValueError(f"{file}: belongs to another plan")
+        return arrays
+
+    def _wait(self, file: Path) -> Arrays:
+        while not self.is_finished():
+            if file.exists():
+                with contextlib.suppress(ValueError):
+                    return self._read(file)
+            time.sleep(POLL)
+        raise FinishedElsewhere
 
     def _left(self, number: int) -> Path:
         return self.folder / f"left-{number}.tmp"
 
-    def _wait(self, file: Path) -> Arrays:
-        while not self.finished():
-            if file.exists():
-                with contextlib.suppress(ValueError):
-                    return load_npz(file)
-            time.sleep(_POLL)
-        raise Finished
 
-
-def shared_store(folder: Path, number: int, processes: int, finished: Callable[[], bool]) -> Store:
+def shared_store(
+    folder: Path,
+    plan: str,
+    number: int,
+    processes: int,
+    is_finished: Callable[[], bool],
+) -> Store:
     """The store of process ``number`` of so many.
 
     Args:
         folder: of the parts.
+        plan: digest of the plan that the parts belong to, see `plan_digest`.
         number: of this process, from 0.
         processes: how many there are.
-        finished: whether the record is finished, so that nobody need wait.
+        is_finished: says whether the record is finished, so that nobody need wait.
 
     Raises:
         ValueError: there is no process of that number.
     """
     if not 0 <= number < processes:
         raise ValueError(f"processes are numbered from 0 to {processes - 1}, got {number}")
-    (folder / f"left-{number}.tmp").unlink(missing_ok=True)
-    return Store(folder, number, processes, finished)
+    leftovers = folder.glob("left-*.tmp") if number == 0 else [folder / f"left-{number}.tmp"]
+    for file in leftovers:
+        file.unlink(missing_ok=True)
+    return Store(folder, plan, number, processes, is_finished)
 
 
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Keep other processes out of ``folder``, where the system can; a ValueError if one is there."""
-    try:
-        import fcntl
-    except ImportError:  # not POSIX
-        yield
-        return
-    with (folder / f"{_LOCK}.tmp").open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{folder.parent}: another process is making this record; choose another --out"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        yield
-
-
-def remove_parts(parts: Path) -> None:
-    """Take away all parts, and the folder unless somebody else keeps things there."""
+def remove_parts(parts: Path, *, keep_plan: bool = False) -> None:
+    """Remove all parts, the plan last, and the folder unless somebody else keeps files there."""
     for file in parts.glob("*"):
-        if file.name == PLAN or file.suffix in (".npz", ".tmp"):
+        if file.suffix in (".npz", ".tmp"):
             file.unlink(missing_ok=True)
+    if keep_plan:
+        return
+    (parts / PLAN).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         parts.rmdir()
 
@@ -134,51 +159,26 @@ class Clock:
         self.seconds: dict[str, float] = {}
         self.resumed = False
 
-    def around(self, store: Callable) -> Callable:
-        """``store``, timed; the time of waiting for others counts, that of reading does not."""
+    def around(self, store: PartStore) -> PartStore:
+        """``store``, timed: the time of computing parts counts, that of reading them does not."""
 
-        def timed(name: str, compute: Callable):
-            def measured():
+        def timed(name: str, compute: Compute) -> Arrays:
+            was_computed = False
+
+            def measured() -> Arrays:
+                nonlocal was_computed
+                was_computed = True
                 begin = time.perf_counter()
                 try:
                     return compute()
                 finally:
-                    phase = name.partition("-")[0]
-                    self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - begin
-                    computed.append(name)
+                    self._add(name.partition("-")[0], time.perf_counter() - begin)
 
-            computed: list[str] = []
             part = store(name, measured)
-            self.resumed |= not computed
+            self.resumed |= not was_computed
             return part
 
         return timed
 
-
-def write_file(file: Path, content: bytes) -> None:
-    """Write a file so that it is there as a whole or not at all."""
-    temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex[:12]}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
-
-
-def load_npz(file: Path) -> Arrays:
-    """Arrays as `npz` wrote them; a ValueError if anything about them is not as it was."""
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except Exception as error:  # noqa: BLE001  (numpy and zipfile raise half a dozen types for damaged files)
-        raise ValueError(f"{file}: cannot be read ({type(error).__name__}: {error})") from None
-    if str(arrays.pop(DIGEST, "")) != fingerprint(arrays):
-        raise ValueError(f"{file}: damaged: its arrays are not those it was written with")
-    return arrays
-
-
-def npz(arrays: Arrays) -> bytes:
-    """Arrays as the bytes of an .npz file, with their fingerprint."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays, **{DIGEST: np.array(fingerprint(arrays))})  # pyright: ignore[reportArgumentType]
-    return buffer.getvalue()
+    def _add(self, phase: str, seconds: float) -> None:
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds

@@ -1,21 +1,34 @@
-"""What the bits of a run depend on next to its configuration, and what to say when two runs differ."""
+"""What the bits of a run depend on next to its configuration, and how two runs differ."""
 
 import contextlib
+import functools
+import hashlib
 import json
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
+PACKAGES = ("oipjax", "jax", "jaxlib", "numpy", "flax", "optax")
+PROVENANCE = ("commit",)
+"""Facts that a file names and that no run is refused for."""
+MATMUL_PRECISION = "jax_default_matmul_precision"
+UNKNOWN = "unknown"
+MOST_DIFFERENCES = 8
+MOST_CHARACTERS = 60
+
 
 def surroundings() -> dict[str, Any]:
-    """What else rounding depends on: versions, device, and JAX's setting of the precision of products."""
+    """What rounding depends on, next to a configuration, and the commit of the package.
+
+    The keys are ``versions``, ``device``, ``jax_default_matmul_precision`` and ``commit``.
+    """
     device = jax.devices()[0]
-    names = ("oipjax", "jax", "jaxlib", "numpy", "flax", "optax")
     versions = {"python": platform.python_version()}
-    for name in names:
+    for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {
@@ -25,31 +38,92 @@ def surroundings() -> dict[str, Any]:
             "kind": device.device_kind,
             "count": jax.device_count(),
         },
-        "precision": getattr(jax.config, "jax_default_matmul_precision", None) or "default",
+        MATMUL_PRECISION: matmul_precision(),
+        "commit": commit(),
     }
 
 
-def differences(there: Any, asked: Any, name: str = "") -> list[str]:
-    """What differs between two configurations, a line each."""
-    if isinstance(there, dict) and isinstance(asked, dict):
-        lines = []
-        for key in {**there, **asked}:
-            inner = f"{name}.{key}" if name else str(key)
-            lines += differences(there.get(key), asked.get(key), inner)
-        return lines
-    return [] if there == asked else [f"{name}: {_short(there)} there, {_short(asked)} asked for"]
+def matmul_precision() -> str:
+    """JAX's setting ``jax_default_matmul_precision``; ``default`` if it is not set."""
+    setting = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    return "default" if setting is None else str(setting)
 
 
-def refuse_other(folder: Path, there: dict, asked: dict) -> None:
-    """Raise a ValueError that shows the differences, if what is in ``folder`` is not what is asked for."""
-    lines = differences(there, asked)
-    if lines:
-        shown = "\n  ".join(lines[:8] + [f"... and {len(lines) - 8} more"] * (len(lines) > 8))
-        raise ValueError(
-            f"{folder}: holds another run; --overwrite replaces it, or choose another --out\n  {shown}"
+@functools.cache
+def commit() -> str:
+    """The git commit that the package runs from, with ``-dirty`` if tracked files were changed.
+
+    ``unknown`` if the package does not run from a checkout of its own, or git is not there.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return UNKNOWN
+    describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), *describe],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         )
+    except (OSError, subprocess.SubprocessError):
+        return UNKNOWN
+    return answer.stdout.strip()
+
+
+def plan_digest(plan: dict[str, Any]) -> str:
+    """The sha256 of a plan, plain JSON; two plans share it if they have no `differences`."""
+    facts = {name: value for name, value in plan.items() if name not in PROVENANCE}
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """What differs between two plans, a line each; facts of `PROVENANCE` are not compared."""
+    lines = []
+    for name in {**found, **expected}:
+        if name not in PROVENANCE:
+            lines += _compare(found.get(name), expected.get(name), str(name))
+    return lines
+
+
+def refuse_other(folder: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raise a ValueError that shows the differences between two plans, if there are any.
+
+    Args:
+        folder: where the first plan lies.
+        found: the plan in the folder.
+        expected: the plan of this run.
+    """
+    lines = differences(found, expected)
+    if lines:
+        refuse(folder, "holds another run", lines)
+
+
+def refuse(folder: Path, reason: str, lines: list[str]) -> NoReturn:
+    """Raise a ValueError: what a folder holds, what to do, and what differs."""
+    shown = lines[:MOST_DIFFERENCES]
+    hidden = len(lines) - len(shown)
+    if hidden:
+        shown = [*shown, f"... and {hidden} more"]
+    advice = "--overwrite replaces it, or choose another --out"
+    raise ValueError("\n  ".join([f"{folder}: {reason}; {advice}", *shown]))
+
+
+def _compare(found: Any, expected: Any, name: str) -> list[str]:
+    if isinstance(found, dict) and isinstance(expected, dict):
+        lines = []
+        for key in {**found, **expected}:
+            lines += _compare(found.get(key), expected.get(key), f"{name}.{key}")
+        return lines
+    if found == expected:
+        return []
+    return [f"{name}: {_short(found)} there, {_short(expected)} asked for"]
 
 
 def _short(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    return text[: MOST_CHARACTERS - 3] + "..."

@@ -1,4 +1,7 @@
-"""The state of a long computation in one file, so that it goes on after an interruption and ends in the same bits."""
+"""The state of a long computation in one file.
+
+An interrupted computation goes on from it, and ends in the same bits.
+"""
 
 import contextlib
 import json
@@ -8,8 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from oipjax.storage.parts import load_npz, npz, write_file
-from oipjax.storage.provenance import refuse_other
+from oipjax.storage.files import load_npz, npz, write_file
+from oipjax.storage.provenance import differences, refuse_other
 
 
 class StateFile:
@@ -22,38 +25,43 @@ class StateFile:
     """
 
     def __init__(self, file: Path, plan: dict[str, Any], *, overwrite: bool = False):
-        self.file, self.plan, self.overwrite = file, json.loads(json.dumps(plan)), overwrite
+        self.file = file
+        self.plan = json.loads(json.dumps(plan))
+        self.overwrite = overwrite
 
     def read(self, like: Any) -> tuple[Any, Any] | None:
-        """The tree, in the structure of ``like``, and the JSON; None if there is none, or it is damaged.
+        """The tree, in the structure of ``like``, and the JSON.
+
+        None if there is no state, or it is damaged.
 
         Raises:
             ValueError: the state is of another plan; the message shows the differences.
         """
         arrays = {}
-        # What cannot be read is not there: it is computed again.
+        # A file that cannot be read is absent: its content is computed again.
         with contextlib.suppress(ValueError):
             arrays = load_npz(self.file)
         if not arrays:
             return None
-        there, facts = (json.loads(str(arrays.pop(name))) for name in ("plan", "facts"))
-        if there != self.plan:
+        plan = json.loads(str(arrays.pop("plan")))
+        facts = json.loads(str(arrays.pop("facts")))
+        if differences(plan, self.plan):
             if self.overwrite:
                 return None
-            refuse_other(self.file.parent, there, self.plan)
+            refuse_other(self.file.parent, plan, self.plan)
         structure = jax.tree.structure(like)
-        return jax.tree.unflatten(
-            structure, [arrays[_name(number)] for number in range(structure.num_leaves)]
-        ), facts
+        leaves = [arrays[_name(number)] for number in range(structure.num_leaves)]
+        return jax.tree.unflatten(structure, leaves), facts
 
     def write(self, tree: Any, facts: Any) -> None:
         """Replace the state."""
-        arrays = {
-            _name(number): np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(tree))
-        }
-        texts = {"plan": np.array(json.dumps(self.plan)), "facts": np.array(json.dumps(facts))}
+        arrays = {}
+        for number, leaf in enumerate(jax.tree.leaves(tree)):
+            arrays[_name(number)] = np.asarray(leaf)
+        arrays["plan"] = np.array(json.dumps(self.plan))
+        arrays["facts"] = np.array(json.dumps(facts))
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        write_file(self.file, npz({**arrays, **texts}))
+        write_file(self.file, npz(arrays))
 
 
 def _name(number: int) -> str:

@@ -1,134 +1,208 @@
-"""Where an atlas takes further starts from, for maps that none of its ascents has lifted above the floor yet."""
+"""Restart strategies: where further starts come from for maps that are still unresolved."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 
 from oipjax import keys
 from oipjax.bounds import relaxed_images, strip_images
-from oipjax.model import Model
 from oipjax.runtime import tiles
 from oipjax.search import Starts, images_of, responses
-from oipjax.spaces import Space, accepts_images
-from oipjax.study.runs import Tried, best_first, rank_of
+from oipjax.spaces import accepts_images
+from oipjax.study.climbing import climb
+from oipjax.study.config import AtlasConfig
+from oipjax.study.findings import Arrays, Findings, with_runs
+from oipjax.study.result import BY_EXEMPLAR, BY_RELAXATION, BY_RESTART, BY_SEARCH, BY_STRIPS
+from oipjax.study.runs import Runs, best_of_each, rank_of
+from oipjax.study.work import Work
 
-NEARER = 0.01
-"""Share of its distance from its floor that a map must gain for its best images to be climbed from once more."""
-
-Store = Callable[[str, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
-"""``store(name, compute)``: the part of that name, computed unless it is there."""
-Road = Callable[[np.ndarray, Tried], tuple[np.ndarray, np.ndarray]]
-"""From the maps that are silent, and all that was tried, to the targets and starts of further ascents."""
-
-NOTHING = np.zeros(0, int), np.zeros(0)
+IMPROVEMENT = 0.01
+"""Share of its distance from its floor that a map must gain for its best images to be climbed from
+once more."""
+RANDOM_PER_SEARCH = 4
+"""Random starts of the long search for each real image."""
 
 
-@dataclass(frozen=True, eq=False)
-class Roads:
-    """The roads of a `Study`, with its attributes; ``search`` is how many starts of a kind a map gets."""
+class Proposal(NamedTuple):
+    """Further starts: the map of each, int ``[n]``, and its ``z [n, ...]``."""
 
-    key: Array
-    model: Model
-    layer: str
-    space: Space
-    tile: int
-    search: int
-    bounds: str
+    targets: np.ndarray
+    starts: np.ndarray
 
-    def band(self, indices: tuple[int, ...], store: Store) -> Road:
-        """Images found by exact search for every map, where there is one and tight bounds are asked for."""
 
-        def starts_of(_: np.ndarray, __: Tried) -> tuple[np.ndarray, np.ndarray]:
-            if self.bounds != "tight" or not accepts_images(self.space):
-                return NOTHING
+NO_STARTS = Proposal(np.zeros(0, int), np.zeros(0))
 
-            def compute() -> dict[str, np.ndarray]:
-                images = strip_images(self.model, self.layer, self.space.domain)
-                return {
-                    "images": np.zeros(0, np.float32)
-                    if images is None
-                    else images[np.array(indices)]
-                }
 
-            images = store("band-images", compute)["images"]
-            return (np.array(indices), images) if len(images) else NOTHING
+@dataclass(frozen=True)
+class Strategy:
+    """One source of further starts.
 
-        return starts_of
+    Attributes:
+        phase: name of its climbs.
+        found_by: what `Atlas.found_by` says of maps that it finds.
+        propose: the starts, from the work and the findings so far.
+        finish: how many of each map's short runs are continued; 0: the strategy is not used.
+        is_costly: it is used only after bounds have been refined, which may make it needless.
+        for_all_maps: it proposes starts even if no map is unresolved.
+        gives_images: its starts are images, which not every image space accepts.
+    """
 
-    def random(self, first: int, count: int) -> Road:
-        """Random starts, ``count`` for each map; attempt ``a`` for map ``m`` depends on the key, ``m`` and ``a``."""
+    phase: str
+    found_by: str
+    propose: Callable[[Work, Findings], Proposal]
+    finish: Callable[[AtlasConfig], int]
+    is_costly: bool = True
+    for_all_maps: bool = False
+    gives_images: bool = True
 
-        def starts_of(maps: np.ndarray, _: Tried) -> tuple[np.ndarray, np.ndarray]:
-            if not len(maps) or not count:
-                return NOTHING
-            start, attempts = (
-                Starts(self.space, self.tile),
-                np.arange(first, first + count, dtype=np.uint32),
-            )
-            stream = keys.stream(self.key, keys.RESTART)
-            parts = [
-                start.array(0, jax.random.fold_in(stream, number), some)
-                for number in maps.tolist()
-                for some in tiles(attempts, start.group * self.tile)
-            ]
-            return np.repeat(maps, count), np.concatenate(parts)
 
-        return starts_of
+def restart(work: Work, findings: Findings, strategy: Strategy) -> Findings:
+    """The findings after climbing from the starts of a strategy."""
+    study = work.study
+    finish = strategy.finish(study.config)
+    is_needed = strategy.for_all_maps or len(findings.unresolved)
+    is_possible = accepts_images(study.space) or not strategy.gives_images
+    if not (is_needed and is_possible and finish):
+        return findings
+    targets, starts = strategy.propose(work, findings)
+    if not len(targets):
+        return findings
+    ascent, images = climb(work, strategy.phase, targets, starts, finish)
+    runs = findings.runs.more(strategy.found_by, targets, ascent, images)
+    return with_runs(study, findings, runs)
 
-    def real(self, exemplars: np.ndarray | None) -> Road:
-        """For each map the real images that it responds to most."""
 
-        def starts_of(maps: np.ndarray, _: Tried) -> tuple[np.ndarray, np.ndarray]:
-            if (
-                exemplars is None
-                or not accepts_images(self.space)
-                or not len(maps)
-                or not self.search
-            ):
-                return NOTHING
-            images = images_of(self.space, np.asarray(exemplars), tile=self.tile)
-            answers = responses(self.model, self.layer, images, space=self.space, tile=self.tile)
-            count = min(self.search, len(images))
-            best = np.argsort(-answers[:, maps], axis=0, kind="stable")[:count].T
-            return np.repeat(maps, count), images[best.ravel()]
+def strips(work: Work, findings: Findings) -> Proposal:
+    """For every map an image found by exact search in strips, where tight bounds are wanted."""
+    del findings
+    study = work.study
+    if study.config.bounds != "tight":
+        return NO_STARTS
+    maps = np.array(study.maps)
 
-        return starts_of
-
-    def relaxed(self, maps: np.ndarray, _: Tried) -> tuple[np.ndarray, np.ndarray]:
-        """For each map the images that maximise the relaxation its bound comes from, where there is one."""
-        if (
-            not len(maps)
-            or not self.search
-            or self.bounds == "none"
-            or not accepts_images(self.space)
-        ):
-            return NOTHING
-        images = relaxed_images(self.model, self.layer, self.space.domain, maps)
+    def compute() -> Arrays:
+        images = strip_images(study.model, study.layer, study.space.domain)
         if images is None:
-            return NOTHING
-        return np.repeat(maps, images.shape[1]), images.reshape(-1, *images.shape[2:])
+            return {"images": np.zeros(0, np.float32)}
+        return {"images": images[maps]}
 
-    def best(self, maps: np.ndarray, tried: Tried) -> tuple[np.ndarray, np.ndarray]:
-        """For each map the images that came nearest to pre_activation it, to be climbed from again."""
-        if not len(maps) or not self.search or not accepts_images(self.space):
-            return NOTHING
-        rank = rank_of(tried.runs)
-        chosen = [
-            best_first(np.flatnonzero(tried.owner == number), rank, self.search) for number in maps
-        ]
-        place = np.concatenate(chosen)
-        return tried.owner[place], np.stack([tried.images[number] for number in place])
+    images = work.store("strips-images", compute)["images"]
+    return Proposal(maps, images) if len(images) else NO_STARTS
 
-    def nearer(self, maps: np.ndarray, tried: Tried) -> tuple[np.ndarray, np.ndarray]:
-        """As `best`, for those maps that the last climb from their best images brought nearer to its floor."""
-        rank, new = rank_of(tried.runs), np.arange(len(tried.owner)) >= tried.last
-        before, after = (
-            np.array(
-                [rank[those & (tried.owner == number)].max(initial=-np.inf) for number in maps]
-            )
-            for those in (~new, new)
-        )
-        return self.best(maps[after - before > NEARER * np.abs(before)], tried)
+
+def few_random(work: Work, findings: Findings) -> Proposal:
+    """``restarts`` random starts for each map."""
+    return _random(work, findings.unresolved, 0, work.study.config.restarts)
+
+
+def many_random(work: Work, findings: Findings) -> Proposal:
+    """Random starts of the long search for each map."""
+    config = work.study.config
+    count = RANDOM_PER_SEARCH * config.search
+    return _random(work, findings.unresolved, config.restarts, count)
+
+
+def _random(work: Work, maps: np.ndarray, first: int, count: int) -> Proposal:
+    """``count`` random starts for each map; each depends on the key, the map and its own number."""
+    study = work.study
+    maker = Starts(study.space, study.ascent.tile_size)
+    stream = keys.stream(study.key, keys.RESTART)
+    attempts = np.arange(first, first + count, dtype=np.uint32)
+    parts = []
+    for number in maps.tolist():
+        key = jax.random.fold_in(stream, number)
+        for chunk in tiles(attempts, maker.group * maker.tile):
+            parts.append(maker.array(0, key, chunk))
+    return Proposal(np.repeat(maps, count), np.concatenate(parts))
+
+
+def real_images(work: Work, findings: Findings) -> Proposal:
+    """For each map the real images that it responds to most."""
+    study = work.study
+    config = study.config
+    if config.exemplars is None:
+        return NO_STARTS
+    maps = findings.unresolved
+    tile = study.ascent.tile_size
+    images = images_of(study.space, np.asarray(config.exemplars), tile=tile)
+    answers = responses(study.model, study.layer, images, space=study.space, tile=tile)
+    count = min(config.search, len(images))
+    order = np.argsort(-answers[:, maps], axis=0, kind="stable")
+    best = order[:count].T
+    return Proposal(np.repeat(maps, count), images[best.ravel()])
+
+
+def relaxations(work: Work, findings: Findings) -> Proposal:
+    """For each map the images that maximise a relaxation of it, if there is one."""
+    study = work.study
+    if study.config.bounds == "none":
+        return NO_STARTS
+    maps = findings.unresolved
+    images = relaxed_images(study.model, study.layer, study.space.domain, maps)
+    if images is None:
+        return NO_STARTS
+    count = images.shape[1]
+    starts = images.reshape(-1, *images.shape[2:])
+    return Proposal(np.repeat(maps, count), starts)
+
+
+def best_again(work: Work, findings: Findings) -> Proposal:
+    """For each map the images that came nearest to lifting it above its floor."""
+    return _best(findings.runs, findings.unresolved, work.study.config.search)
+
+
+def improved_again(work: Work, findings: Findings) -> Proposal:
+    """As `best_again`, for those maps that the last climb has improved."""
+    maps = _improved(findings.runs, findings.unresolved)
+    return _best(findings.runs, maps, work.study.config.search)
+
+
+def _best(runs: Runs, maps: np.ndarray, count: int) -> Proposal:
+    if not len(maps):
+        return NO_STARTS
+    chosen = best_of_each(maps, runs.owner, rank_of(runs.ascent), count)
+    place = np.concatenate(chosen)
+    starts = [runs.images[number] for number in place]
+    return Proposal(runs.owner[place], np.stack(starts))
+
+
+def _improved(runs: Runs, maps: np.ndarray) -> np.ndarray:
+    """Those of ``maps`` whose distance from their floor the last climb has reduced."""
+    rank = rank_of(runs.ascent)
+    is_new = np.arange(len(runs.owner)) >= runs.last
+    improved = []
+    for number in maps:
+        is_own = runs.owner == number
+        before = rank[is_own & ~is_new].max(initial=-np.inf)
+        after = rank[is_own & is_new].max(initial=-np.inf)
+        improved.append(after - before > IMPROVEMENT * np.abs(before))
+    return maps[np.array(improved, bool)]
+
+
+def _one(config: AtlasConfig) -> int:
+    del config
+    return 1
+
+
+def _restarts(config: AtlasConfig) -> int:
+    return config.restarts
+
+
+def _search(config: AtlasConfig) -> int:
+    return config.search
+
+
+STRATEGIES = (
+    Strategy("strips", BY_STRIPS, strips, _one, is_costly=False, for_all_maps=True),
+    Strategy("restart", BY_RESTART, few_random, _restarts, is_costly=False, gives_images=False),
+    Strategy("exemplar", BY_EXEMPLAR, real_images, _search),
+    Strategy("relaxation", BY_RELAXATION, relaxations, _search),
+    Strategy("search", BY_SEARCH, many_random, _search, gives_images=False),
+    Strategy("polish1", BY_SEARCH, best_again, _search),
+    Strategy("polish2", BY_SEARCH, improved_again, _search),
+    Strategy("polish3", BY_SEARCH, improved_again, _search),
+)
+"""All strategies, in the order in which they are used."""
