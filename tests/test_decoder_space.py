@@ -15,7 +15,7 @@ from oipjax.cli import main as cli
 from oipjax.networks import Autoencoder, AutoencoderConfig, autoencoder, checkpoint
 from oipjax.objectives import Map
 from oipjax.search import make_starts
-from oipjax.spaces import Decoder, decoder_space
+from oipjax.spaces import Decoder, accepts_images, decoder_space
 from oipjax.study import DEAD, Study
 
 KEY = jax.random.key(4)
@@ -81,6 +81,10 @@ def test_projection_leads_into_the_ellipsoid_and_stays_there(space):
     np.testing.assert_array_equal(space.project(jnp.zeros(5)), 0)
 
 
+def test_no_image_can_be_a_start(space):
+    assert space.from_image(jnp.zeros((8, 8, 1))) is None and not accepts_images(space)
+
+
 def test_the_tangent_does_not_lead_out(space):
     z = space.project(100 * jnp.arange(1.0, 6))
     gradient = jnp.array([1.0, 0, 0, 0, 2])
@@ -111,7 +115,7 @@ def test_a_map_alone_has_the_bits_of_the_crowd(tiny, space, bounds):
         np.testing.assert_array_equal(getattr(alone, name)[0], getattr(crowd, name)[3])
 
 
-def test_exemplars_and_every_road_are_harmless(tiny, space):
+def test_exemplars_and_every_restart_strategy_are_harmless(tiny, space):
     digits = np.zeros((3, 8, 8, 1), np.float32)
     found = oipjax.atlas(KEY, tiny, "conv2", space=space, exemplars=digits, **OPTIONS)
     assert not set(found.found_by) & {"exemplar", "relaxation", "band"}
