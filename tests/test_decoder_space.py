@@ -146,9 +146,12 @@ def test_a_record_is_resumed_and_read(tiny, space, tmp_path):
     np.testing.assert_array_equal(made_again.atlas.images, straight.images)
     read, manifest = records.read(tmp_path / "cut")
     np.testing.assert_array_equal(read.images, straight.images)
-    there = manifest["config"]["space"]
-    assert manifest["image_space"] == there["name"] == "Decoder" and there["autoencoder"] == "small"
-    assert len(there["fixed"]["sha256"]) == 64 and len(json.dumps(there)) < 1000
+    described = manifest["config"]["space"]
+    assert (
+        manifest["image_space"] == described["name"] == "Decoder"
+        and described["autoencoder"] == "small"
+    )
+    assert len(described["fixed"]["sha256"]) == 64 and len(json.dumps(described)) < 1000
     with pytest.raises(ValueError, match="fixed.sha256"):
         records.make(
             tmp_path / "cut", Study(KEY, tiny, "conv2", space=space_of(tiny, 1), **OPTIONS)
@@ -172,7 +175,7 @@ def test_bad_input(tiny, linear):
 
 @pytest.mark.parametrize("command", [("atlas",), ("oip", "--map", "1")])
 def test_the_command_line_says_what_is_wrong(tiny_folder, tmp_path, capfd, monkeypatch, command):
-    monkeypatch.setattr(cli, "_use_compilation_cache", lambda: None)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     checkpoint.save(tmp_path / "small", made(), {"command": "test"})
     for arguments, message in (
@@ -189,7 +192,7 @@ def test_the_command_line_says_what_is_wrong(tiny_folder, tmp_path, capfd, monke
 
 
 def test_the_command_line_with_what_ships(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(cli, "_use_compilation_cache", lambda: None)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     small = ["--draws", "32", "--steps", "3", "--space", "decoder", "--tile", "8"]
     assert cli.main(["oip", "--map", "120", *small, "--out", str(tmp_path / "oip")]) == 0
     assert (

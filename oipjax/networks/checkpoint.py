@@ -346,13 +346,17 @@ def _described(network: Model | Autoencoder, facts: dict[str, Any]) -> dict[str,
 
 def _check_shapes(folder: Path, expected: Params, params: Params) -> None:
     """Raise a ValueError that names parameters of another shape or type than expected."""
-    wanted = _types(expected)
-    given = _types(params)
-    wrong = [path for path in sorted(wanted | given) if wanted.get(path) != given.get(path)]
-    if not wrong:
-        return
-    lines = [f"{path} is {given.get(path)}, expected {wanted.get(path)}" for path in wrong[:3]]
-    raise ValueError(f"{folder}: the parameters do not fit the architecture: {'; '.join(lines)}")
+    expected_types = _types(expected)
+    given_types = _types(params)
+    differences = []
+    for path in sorted(expected_types | given_types):
+        expected_type = expected_types.get(path)
+        given_type = given_types.get(path)
+        if given_type != expected_type:
+            differences.append(f"{path} is {given_type}, expected {expected_type}")
+    if differences:
+        listed = "; ".join(differences[:3])
+        raise ValueError(f"{folder}: the parameters do not fit the architecture: {listed}")
 
 
 def _types(params: Params) -> dict[str, tuple[tuple[int, ...], Any]]:

@@ -274,8 +274,8 @@ class CNN(nnx.Module):
         activation, _ = ACTIVATIONS[self.config.activation]
         return {stage.pre: pre, stage.name: activation(pre)}
 
-    def _layers(self, x: Array, wanted: set[str]) -> Activations:
-        """The wanted layers of an image, which may be smaller than the network's."""
+    def _layers(self, x: Array, layers: set[str]) -> Activations:
+        """The given layers of an image, which may be smaller than the network's."""
         activation, _ = ACTIVATIONS[self.config.activation]
         out: Activations = {}
 
@@ -286,17 +286,17 @@ class CNN(nnx.Module):
 
         for conv, pool in self.config.blocks:
             inputs = x
-            if pool is None or not wanted.isdisjoint((conv.pre, conv.name)):
+            if pool is None or not layers.isdisjoint((conv.pre, conv.name)):
                 x = keep(conv, self._module(conv)(inputs))
-            if pool is not None and not wanted <= out.keys():
+            if pool is not None and not layers <= out.keys():
                 x = keep(pool, self._pooled(conv, inputs, out.get(conv.pre)))
-            if wanted <= out.keys():
-                return _selected(out, wanted)
+            if layers <= out.keys():
+                return _selected(out, layers)
         x = x.reshape(x.shape[0], -1)
         for stage in self.config.hidden:
             x = keep(stage, self._module(stage)(x))
         out[LOGITS] = self.logits(x)
-        return _selected(out, wanted)
+        return _selected(out, layers)
 
     def _pooled(self, stage: Stage, x: Array, convolved: Array | None) -> Array:
         """A convolution and the pool behind it, before the nonlinearity.

@@ -87,9 +87,9 @@ class Fluctuation:
             for field in fields.split(","):
                 size, _, weight = field.partition(":")
                 h, _, w = size.partition("x")
-                sizes.append((int(h), int(w or h)))
-                weights.append(float(weight or 1))
-            blur = float(smoothing or 0)
+                sizes.append((int(h), int(w) if w else int(h)))
+                weights.append(float(weight) if weight else 1.0)
+            blur = float(smoothing) if smoothing else 0.0
         except ValueError:
             raise ValueError(
                 f"cannot read the recipe {text!r}; expected size:weight,... like 3:0.2,7:0.2~1.5"
