@@ -33,7 +33,10 @@ settings.load_profile("oipjax")
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_programs():
-    """Forget compiled programs after each file: each takes memory mappings, and Linux allows a process 65,530."""
+    """Forget compiled programs after each file.
+
+    Each takes memory mappings, of which Linux allows a process 65,530.
+    """
     yield
     jax.clear_caches()
 
@@ -55,7 +58,10 @@ class Linear:
 
 @dataclass(frozen=True)
 class Quadratic:
-    """``maps [n, 1, 1, 3]`` and ``logits [n, 3]``: 1 minus the mean squared distance to a centre for each map."""
+    """``maps [n, 1, 1, 3]`` and ``logits [n, 3]``.
+
+    Each is 1 minus the mean squared distance to a centre of its own.
+    """
 
     def __call__(self, params, x):
         distance = jnp.mean(jnp.square(x[:, None] - params["centres"][None]), (2, 3, 4))
@@ -82,7 +88,7 @@ def quadratic() -> Model:
 
 @pytest.fixture(scope="session")
 def tiny() -> Model:
-    """An untrained CNN with one map of conv2 that is dead (0), and one that random starts leave silent (1)."""
+    """An untrained CNN: of conv2, map 0 is dead, and no random start activates map 1."""
     params = jax.tree.map(np.array, cnn.init(jax.random.key(5), TINY))
     params["conv2"]["kernel"][..., 0] = 0
     params["conv2"]["bias"][:2] = (-1.0, -4.5)

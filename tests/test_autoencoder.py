@@ -121,10 +121,10 @@ def test_it_learns(bars, loss, rate, share):
 
 
 def test_an_interrupted_training_goes_on_and_ends_in_the_same_bits(bars, tmp_path):
-    seen = []
+    epochs = []
 
     def interrupt(epoch):
-        seen.append(epoch.epoch)
+        epochs.append(epoch.epoch)
         if epoch.epoch == 2:
             raise KeyboardInterrupt
 
@@ -138,7 +138,7 @@ def test_an_interrupted_training_goes_on_and_ends_in_the_same_bits(bars, tmp_pat
         KEY, config, bars, progress=interrupt, state=tmp_path / "a" / "state.npz"
     )
     assert (
-        seen == [1, 2, 3, 4]
+        epochs == [1, 2, 3, 4]
         and resumed.history == straight.history
         and resumed.best_epoch == straight.best_epoch
     )

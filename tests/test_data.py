@@ -112,7 +112,7 @@ def test_a_download_that_fails_says_what_to_do(small, monkeypatch, tmp_path):
 
 
 def test_a_download_is_checked_and_kept(small, monkeypatch, tmp_path):
-    """pooch fetches from a server on this machine, checks the MD5, shows progress, and does not fetch twice."""
+    """Fetched from a server on this machine: the MD5 is checked, and nothing is fetched twice."""
     import functools
     import threading
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -120,11 +120,11 @@ def test_a_download_is_checked_and_kept(small, monkeypatch, tmp_path):
     source, folder = small
     monkeypatch.delenv(data.ENVIRONMENT, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    asked = []
+    requests = []
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *arguments):
-            asked.append(self.path)
+            requests.append(self.path)
 
     class Bar:
         total, done = 0, 0
@@ -147,9 +147,9 @@ def test_a_download_is_checked_and_kept(small, monkeypatch, tmp_path):
         )
         bar = Bar()
         first = data.load(source, progress=bar)
-        assert len(asked) == 4 and bar.total > 0
+        assert len(requests) == 4 and bar.total > 0
         second = data.load(source)
-        assert len(asked) == 4
+        assert len(requests) == 4
         server.shutdown()
     np.testing.assert_array_equal(first.train.images, second.train.images)
 

@@ -15,7 +15,7 @@ from oipjax.cli import main as cli
 from oipjax.networks import Autoencoder, AutoencoderConfig, autoencoder, checkpoint
 from oipjax.objectives import Map
 from oipjax.search import make_starts
-from oipjax.spaces import Decoder, decoder_space
+from oipjax.spaces import Decoder, accepts_images, decoder_space
 from oipjax.study import DEAD, Study
 
 KEY = jax.random.key(4)
@@ -81,6 +81,10 @@ def test_projection_leads_into_the_ellipsoid_and_stays_there(space):
     np.testing.assert_array_equal(space.project(jnp.zeros(5)), 0)
 
 
+def test_no_image_can_be_a_start(space):
+    assert space.from_image(jnp.zeros((8, 8, 1))) is None and not accepts_images(space)
+
+
 def test_the_tangent_does_not_lead_out(space):
     z = space.project(100 * jnp.arange(1.0, 6))
     gradient = jnp.array([1.0, 0, 0, 0, 2])
@@ -111,7 +115,7 @@ def test_a_map_alone_has_the_bits_of_the_crowd(tiny, space, bounds):
         np.testing.assert_array_equal(getattr(alone, name)[0], getattr(crowd, name)[3])
 
 
-def test_exemplars_and_every_road_are_harmless(tiny, space):
+def test_exemplars_and_every_restart_strategy_are_harmless(tiny, space):
     digits = np.zeros((3, 8, 8, 1), np.float32)
     found = oipjax.atlas(KEY, tiny, "conv2", space=space, exemplars=digits, **OPTIONS)
     assert not set(found.found_by) & {"exemplar", "relaxation", "band"}
@@ -142,9 +146,12 @@ def test_a_record_is_resumed_and_read(tiny, space, tmp_path):
     np.testing.assert_array_equal(made_again.atlas.images, straight.images)
     read, manifest = records.read(tmp_path / "cut")
     np.testing.assert_array_equal(read.images, straight.images)
-    there = manifest["config"]["space"]
-    assert manifest["image_space"] == there["name"] == "Decoder" and there["autoencoder"] == "small"
-    assert len(there["fixed"]["sha256"]) == 64 and len(json.dumps(there)) < 1000
+    described = manifest["config"]["space"]
+    assert (
+        manifest["image_space"] == described["name"] == "Decoder"
+        and described["autoencoder"] == "small"
+    )
+    assert len(described["fixed"]["sha256"]) == 64 and len(json.dumps(described)) < 1000
     with pytest.raises(ValueError, match="fixed.sha256"):
         records.make(
             tmp_path / "cut", Study(KEY, tiny, "conv2", space=space_of(tiny, 1), **OPTIONS)
@@ -168,7 +175,7 @@ def test_bad_input(tiny, linear):
 
 @pytest.mark.parametrize("command", [("atlas",), ("oip", "--map", "1")])
 def test_the_command_line_says_what_is_wrong(tiny_folder, tmp_path, capfd, monkeypatch, command):
-    monkeypatch.setattr(cli, "_use_compilation_cache", lambda: None)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     checkpoint.save(tmp_path / "small", made(), {"command": "test"})
     for arguments, message in (
@@ -185,7 +192,7 @@ def test_the_command_line_says_what_is_wrong(tiny_folder, tmp_path, capfd, monke
 
 
 def test_the_command_line_with_what_ships(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(cli, "_use_compilation_cache", lambda: None)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     small = ["--draws", "32", "--steps", "3", "--space", "decoder", "--tile", "8"]
     assert cli.main(["oip", "--map", "120", *small, "--out", str(tmp_path / "oip")]) == 0
     assert (

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oipjax.images import blur_matrix, to_unit
 from oipjax.spaces import (
     Box,
     Fluctuation,
     Fluctuations,
     Standardised,
+    accepts_images,
     default_fluctuations,
     space_for,
     standardise,
@@ -114,3 +116,33 @@ def test_spaces_by_name(tiny, linear):
         Box((4, 4, 1), (1.0,), (1.0,))
     with pytest.raises(ValueError, match="needs 2 ends"):
         Box((4, 4, 2), (0.0,), (1.0,))
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda s: type(s).__name__)
+def test_an_image_becomes_a_start(space):
+    image = 3 * jax.random.normal(jax.random.key(4), SHAPE) + 1
+    z = space.from_image(image)
+    assert accepts_images(space)
+    np.testing.assert_array_equal(z, space.project(image))
+    assert space.domain.contains(np.asarray(space.render(z))[None]).all()
+
+
+def test_a_space_decides_for_itself_whether_it_accepts_images():
+    class OneWay(Standardised):
+        def from_image(self, image):
+            return None
+
+    assert not accepts_images(OneWay(SHAPE))
+
+
+def test_pixels_are_scaled_once_and_blur_keeps_constants():
+    pixels = np.arange(256, dtype=np.uint8)
+    expected = pixels.astype(np.float32) / np.float32(255)
+    np.testing.assert_array_equal(to_unit(pixels), expected)
+    for array in (jnp.asarray(pixels), expected, jnp.asarray(expected), expected.astype(float)):
+        scaled = to_unit(array)
+        np.testing.assert_allclose(scaled, expected, rtol=1e-7)  # XLA multiplies by 1 / 255
+        assert scaled.dtype == np.float32
+    np.testing.assert_allclose(blur_matrix(1.5, 7).sum(1), 1)
+    np.testing.assert_array_equal(blur_matrix(0, 4), np.eye(4))
+    assert np.argmax(blur_matrix(0.8, 9), 1).tolist() == list(range(9))

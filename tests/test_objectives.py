@@ -134,7 +134,7 @@ def test_no_gradient_outside_the_receptive_field():
     )
 
 
-def test_waking_joins_score_and_pre_activation():
+def test_pre_activation_joins_score_and_node():
     pre_activation = PreActivation(Map("a"), "pre", 0.0)
     pre = np.array([[[-3.0, -1, 2], [-2, -5, -1]]], np.float32)
     acts = {"pre": jnp.asarray(pre), "a": jnp.maximum(pre, 0)}
@@ -148,9 +148,9 @@ def test_waking_joins_score_and_pre_activation():
     )
 
 
-def test_waking_is_for_maps_that_can_be_silent(tiny, linear):
+def test_pre_activation_is_for_maps_behind_a_floor(tiny, linear):
     assert Map("conv2").pre_activation(tiny) == PreActivation(Map("conv2"), "conv2_pre", 0.0)
     assert Node("dense1").pre_activation(tiny) == PreActivation(Node("dense1"), "dense1_pre", 0.0)
     assert Map("conv2_pre").pre_activation(tiny) is None
-    assert 2 * Map("conv2").pre_activation(tiny) is None
+    assert (2 * Map("conv2")).pre_activation(tiny) is None
     assert Map("maps").pre_activation(linear) is None

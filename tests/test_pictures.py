@@ -1,4 +1,4 @@
-"""One's own images: folders, archives, arrays, and every way in which they can be wrong."""
+"""Your images: folders, archives, arrays, and every way in which they can be wrong."""
 
 import io
 import zipfile

@@ -1,15 +1,19 @@
-"""Pictures that a person names on the command line."""
+"""Single pictures, as a person names them on the command line."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from oipjax.images import to_unit
+
 ENDINGS = (".png", ".jpg", ".jpeg", ".npy")
 
 
 def read_image(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """One picture as pixels in [0, 1], float32 ``[h, w, c]``; nothing is resized, cropped or turned grey in silence.
+    """One picture as pixels in [0, 1], ``float32 [h, w, c]``.
+
+    Nothing is resized, cropped or turned grey in silence.
 
     Args:
         file: a png or jpg; or a npy file with bytes, or floats in [0, 1], of ``[h, w]`` or ``[h, w,
@@ -35,29 +39,33 @@ def read_image(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
             raise ValueError(f"{file}: is in colour, the network takes grey pictures")
         pixels = pixels[..., :1]
     if pixels.shape != shape:
-        got, wanted = (" x ".join(map(str, size)) for size in (pixels.shape, shape))
+        given = " x ".join(map(str, pixels.shape))
+        expected = " x ".join(map(str, shape))
         raise ValueError(
-            f"{file}: is {got}, the network takes {wanted} (height, width, channels); resize it first"
+            f"{file}: is {given}, the network takes {expected} (height, width, channels); "
+            "resize it first"
         )
     return pixels
 
 
 def _read_array(file: Path) -> np.ndarray:
+    """Pixels in [0, 1] of a npy file, float32."""
     try:
         array = np.load(file, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{file}: cannot be read as an array ({type(error).__name__})") from None
     if array.dtype == np.uint8:
-        return array.astype(np.float32) / 255
+        return to_unit(array)
     if array.dtype.kind != "f":
         raise ValueError(f"{file}: expected bytes, or floats between 0 and 1, got {array.dtype}")
     if not (array.size and array.min() >= 0 and array.max() <= 1):
-        got = f"{array.min():g} to {array.max():g}" if array.size else "none"
-        raise ValueError(f"{file}: expected bytes, or floats between 0 and 1, got {got}")
-    return array.astype(np.float32)
+        given = f"{array.min():g} to {array.max():g}" if array.size else "none"
+        raise ValueError(f"{file}: expected bytes, or floats between 0 and 1, got {given}")
+    return to_unit(array)
 
 
 def _read_picture(file: Path) -> np.ndarray:
+    """Pixels in [0, 1] of a picture, float32."""
     try:
         with Image.open(file) as image:
             image.load()
@@ -70,4 +78,4 @@ def _read_picture(file: Path) -> np.ndarray:
         if np.asarray(image)[..., 3].min() < 255:
             raise ValueError(f"{file}: is partly transparent; put it onto a background first")
     image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-    return np.asarray(image, np.float32) / 255
+    return to_unit(np.asarray(image))

@@ -1,9 +1,8 @@
-"""Image data: the official files of MNIST and Fashion-MNIST, and 1,000 digits that travel with the package.
+"""The official files of MNIST and Fashion-MNIST, and 1,000 digits that come with the package.
 
 MNIST: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits", CC BY-SA
-    3.0. Fashion-MNIST: H.
-Xiao, K. Rasul, R. Vollgraf 2017, arXiv:1708.07747, MIT. One's own images are read by
-`oipjax.data.folder`.
+3.0. Fashion-MNIST: H. Xiao, K. Rasul, R. Vollgraf 2017, arXiv:1708.07747, MIT. Your images are read
+by `oipjax.data.folder`.
 """
 
 import gzip
@@ -14,44 +13,19 @@ import zlib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+
+from oipjax.data.dataset import Dataset, Split
 
 ENVIRONMENT = "OIPJAX_DATA"
 """Environment variable that names a local folder of data sets."""
 
 
-class Split(NamedTuple):
-    """Images ``uint8 [n, h, w, c]`` and labels ``[n]``: ``uint8``, or ``int32`` where there are more classes."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-
-class Dataset(NamedTuple):
-    """A data set with its test split.
-
-    Attributes:
-        name: for people.
-        train, test: the two splits.
-        classes: names of the labels; none if the images have no labels (then all labels are 0).
-        skipped: files that could not be read, with the reason.
-        names: of the files of the train and of the test images, or ``image 7`` where there are
-            none; empty for MNIST.
-    """
-
-    name: str
-    train: Split
-    test: Split
-    classes: tuple[str, ...]
-    skipped: tuple[str, ...] = ()
-    names: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-
-
 @dataclass(frozen=True)
 class IdxFiles:
-    """Where the four files of an MNIST-like data set are, and how to know that they are the right ones.
+    """Where the four files of an MNIST-like data set are, and their checksums.
 
     Attributes:
         name: of the data set, and of its folder.
@@ -68,29 +42,29 @@ class IdxFiles:
 
 # The checksums are those of torchvision's MNIST and FashionMNIST (torchvision/datasets/mnist.py).
 MNIST = IdxFiles(
-    "mnist",
-    (
+    name="mnist",
+    mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
     ),
-    (
+    files=(
         ("train-images-idx3-ubyte.gz", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
         ("train-labels-idx1-ubyte.gz", "d53e105ee54ea40749a09fcbcd1e9432"),
         ("t10k-images-idx3-ubyte.gz", "9fb629c4189551a2d022fa330f9573f3"),
         ("t10k-labels-idx1-ubyte.gz", "ec29112dd5afa0611ce80d1b7f02629c"),
     ),
-    tuple("0123456789"),
+    classes=tuple("0123456789"),
 )
 FASHION = IdxFiles(
-    "fashion_mnist",
-    ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
-    (
+    name="fashion_mnist",
+    mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+    files=(
         ("train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
         ("train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"),
         ("t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
         ("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
     ),
-    (
+    classes=(
         "T-shirt/top",
         "Trouser",
         "Pullover",
@@ -120,42 +94,39 @@ def load(
         ValueError: a file is missing, truncated, not the official one, or cannot be downloaded; the
             message names it.
     """
-    folder = folder if folder is not None else os.environ.get(ENVIRONMENT) or None
+    if folder is None and os.environ.get(ENVIRONMENT):
+        folder = os.environ[ENVIRONMENT]
     paths = _download(source, progress) if folder is None else _local(source, Path(folder))
     arrays = []
     for path, (name, md5) in zip(paths, source.files, strict=True):
-        raw = path.read_bytes()
-        array = read_idx(raw, str(path))
-        if hashlib.md5(raw).hexdigest() != md5:
-            raise ValueError(
-                f"{path}: not the official {name} of {source.name} (its MD5 is not {md5})"
-            )
-        arrays.append(array)
-    train, test = (Split(arrays[i][..., None], arrays[i + 1]) for i in (0, 2))
-    for split, name in ((train, source.files[0][0]), (test, source.files[2][0])):
-        if len(split.images) != len(split.labels):
-            raise ValueError(f"{name}: {len(split.images)} images but {len(split.labels)} labels")
+        arrays.append(_read_official(path, f"{name} of {source.name}", md5))
+    images, labels, test_images, test_labels = arrays
+    file_names = [name for name, _ in source.files]
+    train = _split(images, labels, file_names[0])
+    test = _split(test_images, test_labels, file_names[2])
     return Dataset(source.name, train, test, source.classes)
 
 
 def sample() -> Split:
-    """The first 1,000 images of MNIST's test set, in the package: ``uint8 [1000, 28, 28, 1]`` and labels."""
-    with (
-        resources.files("oipjax.data.assets").joinpath("mnist_sample.npz").open("rb") as file,
-        np.load(file) as archive,
-    ):
+    """The first 1,000 images of MNIST's test set, in the package.
+
+    Returns:
+        Images ``uint8 [1000, 28, 28, 1]`` and labels.
+    """
+    place = resources.files("oipjax.data.assets").joinpath("mnist_sample.npz")
+    with place.open("rb") as file, np.load(file) as archive:
         return Split(archive["images"][..., None], archive["labels"])
 
 
 def sample_dataset() -> Dataset:
-    """The sample as a data set of 800 training and 200 test images: enough to try things out, not to measure them."""
+    """The sample as a data set of 800 training and 200 test images.
+
+    That is enough to try things out, not to measure them.
+    """
     images, labels = sample()
-    return Dataset(
-        "mnist-sample",
-        Split(images[:800], labels[:800]),
-        Split(images[800:], labels[800:]),
-        MNIST.classes,
-    )
+    train = Split(images[:800], labels[:800])
+    test = Split(images[800:], labels[800:])
+    return Dataset("mnist-sample", train, test, MNIST.classes)
 
 
 def read_idx(raw: bytes, name: str) -> np.ndarray:
@@ -163,7 +134,7 @@ def read_idx(raw: bytes, name: str) -> np.ndarray:
 
     Args:
         raw: the file's bytes.
-        name: what error messages call it.
+        name: of the file, for error messages.
 
     Raises:
         ValueError: the file is not gzip, is truncated or damaged, or is not an IDX file of bytes.
@@ -172,18 +143,36 @@ def read_idx(raw: bytes, name: str) -> np.ndarray:
         data = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{name}: truncated or not a gzip file ({error})") from None
-    if len(data) < 4 or data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
-        raise ValueError(
-            f"{name}: not an IDX file of bytes (it starts with {data[:4].hex() or 'nothing'})"
-        )
-    shape = struct.unpack(f">{data[3]}I", data[4 : 4 + 4 * data[3]])
-    body = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
+    has_magic = len(data) >= 4 and data[:3] == b"\0\0\x08"
+    header = 4 + 4 * data[3] if has_magic else 4
+    if not has_magic or len(data) < header:
+        start = data[:4].hex() if data else "nothing"
+        raise ValueError(f"{name}: not an IDX file of bytes (it starts with {start})")
+    shape = struct.unpack(f">{data[3]}I", data[4:header])
+    body = np.frombuffer(data, np.uint8, offset=header)
     if body.size != np.prod(shape, dtype=np.int64):
         raise ValueError(f"{name}: truncated: {body.size} bytes where its header promises {shape}")
     return body.reshape(shape)
 
 
+def _read_official(path: Path, name: str, md5: str) -> np.ndarray:
+    """The array in a file; a ValueError unless its checksum is the official one."""
+    raw = path.read_bytes()
+    array = read_idx(raw, str(path))
+    if hashlib.md5(raw).hexdigest() != md5:
+        raise ValueError(f"{path}: not the official {name} (its MD5 is not {md5})")
+    return array
+
+
+def _split(images: np.ndarray, labels: np.ndarray, name: str) -> Split:
+    """Images ``[n, h, w]`` and their labels; ``name`` is that of the images' file."""
+    if len(images) != len(labels):
+        raise ValueError(f"{name}: {len(images)} images but {len(labels)} labels")
+    return Split(images[..., None], labels)
+
+
 def _local(source: IdxFiles, folder: Path) -> list[Path]:
+    """The four files in a local folder."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder (expected one with the files of {source.name})")
     nested = folder / source.name
@@ -196,29 +185,33 @@ def _local(source: IdxFiles, folder: Path) -> list[Path]:
 
 
 def _download(source: IdxFiles, progress: Any) -> list[Path]:
+    """The four files in the user's cache; those that are not there yet are downloaded."""
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
-    downloader: Any = pooch.HTTPDownloader(progressbar=progress, timeout=60)
-    paths = []
-    for name, md5 in source.files:
-        errors = []
-        for mirror in source.mirrors:
-            try:
-                path = pooch.retrieve(
-                    mirror + name,
-                    known_hash=f"md5:{md5}",
-                    fname=name,
-                    path=pooch.os_cache("oipjax") / source.name,
-                    downloader=downloader,
-                )
-                paths.append(Path(path))
-                break
-            except Exception as error:  # noqa: BLE001  (whatever the transport raises: the next mirror, then one line)
-                errors.append(f"{mirror}: {type(error).__name__}")
-        else:
-            raise ValueError(
-                f"{name}: could not be downloaded ({'; '.join(errors)}); "
-                f"put the files of {source.name} into a folder and give it by --data or {ENVIRONMENT}"
+    downloader = pooch.HTTPDownloader(progressbar=progress, timeout=60)
+    return [_downloaded(source, name, md5, downloader) for name, md5 in source.files]
+
+
+def _downloaded(source: IdxFiles, name: str, md5: str, downloader: Any) -> Path:
+    """One file in the user's cache, from the first mirror that has it."""
+    import pooch
+
+    errors = []
+    for mirror in source.mirrors:
+        try:
+            path = pooch.retrieve(
+                mirror + name,
+                known_hash=f"md5:{md5}",
+                fname=name,
+                path=pooch.os_cache("oipjax") / source.name,
+                downloader=downloader,
             )
-    return paths
+        except Exception as error:  # noqa: BLE001  (of whatever type: the next mirror is tried)
+            errors.append(f"{mirror}: {type(error).__name__}")
+        else:
+            return Path(path)
+    raise ValueError(
+        f"{name}: could not be downloaded ({'; '.join(errors)}); "
+        f"put the files of {source.name} into a folder and give it by --data or {ENVIRONMENT}"
+    )

@@ -11,7 +11,7 @@ The default is that of the preset for MNIST: 28x28x1, four convolutions each way
 
 import functools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,45 @@ from flax import nnx
 from jax import Array
 
 from oipjax import ops
-from oipjax.model import Activations, Model, Params, normalise
-from oipjax.networks.cnn import ACTIVATIONS, conv_of
+from oipjax.images import normalise, to_unit
+from oipjax.model import Activations, LayerFacts, Model, Params
+from oipjax.networks.cnn import ACTIVATIONS, check_activation, conv_of, parameters_of
+from oipjax.pytrees import leaves
+
+LATENT = "latent"
+"""Name of the latent layer."""
+IMAGE = "image"
+"""Name of the decoder's output."""
+IMAGE_PRE = "image_pre"
+"""Name of the decoder's output before its sigmoid."""
+
+Shape = tuple[int, int, int]
+
+
+class Convolution(NamedTuple):
+    """One convolution of the encoder, and the layer of the decoder that undoes it.
+
+    Attributes:
+        number: from 1, in the encoder's order.
+        stride: by which the encoder makes the image smaller.
+        large: shape ``(h, w, k)`` before it.
+        small: shape ``(i, j, k)`` behind it.
+    """
+
+    number: int
+    stride: int
+    large: Shape
+    small: Shape
+
+    @property
+    def name(self) -> str:
+        """Name of the activations after the nonlinearity, and of the parameters."""
+        return f"conv{self.number}"
+
+    @property
+    def pre(self) -> str:
+        """Name of the activations before the nonlinearity."""
+        return f"{self.name}_pre"
 
 
 @dataclass(frozen=True)
@@ -32,7 +69,7 @@ class AutoencoderConfig:
         filters: maps of each convolution of the encoder; the decoder has them in reverse.
         kernel: side of every kernel, in pixels.
         strides: of each convolution of the encoder; the decoder enlarges by them in reverse.
-        latent: how many numbers describe an image.
+        latent: number of latent numbers that describe an image.
         activation: after every layer but the latent one and the last.
     """
 
@@ -48,41 +85,55 @@ class AutoencoderConfig:
             raise ValueError(
                 f"one stride per convolution: got filters {self.filters} and strides {self.strides}"
             )
-        sizes = (*self.input_shape, *self.filters, *self.strides, self.kernel, self.latent)
-        if len(self.input_shape) != 3 or any(size < 1 for size in sizes):
+        layers = (*self.filters, *self.strides)
+        smallest = min(*self.input_shape, *layers, self.kernel, self.latent)
+        if len(self.input_shape) != 3 or smallest < 1:
             raise ValueError(f"every size must be at least 1 and the input (h, w, c), got {self}")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f"unknown activation {self.activation!r}; there are {', '.join(ACTIVATIONS)}"
-            )
+        check_activation(self.activation)
 
     @property
-    def shapes(self) -> tuple[tuple[int, int, int], ...]:
-        """Of the image and of the maps behind each convolution of the encoder."""
-        shapes = [self.input_shape]
-        for filters, stride in zip(self.filters, self.strides, strict=True):
-            h, w, _ = shapes[-1]
-            shapes.append((-(-h // stride), -(-w // stride), filters))
-        return tuple(shapes)
+    def convolutions(self) -> tuple[Convolution, ...]:
+        """The convolutions of the encoder, in order; the decoder has them in reverse."""
+        convolutions = []
+        large = self.input_shape
+        for number, (maps, stride) in enumerate(zip(self.filters, self.strides, strict=True), 1):
+            small = (-(-large[0] // stride), -(-large[1] // stride), maps)
+            convolutions.append(Convolution(number, stride, large, small))
+            large = small
+        return tuple(convolutions)
 
     @property
-    def reversed(self) -> tuple[tuple[int, int], ...]:
-        """``(i, stride)`` of the decoder's layers in order; number ``i`` undoes convolution ``i`` of the encoder."""
-        return tuple(enumerate(self.strides, 1))[::-1]
+    def feature_shape(self) -> Shape:
+        """Shape ``(h, w, k)`` of the maps behind the encoder's last convolution."""
+        return self.convolutions[-1].small
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the encoder's activations, and of the decoder's output before and after its sigmoid."""
-        convolutions = [
-            name for i, _ in enumerate(self.filters, 1) for name in (f"conv{i}_pre", f"conv{i}")
-        ]
-        return (*convolutions, "latent", "image_pre", "image")
+        """Names of all activations: those of the encoder, and the image that the decoder makes."""
+        names = []
+        for convolution in self.convolutions:
+            names += [convolution.pre, convolution.name]
+        return (*names, LATENT, IMAGE_PRE, IMAGE)
 
     @property
     def nonlinearities(self) -> dict[str, tuple[str, float | None]]:
         """As in `Model`."""
-        floor = ACTIVATIONS[self.activation][1]
-        return {f"conv{i}": (f"conv{i}_pre", floor) for i, _ in enumerate(self.filters, 1)}
+        _, floor = ACTIVATIONS[self.activation]
+        return {convolution.name: (convolution.pre, floor) for convolution in self.convolutions}
+
+    @property
+    def facts(self) -> dict[str, LayerFacts]:
+        """As in `Model`; all parameters of the decoder belong to the image that it makes."""
+        facts = {}
+        for convolution in self.convolutions:
+            parameters = parameters_of(f"encoder/{convolution.name}")
+            facts[convolution.pre] = LayerFacts("conv", parameters=parameters)
+            facts[convolution.name] = LayerFacts("nonlinearity")
+        facts[LATENT] = LayerFacts("dense", parameters=parameters_of(f"encoder/{LATENT}"))
+        decoder = [path for path in leaves(shapes(self)) if path.startswith("decoder/")]
+        facts[IMAGE_PRE] = LayerFacts("conv", parameters=tuple(decoder))
+        facts[IMAGE] = LayerFacts("output")
+        return facts
 
 
 class Encoder(nnx.Module):
@@ -90,20 +141,24 @@ class Encoder(nnx.Module):
 
     def __init__(self, config: AutoencoderConfig, *, rngs: nnx.Rngs):
         self.config = config
-        for i, stride in enumerate(config.strides, 1):
-            setattr(
-                self, f"conv{i}", conv_of(*_channels(config, i), config.kernel, rngs, stride=stride)
-            )
-        h, w, k = config.shapes[-1]
+        for convolution in config.convolutions:
+            inputs = convolution.large[2]
+            outputs = convolution.small[2]
+            layer = conv_of(inputs, outputs, config.kernel, rngs, stride=convolution.stride)
+            setattr(self, convolution.name, layer)
+        h, w, k = config.feature_shape
         self.latent = nnx.Linear(h * w * k, config.latent, rngs=rngs)
 
     def __call__(self, x: Array) -> Activations:
-        """Activations of all layers for network inputs ``[n, h, w, c]``; ``latent`` is ``[n, d]``."""
-        activation, out = ACTIVATIONS[self.config.activation][0], {}
-        for i, _ in enumerate(self.config.filters, 1):
-            out[f"conv{i}_pre"] = getattr(self, f"conv{i}")(x)
-            out[f"conv{i}"] = x = activation(out[f"conv{i}_pre"])
-        out["latent"] = self.latent(x.reshape(x.shape[0], -1))
+        """Activations of all layers for network inputs ``[n, h, w, c]``."""
+        activation, _ = ACTIVATIONS[self.config.activation]
+        out = {}
+        for convolution in self.config.convolutions:
+            pre = _module(self, convolution)(x)
+            x = activation(pre)
+            out[convolution.pre] = pre
+            out[convolution.name] = x
+        out[LATENT] = self.latent(x.reshape(x.shape[0], -1))
         return out
 
 
@@ -124,17 +179,16 @@ class Enlarge(nnx.Module):
         scaling = nnx.initializers.variance_scaling(
             2.0 * stride**2, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2
         )
-        self.stride, self.size = (stride, stride), size
-        self.kernel = nnx.Param(
-            scaling(rngs.params(), (kernel, kernel, outputs, inputs), jnp.float32)
-        )
+        self.stride = (stride, stride)
+        self.size = size
+        kernel_shape = (kernel, kernel, outputs, inputs)
+        self.kernel = nnx.Param(scaling(rngs.params(), kernel_shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
 
     def __call__(self, y: Array) -> Array:
         """The enlarged maps."""
-        return ops.conv2d_transpose(y, self.kernel[...], self.size, self.stride) + self.bias[
-            ...
-        ].reshape(1, 1, 1, -1)
+        enlarged = ops.conv2d_transpose(y, self.kernel[...], self.size, self.stride)
+        return enlarged + self.bias[...].reshape(1, 1, 1, -1)
 
 
 class Decoder(nnx.Module):
@@ -142,59 +196,79 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: AutoencoderConfig, *, rngs: nnx.Rngs):
         self.config = config
-        h, w, k = config.shapes[-1]
+        h, w, k = config.feature_shape
         init = nnx.initializers.he_normal()
         self.dense = nnx.Linear(config.latent, h * w * k, kernel_init=init, rngs=rngs)
-        for i, stride in config.reversed:
-            outputs, inputs = _channels(config, i)
-            size = config.shapes[i - 1][:2]
-            enlarge = Enlarge(inputs, outputs, config.kernel, stride, size, rngs=rngs)
-            setattr(
-                self,
-                f"conv{i}",
-                enlarge if stride > 1 else conv_of(inputs, outputs, config.kernel, rngs),
-            )
+        for convolution in reversed(config.convolutions):
+            setattr(self, convolution.name, _undoing(convolution, config.kernel, rngs))
 
     def __call__(self, z: Array) -> Activations:
         """``image_pre`` and ``image``, ``[n, h, w, c]``, for latent vectors ``[n, d]``."""
-        activation = ACTIVATIONS[self.config.activation][0]
-        x = self.dense(z).reshape(-1, *self.config.shapes[-1])
-        for i, _ in self.config.reversed:
-            x = getattr(self, f"conv{i}")(activation(x))
-        return {"image_pre": x, "image": jax.nn.sigmoid(x)}
+        activation, _ = ACTIVATIONS[self.config.activation]
+        x = self.dense(z).reshape(-1, *self.config.feature_shape)
+        for convolution in reversed(self.config.convolutions):
+            x = _module(self, convolution)(activation(x))
+        return {IMAGE_PRE: x, IMAGE: jax.nn.sigmoid(x)}
 
 
-class Network(nnx.Module):
+class EncoderDecoder(nnx.Module):
     """Encoder and decoder in a row."""
 
     def __init__(self, config: AutoencoderConfig, *, rngs: nnx.Rngs):
-        self.encoder, self.decoder = Encoder(config, rngs=rngs), Decoder(config, rngs=rngs)
+        self.encoder = Encoder(config, rngs=rngs)
+        self.decoder = Decoder(config, rngs=rngs)
 
     def __call__(self, x: Array) -> Activations:
         """Activations of all layers for network inputs ``[n, h, w, c]``."""
         out = self.encoder(x)
-        return out | self.decoder(out["latent"])
+        return out | self.decoder(out[LATENT])
 
 
-def _channels(config: AutoencoderConfig, i: int) -> tuple[int, int]:
-    """Maps before and behind convolution ``i`` of the encoder."""
-    return config.shapes[i - 1][2], config.shapes[i][2]
+def _undoing(convolution: Convolution, kernel: int, rngs: nnx.Rngs) -> nnx.Module:
+    """The decoder's layer that undoes a convolution of the encoder."""
+    inputs = convolution.small[2]
+    outputs = convolution.large[2]
+    size = convolution.large[:2]
+    # Its weights are drawn even where they are not used: a key keeps giving the same network.
+    enlarge = Enlarge(inputs, outputs, kernel, convolution.stride, size, rngs=rngs)
+    if convolution.stride == 1:
+        return conv_of(inputs, outputs, kernel, rngs)
+    return enlarge
+
+
+def _module(network: Encoder | Decoder, convolution: Convolution) -> Any:
+    """The module of a convolution, or of what undoes it."""
+    return vars(network)[convolution.name]
 
 
 @functools.cache
 def _abstract(module: type[nnx.Module], config: AutoencoderConfig):
-    return nnx.split(nnx.eval_shape(lambda: module(config, rngs=nnx.Rngs(0))))  # pyright: ignore[reportCallIssue]
+    """Structure and shapes of a network or of a part of it: ``(graph, state)``."""
+    network = nnx.eval_shape(lambda: module(config, rngs=nnx.Rngs(0)))  # pyright: ignore[reportCallIssue]
+    return nnx.split(network)
+
+
+def _merged(module: type[nnx.Module], config: AutoencoderConfig, params: Params) -> Any:
+    """A network, or a part of it, with its parameters."""
+    graph, _ = _abstract(module, config)
+    return nnx.merge(graph, nnx.State(params))
 
 
 @dataclass(frozen=True)
 class AutoencoderApply:
-    """``apply`` of a `Model`: equal for equal architectures, so that they share compiled programs."""
+    """``apply`` of a `Model`.
+
+    It is equal for equal architectures, so that they share compiled programs.
+    """
 
     config: AutoencoderConfig
 
     def __call__(self, params: Params, x: Array) -> Activations:
-        """Activations of all layers for network inputs ``[n, h, w, c]``; XLA drops what nobody asks for."""
-        return nnx.merge(_abstract(Network, self.config)[0], nnx.State(params))(x)
+        """Activations of all layers for network inputs ``[n, h, w, c]``.
+
+        XLA drops those that nobody asks for.
+        """
+        return _merged(EncoderDecoder, self.config, params)(x)
 
 
 @dataclass(frozen=True)
@@ -212,13 +286,11 @@ class Encode:
             ValueError: the images are of another shape than the autoencoder's.
         """
         if pixels.shape[1:] != self.config.input_shape:
-            raise ValueError(
-                f"expected images [n, {_commas(self.config.input_shape)}], got {list(pixels.shape)}"
-            )
-        pixels = jnp.asarray(pixels)
-        pixels = pixels.astype(jnp.float32) / 255 if pixels.dtype == jnp.uint8 else pixels
-        encoder = nnx.merge(_abstract(Encoder, self.config)[0], nnx.State(params["encoder"]))
-        return encoder(normalise(pixels, self.mean, self.std))["latent"]
+            expected = ", ".join(map(str, self.config.input_shape))
+            raise ValueError(f"expected images [n, {expected}], got {list(pixels.shape)}")
+        inputs = normalise(to_unit(jnp.asarray(pixels)), self.mean, self.std)
+        encoder = _merged(Encoder, self.config, params["encoder"])
+        return encoder(inputs)[LATENT]
 
 
 @dataclass(frozen=True)
@@ -237,14 +309,15 @@ class Decode:
             raise ValueError(
                 f"expected latent vectors [n, {self.config.latent}], got {list(z.shape)}"
             )
-        return nnx.merge(_abstract(Decoder, self.config)[0], nnx.State(params["decoder"]))(z)[
-            "image"
-        ]
+        decoder = _merged(Decoder, self.config, params["decoder"])
+        return decoder(z)[IMAGE]
 
 
 @dataclass(frozen=True, eq=False)
 class Autoencoder:
-    """An autoencoder, ready to be used: ``auto.decode(auto.params, auto.encode(auto.params, pixels))``.
+    """An autoencoder, ready to be used.
+
+    ``auto.decode(auto.params, auto.encode(auto.params, pixels))`` reconstructs images.
 
     Attributes:
         config: the architecture.
@@ -262,7 +335,10 @@ class Autoencoder:
 
     @property
     def encode(self) -> Encode:
-        """Pure function ``(params, pixels[n, h, w, c]) -> z[n, d]``; pixels are floats in [0, 1], or uint8."""
+        """Pure function ``(params, pixels[n, h, w, c]) -> z[n, d]``.
+
+        Pixels are floats in [0, 1], or uint8.
+        """
         return Encode(self.config, self.mean, self.std)
 
     @property
@@ -282,18 +358,22 @@ class Autoencoder:
             mean=self.mean,
             std=self.std,
             nonlinearities=self.config.nonlinearities,
+            facts=self.config.facts,
         )
 
 
 def shapes(config: AutoencoderConfig) -> Params:
-    """Shapes and dtypes of the parameters, as `jax.ShapeDtypeStruct`, in the structure of `init`."""
-    return nnx.to_pure_dict(_abstract(Network, config)[1])
+    """The parameters of `init` as `jax.ShapeDtypeStruct`: their shapes and dtypes."""
+    _, state = _abstract(EncoderDecoder, config)
+    return nnx.to_pure_dict(state)
 
 
 def init(key: Array, config: AutoencoderConfig) -> Params:
-    """Fresh parameters, ``{"encoder": {"conv1": {"kernel", "bias"}, ...}, "decoder": ...}``; the key is consumed."""
-    return nnx.to_pure_dict(nnx.state(Network(config, rngs=nnx.Rngs(key))))
+    """Fresh parameters, ``{"encoder": {"conv1": {"kernel", "bias"}, ...}, "decoder": ...}``.
 
-
-def _commas(shape: tuple[int, ...]) -> str:
-    return ", ".join(map(str, shape))
+    Args:
+        key: consumed.
+        config: the architecture.
+    """
+    network = EncoderDecoder(config, rngs=nnx.Rngs(key))
+    return nnx.to_pure_dict(nnx.state(network))

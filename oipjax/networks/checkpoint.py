@@ -11,9 +11,10 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,25 +22,96 @@ import numpy as np
 from oipjax.model import Model, Params
 from oipjax.networks import autoencoder, cnn
 from oipjax.networks.autoencoder import Autoencoder, AutoencoderConfig
+from oipjax.networks.cnn import CNNConfig
 from oipjax.pytrees import check_finite, fingerprint, flatten, leaves
 
 SCHEMA = 1
-KINDS = {"CNN": cnn.CNNConfig, "Autoencoder": AutoencoderConfig}
 FILE = "checkpoint.json"
 STATE = "training.npz"
 """State of a training that is not yet finished, where its checkpoint will be."""
 OURS = (FILE, "params", "curves.png", "confusion.png", "reconstructions.png", STATE)
+"""Names of the files and folders that a checkpoint folder may hold."""
 DEFAULT = "mnist-cnn"
 """The network that the package ships with."""
 
 
+class Contents(NamedTuple):
+    """What ``checkpoint.json`` says of a network.
+
+    Attributes:
+        name: of the network.
+        architecture: its type, one of `ARCHITECTURES`.
+        config: of the architecture, by field.
+        mean, std: the normalisation of its input.
+        classes: names of its classes.
+        sha256: of all parameters.
+        files: sha256 of each file by its path in the folder.
+    """
+
+    name: str
+    architecture: str
+    config: Any
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+    sha256: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of network that can be written down.
+
+    Attributes:
+        config: class of its configuration.
+        shapes: of the configuration: shapes and dtypes of the parameters.
+        build: of the contents of a checkpoint and the parameters: the network.
+    """
+
+    config: type
+    shapes: Callable[[Any], Params]
+    build: Callable[[Contents, Params], Model | Autoencoder]
+
+
+def _build_cnn(contents: Contents, params: Params) -> Model:
+    return cnn.model(
+        params,
+        contents.config,
+        name=contents.name,
+        mean=contents.mean,
+        std=contents.std,
+        classes=contents.classes,
+    )
+
+
+def _build_autoencoder(contents: Contents, params: Params) -> Autoencoder:
+    return Autoencoder(
+        config=contents.config,
+        params=params,
+        mean=contents.mean,
+        std=contents.std,
+        name=contents.name,
+    )
+
+
+ARCHITECTURES = {
+    "CNN": Architecture(CNNConfig, cnn.shapes, _build_cnn),
+    "Autoencoder": Architecture(AutoencoderConfig, autoencoder.shapes, _build_autoencoder),
+}
+"""The networks of our own, by their type in ``checkpoint.json``."""
+
+
 def shipped() -> dict[str, Path]:
-    """Folders of the checkpoints that came with the package, by name: in a wheel, or beside the package in a clone."""
+    """Folders of the checkpoints that came with the package, by name.
+
+    They are in the package (a wheel), or beside it (a clone).
+    """
     package = Path(__file__).resolve().parents[1]
-    found = {}
-    for folder in (package.parent / "checkpoints", package / "checkpoints"):
-        found |= {file.parent.name: file.parent for file in sorted(folder.glob(f"*/{FILE}"))}
-    return found
+    folders = {}
+    for parent in (package.parent / "checkpoints", package / "checkpoints"):
+        for file in sorted(parent.glob(f"*/{FILE}")):
+            folders[file.parent.name] = file.parent
+    return folders
 
 
 def load(path: str | Path = DEFAULT) -> Model:
@@ -50,7 +122,7 @@ def load(path: str | Path = DEFAULT) -> Model:
 
     Returns:
         The `Model`; that of an autoencoder has the layers of its encoder, and the image that it
-        gives back.
+        reconstructs.
 
     Raises:
         ValueError: there is no such checkpoint, it is damaged (unreadable, another shape, one
@@ -65,7 +137,7 @@ def load_autoencoder(path: str | Path, *, latent: int | None = None) -> Autoenco
 
     Args:
         path: as in `load`.
-        latent: how many latent numbers are expected, if it matters.
+        latent: the expected number of latent numbers, if it matters.
 
     Raises:
         ValueError: as in `load`; or the network is no autoencoder, or has another number of latent
@@ -74,72 +146,14 @@ def load_autoencoder(path: str | Path, *, latent: int | None = None) -> Autoenco
     network = _load(path)
     if not isinstance(network, Autoencoder):
         raise ValueError(
-            f"{path}: {network.name} is no autoencoder; train one by oipjax train --network autoencoder"
+            f"{path}: {network.name} is no autoencoder; train one by "
+            "oipjax train --network autoencoder"
         )
     if latent is not None and latent != network.config.latent:
         raise ValueError(
             f"{path}: {network.name} has {network.config.latent} latent numbers, expected {latent}"
         )
     return network
-
-
-def _load(path: str | Path) -> Model | Autoencoder:
-    folder = Path(path)
-    if not folder.exists() and str(path) in shipped():
-        folder = shipped()[str(path)]
-    if not (folder / FILE).is_file():
-        raise ValueError(
-            f"{path}: no checkpoint there (a folder with {FILE}); oipjax ships with {', '.join(shipped()) or 'none'}"
-        )
-    facts = read_facts(folder)
-    if facts.get("schema") != SCHEMA:
-        raise ValueError(
-            f"{folder / FILE}: schema {facts.get('schema')}; this version reads {SCHEMA}"
-        )
-    if facts.get("sha256") != digest(facts):
-        raise ValueError(f"{folder / FILE}: damaged: its content is not what it was written with")
-    try:
-        architecture: dict[str, Any] = {
-            name: _tuples(value) for name, value in facts["architecture"]["config"].items()
-        }
-        kind = str(facts["architecture"]["type"])
-        config = KINDS[kind](**architecture) if kind in KINDS else None
-        sha, name = str(facts["parameters"]["sha256"]), str(facts["name"])
-        mean, std = (
-            tuple(float(v) for v in facts["normalisation"][part]) for part in ("mean", "std")
-        )
-        classes = tuple(str(label) for label in facts["classes"])
-        files = {str(file): str(digest) for file, digest in facts["files"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{folder / FILE}: damaged ({type(error).__name__}: {error})") from None
-    if config is None:
-        raise ValueError(
-            f"{folder / FILE}: an architecture of type {kind!r}; this version reads {', '.join(KINDS)}"
-        )
-    _check_files(folder, files)
-    params = _restore(folder / "params")
-    expected = (
-        autoencoder.shapes(config) if isinstance(config, AutoencoderConfig) else cnn.shapes(config)
-    )
-    wanted, given = (
-        {path: (a.shape, a.dtype) for path, a in leaves(tree).items()}
-        for tree in (expected, params)
-    )
-    if wanted != given:
-        wrong = sorted(path for path in wanted | given if wanted.get(path) != given.get(path))
-        described = "; ".join(
-            f"{path} is {given.get(path)}, expected {wanted.get(path)}" for path in wrong[:3]
-        )
-        raise ValueError(f"{folder}: the parameters do not fit the architecture: {described}")
-    if fingerprint(params) != sha:
-        raise ValueError(
-            f"{folder}: damaged: the sha256 of the parameters is not the one in {FILE}"
-        )
-    check_finite(params, str(folder))
-    params = jax.device_put(params)
-    if isinstance(config, AutoencoderConfig):
-        return Autoencoder(config, params, mean, std, name)
-    return cnn.model(params, config, name=name, mean=mean, std=std, classes=classes)
 
 
 def save(
@@ -163,43 +177,17 @@ def save(
     """
     folder = Path(folder).resolve()
     check_free(folder, overwrite=overwrite)
-    if isinstance(network, Autoencoder):
-        config, classes = network.config, ()
-    elif isinstance(network.apply, cnn.CNNApply):
-        config, classes = network.apply.config, network.classes
-    else:
-        raise ValueError(
-            f"{network.name}: only oipjax's own networks can be saved, got {network.apply!r}"
-        )
-    kind = next(name for name, made_of in KINDS.items() if isinstance(config, made_of))
-    described = {
-        "schema": SCHEMA,
-        "name": network.name,
-        "architecture": {"type": kind, "config": asdict(config)},
-        "normalisation": {"mean": list(network.mean), "std": list(network.std)},
-        "classes": list(classes),
-        "parameters": {
-            "sha256": fingerprint(network.params),
-            "count": sum(leaf.size for leaf in flatten(network.params).values()),
-            "shapes": {
-                path: list(leaf.shape) for path, leaf in sorted(flatten(network.params).items())
-            },
-        },
-        "training": facts,
-    }
-    new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old"))
+    contents = _described(network, facts)
+    new = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     new.mkdir(parents=True)
     _store(new / "params", jax.tree.map(np.asarray, network.params))
     # Orbax notes here where it wrote to, a path of this machine; it reads the checkpoint without
     # it.
     (new / "params" / "commit_success.txt").unlink(missing_ok=True)
-    described["files"] = {
-        file.relative_to(new).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted((new / "params").rglob("*"))
-        if file.is_file()
-    }
-    described["sha256"] = digest(described)
-    (new / FILE).write_text(json.dumps(described, indent=1) + "\n")
+    contents["files"] = _sums(new)
+    contents["sha256"] = digest(contents)
+    (new / FILE).write_text(json.dumps(contents, indent=1) + "\n")
     if folder.exists():
         folder.replace(old)
     new.replace(folder)
@@ -208,15 +196,17 @@ def save(
 
 
 def digest(facts: dict[str, Any]) -> str:
-    """sha256 of the content of ``checkpoint.json``, without this digest itself, as sorted JSON without spaces."""
+    """The sha256 of the content of ``checkpoint.json``, without this digest itself.
+
+    It is that of the content as sorted JSON without spaces.
+    """
     content = {name: value for name, value in facts.items() if name != "sha256"}
-    return hashlib.sha256(
-        json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
-    """Raise a ValueError if a checkpoint could not be written to ``folder`` without losing something."""
+    """Raise a ValueError if writing a checkpoint to ``folder`` would lose something, or fail."""
     folder = folder.resolve()
     if folder == Path.cwd():
         raise ValueError(
@@ -227,9 +217,8 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
     names = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
     others = [name for name in names if name not in OURS and not name.startswith(f"{STATE}.")]
     if others:
-        raise ValueError(
-            f"{folder}: holds other things ({', '.join(others[:3])}); choose another place"
-        )
+        listed = ", ".join(others[:3])
+        raise ValueError(f"{folder}: holds other things ({listed}); choose another place")
     if (folder / FILE).is_file() and not overwrite:
         raise ValueError(f"{folder}: holds a checkpoint already; --overwrite replaces it")
     above = next(parent for parent in folder.parents if parent.exists())
@@ -240,7 +229,11 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """The content of ``checkpoint.json``."""
+    """The content of ``checkpoint.json``.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
     try:
         facts = json.loads((folder / FILE).read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -250,17 +243,150 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
+def _load(path: str | Path) -> Model | Autoencoder:
+    folder = _folder_of(path)
+    contents = _read_contents(folder)
+    _check_files(folder, contents.files)
+    params = _restore(folder / "params")
+    architecture = ARCHITECTURES[contents.architecture]
+    _check_shapes(folder, architecture.shapes(contents.config), params)
+    if fingerprint(params) != contents.sha256:
+        raise ValueError(
+            f"{folder}: damaged: the sha256 of the parameters is not the one in {FILE}"
+        )
+    check_finite(params, str(folder))
+    return architecture.build(contents, jax.device_put(params))
+
+
+def _folder_of(path: str | Path) -> Path:
+    """The folder of a checkpoint, given by its path or name."""
+    folder = Path(path)
+    available = shipped()
+    if not folder.exists() and str(path) in available:
+        folder = available[str(path)]
+    if not (folder / FILE).is_file():
+        names = ", ".join(available) if available else "none"
+        raise ValueError(
+            f"{path}: no checkpoint there (a folder with {FILE}); oipjax ships with {names}"
+        )
+    return folder
+
+
+def _read_contents(folder: Path) -> Contents:
+    """``checkpoint.json``, checked."""
+    facts = read_facts(folder)
+    if facts.get("schema") != SCHEMA:
+        raise ValueError(
+            f"{folder / FILE}: schema {facts.get('schema')}; this version reads {SCHEMA}"
+        )
+    if facts.get("sha256") != digest(facts):
+        raise ValueError(f"{folder / FILE}: damaged: its content is not what it was written with")
+    try:
+        kind = str(facts["architecture"]["type"])
+        if kind in ARCHITECTURES:
+            return _parsed(facts, kind)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / FILE}: damaged ({type(error).__name__}: {error})") from None
+    raise ValueError(
+        f"{folder / FILE}: an architecture of type {kind!r}; "
+        f"this version reads {', '.join(ARCHITECTURES)}"
+    )
+
+
+def _parsed(facts: dict[str, Any], kind: str) -> Contents:
+    """The content of ``checkpoint.json`` with the types that it should have."""
+    fields = {}
+    for name, value in facts["architecture"]["config"].items():
+        fields[name] = _tuples(value)
+    files = {}
+    for file, file_digest in facts["files"].items():
+        files[str(file)] = str(file_digest)
+    normalisation = facts["normalisation"]
+    return Contents(
+        name=str(facts["name"]),
+        architecture=kind,
+        config=ARCHITECTURES[kind].config(**fields),
+        mean=tuple(map(float, normalisation["mean"])),
+        std=tuple(map(float, normalisation["std"])),
+        classes=tuple(map(str, facts["classes"])),
+        sha256=str(facts["parameters"]["sha256"]),
+        files=files,
+    )
+
+
+def _described(network: Model | Autoencoder, facts: dict[str, Any]) -> dict[str, Any]:
+    """The content of ``checkpoint.json``, without sums of files."""
+    if isinstance(network, Autoencoder):
+        config = network.config
+        classes = ()
+    elif isinstance(network.apply, cnn.CNNApply):
+        config = network.apply.config
+        classes = network.classes
+    else:
+        raise ValueError(
+            f"{network.name}: only oipjax's own networks can be saved, got {network.apply!r}"
+        )
+    kinds = [name for name, kind in ARCHITECTURES.items() if isinstance(config, kind.config)]
+    parameters = flatten(network.params)
+    shapes = {path: list(leaf.shape) for path, leaf in sorted(parameters.items())}
+    return {
+        "schema": SCHEMA,
+        "name": network.name,
+        "architecture": {"type": kinds[0], "config": asdict(config)},
+        "normalisation": {"mean": list(network.mean), "std": list(network.std)},
+        "classes": list(classes),
+        "parameters": {
+            "sha256": fingerprint(network.params),
+            "count": sum(leaf.size for leaf in parameters.values()),
+            "shapes": shapes,
+        },
+        "training": facts,
+    }
+
+
+def _check_shapes(folder: Path, expected: Params, params: Params) -> None:
+    """Raise a ValueError that names parameters of another shape or type than expected."""
+    expected_types = _types(expected)
+    given_types = _types(params)
+    differences = []
+    for path in sorted(expected_types | given_types):
+        expected_type = expected_types.get(path)
+        given_type = given_types.get(path)
+        if given_type != expected_type:
+            differences.append(f"{path} is {given_type}, expected {expected_type}")
+    if differences:
+        listed = "; ".join(differences[:3])
+        raise ValueError(f"{folder}: the parameters do not fit the architecture: {listed}")
+
+
+def _types(params: Params) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and dtype of each parameter by its path."""
+    return {path: (leaf.shape, leaf.dtype) for path, leaf in leaves(params).items()}
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of the parameters, by its path in the folder."""
+    sums = {}
+    for file in sorted((folder / "params").rglob("*")):
+        if file.is_file():
+            name = file.relative_to(folder).as_posix()
+            sums[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return sums
+
+
 def _check_files(folder: Path, files: dict[str, str]) -> None:
-    for name, digest in files.items():
+    """Raise a ValueError that names a file which is missing or has another sha256."""
+    for name, expected in files.items():
         try:
             content = (folder / name).read_bytes()
         except OSError as error:
             raise ValueError(f"{folder / name}: missing or damaged ({error.strerror})") from None
-        if hashlib.sha256(content).hexdigest() != digest:
+        if hashlib.sha256(content).hexdigest() != expected:
             raise ValueError(f"{folder / name}: damaged: its sha256 is not the one in {FILE}")
 
 
 def _orbax():
+    """Orbax, imported when it is used, without its log."""
     logging.getLogger("absl").setLevel(logging.ERROR)
     import orbax.checkpoint as ocp
 
@@ -279,15 +405,14 @@ def _restore(path: Path) -> Params:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True)) as checkpointer:
             tree = checkpointer.metadata(path.resolve()).item_metadata.tree
             types = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            return checkpointer.restore(
-                path.resolve(), args=ocp.args.PyTreeRestore(restore_args=types)
-            )
-    except Exception as error:  # noqa: BLE001  (damage shows up as any of a dozen exception types of Orbax and TensorStore)
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise ValueError(
-            f"{path}: missing or damaged ({type(error).__name__}: {first[:120]})"
-        ) from None
+            arguments = ocp.args.PyTreeRestore(restore_args=types)
+            return checkpointer.restore(path.resolve(), args=arguments)
+    except Exception as error:  # noqa: BLE001  (Orbax and TensorStore raise a dozen types for damaged files)
+        lines = str(error).strip().splitlines()
+        reason = lines[0][:120] if lines else ""
+        raise ValueError(f"{path}: missing or damaged ({type(error).__name__}: {reason})") from None
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+    """Lists, as JSON has them, as tuples, as a configuration has them."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,136 +1,22 @@
-"""What to climb: scores of one image, as values that can be added, scaled, compared and printed.
+"""Scores of a network's units: maps, nodes, directions, classes and whole layers."""
 
-An objective is a frozen dataclass; *which* map, node or direction it means is not part of it but an
-argument, the target. So all maps of a layer share one compiled program, and a batch may hold a
-different target in every run. The split of objective, parameterisation and transform follows Lucid
-(Olah, Mordvintsev, Schubert 2017, "Feature Visualization", doi:10.23915/distill.00007).
-
->>> from oipjax.objectives.units import Map, TotalVariation
->>> 2 * (Map("conv3") - 0.5 * TotalVariation())
-2.0*Map(layer='conv3') - 1.0*TotalVariation()
-"""
-
-from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from oipjax.model import Activations, Model
-
-Target = Any
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A pure function of ``(activations, image, target)``, the score of ONE image; bigger is better.
-
-    Activations are those of one image: ``{layer: [h, w, k] or [k]}``; the image is ``[h, w, c]``.
-    """
-
-    takes_target: ClassVar[bool] = True
-
-    def __call__(self, activations: Activations, image: Array, target: Target) -> Array:
-        """The score, a float32 scalar."""
-        raise NotImplementedError
-
-    @property
-    def channel_layer(self) -> str | None:
-        """The layer of which the score needs one channel alone, that of its target; else None."""
-        return None
-
-    def pre_activation(self, model: Model) -> "PreActivation | None":
-        """What to climb where the score has no gradient; None if that cannot be.
-
-        A map or node behind a floor has one: its value before the nonlinearity.
-        """
-        del model
-        return None
-
-    def check(self, model: Model, targets: Target) -> Target:
-        """Targets of ``n`` runs as the arrays the compiled program takes.
-
-        Raises:
-            ValueError: the model has no such layer, or a target is out of range; the message says
-                what would fit.
-        """
-        raise NotImplementedError
-
-    def __add__(self, other: "Objective") -> "Objective":
-        if not isinstance(other, Objective):
-            return NotImplemented
-        return Sum((*_terms(self), *_terms(other)))
-
-    def __mul__(self, factor: float) -> "Objective":
-        if not isinstance(factor, Real):
-            return NotImplemented
-        return Sum(tuple((float(factor) * weight, term) for weight, term in _terms(self)))
-
-    def __sub__(self, other: "Objective") -> "Objective":
-        if not isinstance(other, Objective):
-            return NotImplemented
-        return self + -1 * other
-
-    def __neg__(self) -> "Objective":
-        return -1 * self
-
-    __rmul__ = __mul__
-
-
-@dataclass(frozen=True, repr=False)
-class Sum(Objective):
-    """A weighted sum of objectives; made by ``+``, ``-`` and ``*``, which leave their operands as they are.
-
-    Its target is a tuple with one entry for each term that takes a target, in order.
-    """
-
-    terms: tuple[tuple[float, Objective], ...]
-
-    def __call__(self, activations, image, target):
-        rest = iter(target)
-        scores = [
-            weight * term(activations, image, next(rest) if term.takes_target else None)
-            for weight, term in self.terms
-        ]
-        return sum(scores[1:], start=scores[0])
-
-    def check(self, model, targets):
-        wanted = [term for _, term in self.terms if term.takes_target]
-        for _, term in self.terms:
-            if not term.takes_target:
-                term.check(model, None)
-        targets = () if targets is None and not wanted else targets
-        if not isinstance(targets, tuple) or len(targets) != len(wanted):
-            raise ValueError(
-                f"{self} takes a tuple of {len(wanted)} targets, one for each of {wanted}, got {targets!r}"
-            )
-        checked = tuple(
-            term.check(model, target) for term, target in zip(wanted, targets, strict=True)
-        )
-        if len({len(target) for target in checked}) > 1:
-            raise ValueError(
-                f"the targets of {self} have different lengths: {[len(target) for target in checked]}"
-            )
-        return checked
-
-    def __repr__(self) -> str:
-        text = ""
-        for weight, term in self.terms:
-            sign = " - " if weight < 0 else " + "
-            text += (sign if text else "-" * (weight < 0)) + f"{abs(weight)}*{term}"
-        return text
-
-
-def _terms(objective: Objective) -> Iterator[tuple[float, Objective]]:
-    yield from objective.terms if isinstance(objective, Sum) else ((1.0, objective),)
+from oipjax.objectives.base import Objective, Target, check_no_target
 
 
 @dataclass(frozen=True)
 class Map(Objective):
-    """The mean over h, w of one map of ``layer``; the target is the map's index. *The* score of oipjax."""
+    """The mean over h, w of one map of ``layer``: *the* score of oipjax.
+
+    The target is the map's index.
+    """
 
     layer: str
 
@@ -150,12 +36,15 @@ class Map(Objective):
 
     def check(self, model, targets):
         layer = model.layer(self.layer)
-        return _indices(targets, (layer.maps,), f"map of {layer.name}")
+        return _checked_indices(targets, (layer.maps,), f"map of {layer.name}")
 
 
 @dataclass(frozen=True)
 class Node(Objective):
-    """One node of ``layer``; the target is ``(i, j, map)``, or the index in a layer without space."""
+    """One node of ``layer``.
+
+    The target is ``(i, j, map)``; in a layer without space it is the node's index.
+    """
 
     layer: str
 
@@ -171,12 +60,15 @@ class Node(Objective):
 
     def check(self, model, targets):
         shape = model.layer(self.layer).shape
-        return _indices(targets, shape, f"node of {self.layer}")
+        return _checked_indices(targets, shape, f"node of {self.layer}")
 
 
 @dataclass(frozen=True)
 class Direction(Objective):
-    """The mean over h, w of ``layer``'s activations along a direction; the target is a vector ``[k]``."""
+    """The mean over h, w of ``layer``'s activations along a direction.
+
+    The target is a vector ``[k]``.
+    """
 
     layer: str
 
@@ -204,7 +96,10 @@ class Class(Map):
 
 @dataclass(frozen=True)
 class Layer(Objective):
-    """The mean square of all of a layer's activations, as in deep dreams (Mordvintsev et al. 2015); takes no target."""
+    """The mean square of all of a layer's activations, as in deep dreams (Mordvintsev et al. 2015).
+
+    It takes no target.
+    """
 
     layer: str
     takes_target: ClassVar[bool] = False
@@ -214,35 +109,20 @@ class Layer(Objective):
 
     def check(self, model, targets):
         model.layer(self.layer)
-        return _no_target(self, targets)
-
-
-@dataclass(frozen=True)
-class TotalVariation(Objective):
-    """The mean absolute difference of neighbouring pixels, down and across; subtract it for smooth images."""
-
-    takes_target: ClassVar[bool] = False
-
-    def __call__(self, activations, image, target):
-        return jnp.mean(jnp.abs(image[1:] - image[:-1])) + jnp.mean(
-            jnp.abs(image[:, 1:] - image[:, :-1])
-        )
-
-    def check(self, model, targets):
-        return _no_target(self, targets)
+        return check_no_target(self, targets)
 
 
 @dataclass(frozen=True)
 class PreActivation:
-    """`Map` or `Node`, continued below the floor: where it is silent, its (largest) value before the nonlinearity.
+    """A `Map` or `Node`, continued below its floor by its value before the nonlinearity.
 
-    A map behind a ReLU that is off has score 0 and no gradient, but its largest pre-activation node
-    says how far from its floor it is, and has one. Since the mean of a ReLU is above its floor
-    exactly where that node is, the two join into one `response` that never goes down as the image
-    comes nearer to activating the map.
+    A map behind a ReLU that is off has score 0 and no gradient. Its largest pre-activation node has
+    a gradient, and says how far from its floor the map is. The mean of a ReLU is above the floor
+    exactly where that node is. So score and node join into one `response`, which never goes down as
+    the image comes nearer to activating the map.
 
     Attributes:
-        objective: what may be silent.
+        objective: the map or node.
         pre: the layer before the nonlinearity.
         floor: the nonlinearity's least value.
     """
@@ -255,15 +135,22 @@ class PreActivation:
         """The response of one image, a scalar."""
         score = self.objective(activations, image, target)
         node = self.objective.highest_node(activations[self.pre], target)
-        return self._join(score, node)
+        return self._joined(score, node)
 
     def every_map(self, activations: Activations) -> Array:
         """The responses of all maps to one image, ``[k]``."""
-        nodes, scores = activations[self.pre], spatial_mean(activations[self.objective.layer])
-        return self._join(scores, jnp.max(nodes, axis=tuple(range(nodes.ndim - 1))))
+        nodes = activations[self.pre]
+        scores = spatial_mean(activations[self.objective.layer])
+        highest = jnp.max(nodes, axis=tuple(range(nodes.ndim - 1)))
+        return self._joined(scores, highest)
 
-    def _join(self, score: Array, node: Array) -> Array:
+    def _joined(self, score: Array, node: Array) -> Array:
         return jnp.where(score > self.floor, score, jnp.minimum(node, self.floor))
+
+
+def spatial_mean(activation: Array) -> Array:
+    """The mean of each map: ``[h, w, k]`` or ``[k]`` to ``[k]``."""
+    return jnp.mean(activation, axis=tuple(range(activation.ndim - 1)))
 
 
 def _pre_activation(objective: Map | Node, model: Model) -> PreActivation | None:
@@ -273,29 +160,29 @@ def _pre_activation(objective: Map | Node, model: Model) -> PreActivation | None
     return PreActivation(objective, layer.pre, layer.floor)
 
 
-def spatial_mean(activation: Array) -> Array:
-    """``[h, w, k]`` or ``[k]`` to ``[k]``."""
-    return jnp.mean(activation, axis=tuple(range(activation.ndim - 1)))
+def _checked_indices(targets: Target, shape: tuple[int, ...], unit: str) -> np.ndarray:
+    """Integers ``[n]`` below ``shape[0]``, or ``[n, len(shape)]`` below ``shape``.
 
+    Args:
+        targets: as the user gives them.
+        shape: of the layer, or the number of its maps alone.
+        unit: what an index stands for, for messages.
 
-def _indices(targets, shape: tuple[int, ...], what: str) -> np.ndarray:
-    """Integers ``[n]`` below ``shape[0]``, or ``[n, len(shape)]`` below ``shape``."""
+    Raises:
+        ValueError: the targets are not such integers.
+    """
     array = np.asarray(targets)
-    tail = () if len(shape) == 1 else (len(shape),)
-    if not np.issubdtype(array.dtype, np.integer) or not array.ndim or array.shape[1:] != tail:
-        wanted = "[" + ", ".join(map(str, ("n", *tail))) + "]"
+    is_flat = len(shape) == 1
+    expected = "[n]" if is_flat else f"[n, {len(shape)}]"
+    has_shape = array.ndim == 1 if is_flat else array.shape[1:] == (len(shape),)
+    if not np.issubdtype(array.dtype, np.integer) or not has_shape:
         raise ValueError(
-            f"a {what} is given by integers {wanted}, got {array.dtype}{list(array.shape)}"
+            f"a {unit} is given by integers {expected}, got {array.dtype}{list(array.shape)}"
         )
-    bad = (array < 0) | (array >= np.array(shape if tail else shape[0]))
-    if bad.any():
-        first = array[np.argwhere(bad)[0][0]]
-        raise ValueError(
-            f"no {what} {first}: there are {' x '.join(map(str, shape))}, counted from 0"
-        )
+    limits = np.array(shape[0] if is_flat else shape)
+    is_bad = (array < 0) | (array >= limits)
+    if is_bad.any():
+        first = array[np.argwhere(is_bad)[0][0]]
+        sizes = " x ".join(map(str, shape))
+        raise ValueError(f"no {unit} {first}: there are {sizes}, counted from 0")
     return array.astype(np.int32)
-
-
-def _no_target(objective: Objective, targets):
-    if targets is not None:
-        raise ValueError(f"{objective} takes no target, got {targets!r}")

@@ -1,10 +1,10 @@
-"""The image space of a decoder: images that an autoencoder can make, searched by moving its latent vector.
+"""The image space of a decoder: an ascent moves the latent vector of an autoencoder.
 
-Pixels may go where no image of the data is; a decoder's images keep to what it has learned (A.
-Nguyen and others, "Synthesizing the preferred inputs for neurons in neural networks via deep
-generator networks", 2016, arXiv:1605.09304). They bound the latent numbers one by one; here the
-vector stays inside an ellipsoid of the normal distribution that was fitted to the codes of images,
-which takes their correlations into account.
+In pixel space a search may reach images that no data set holds. A decoder's images keep to what it
+has learned (A. Nguyen and others, "Synthesizing the preferred inputs for neurons in neural networks
+via deep generator networks", 2016, arXiv:1605.09304). They bound the latent numbers one by one.
+Here the vector stays inside an ellipsoid of the normal distribution that was fitted to the codes of
+images, which takes their correlations into account.
 """
 
 import math
@@ -20,7 +20,8 @@ from jax import Array
 
 from oipjax.model import Model, Params
 from oipjax.pytrees import check_finite, fingerprint
-from oipjax.spaces.pixels import Box, Shape
+from oipjax.spaces.base import Shape
+from oipjax.spaces.pixels import Box
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,21 @@ class Fixed:
     """Arrays that belong to a value: equal, hashed and recorded by their fingerprint.
 
     Attributes:
-        sha256: see `model.fingerprint`; the only field.
-        tree: the arrays, a pytree.
+        tree: the arrays, a pytree; they are kept as `arrays`.
+        sha256: see `pytrees.fingerprint`; the only field.
     """
 
     tree: InitVar[Any]
     sha256: str = field(init=False)
 
     def __post_init__(self, tree: Any):
-        object.__setattr__(self, "arrays", jax.tree.map(np.asarray, tree))
+        object.__setattr__(self, "_arrays", jax.tree.map(np.asarray, tree))
         object.__setattr__(self, "sha256", fingerprint(tree))
+
+    @property
+    def arrays(self) -> Any:
+        """The arrays, of numpy, in the structure of ``tree``."""
+        return vars(self)["_arrays"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Decoder:
 
     The ``z`` of the space is a latent vector in whitened coordinates: ``latent = mean + factor @
     z``, so that the codes of images have mean 0 and covariance 1 there, and the ellipsoid is a
-    ball. A space has no room for parameters as an argument: the decoder's are constants of the
+    ball. A space does not take parameters as an argument: the decoder's are constants of the
     programs compiled for it.
 
     Attributes:
@@ -55,7 +61,7 @@ class Decoder:
             dataclass.
         fixed: ``{"params", "mean": [d], "factor": [d, d]}``: of ``decode``, and of the normal
             fitted to codes.
-        latent: how many numbers ``d`` there are.
+        latent: the number ``d`` of latent numbers.
         shape: ``(h, w, c)`` of the images.
         low, high: black and white in network input units, one per channel.
         confidence: share of the normal distribution inside the ellipsoid.
@@ -76,8 +82,9 @@ class Decoder:
 
     @property
     def radius(self) -> float:
-        """Of the ball that ``z`` stays in: the root of chi-square's quantile for ``d`` degrees of freedom."""
-        return math.sqrt(2 * float(scipy.special.gammaincinv(self.latent / 2, self.confidence)))
+        """Radius of the ball: the root of chi-square's quantile for ``d`` degrees of freedom."""
+        quantile = 2 * float(scipy.special.gammaincinv(self.latent / 2, self.confidence))
+        return math.sqrt(quantile)
 
     @property
     def scale(self) -> float:
@@ -86,7 +93,10 @@ class Decoder:
 
     @property
     def domain(self) -> Box:
-        """The box of valid pixels, which holds far more than the decoder's images; its proofs hold for them."""
+        """The box of valid pixels, which holds all of the decoder's images and many others.
+
+        A proof over the box is also a proof over the decoder's images.
+        """
         return Box(self.shape, self.low, self.high)
 
     def init(self, key: Array) -> Array:
@@ -95,28 +105,35 @@ class Decoder:
 
     def latent_of(self, z: Array) -> Array:
         """The decoder's latent vector ``[d]``."""
-        arrays = self.fixed.arrays  # pyright: ignore[reportAttributeAccessIssue]
+        arrays = self.fixed.arrays
         return jnp.asarray(arrays["mean"]) + jnp.asarray(arrays["factor"]) @ z
 
     def render(self, z: Array) -> Array:
         """The decoded image ``[h, w, c]``, as network input."""
-        low, high = (np.asarray(end, np.float32).reshape(1, 1, -1) for end in (self.low, self.high))
-        params = self.fixed.arrays["params"]  # pyright: ignore[reportAttributeAccessIssue]
-        pixels = self.decode(jax.tree.map(jnp.asarray, params), self.latent_of(z)[None])[0]
-        # Only the last bit is clipped, which rounding may carry out of the box; the pixels are in
-        # [0, 1] already.
-        return jnp.clip(jnp.asarray(low) + pixels * jnp.asarray(high - low), low, high)
+        low, high = self.domain.ends
+        params = jax.tree.map(jnp.asarray, self.fixed.arrays["params"])
+        pixels = self.decode(params, self.latent_of(z)[None])[0]
+        image = jnp.asarray(low) + pixels * jnp.asarray(high - low)
+        # The pixels are in [0, 1] already: this clips only the last bit, which rounding may carry
+        # out of the box.
+        return jnp.clip(image, low, high)
 
     def project(self, z: Array) -> Array:
         """``z``, shortened to the ball's radius if it is longer."""
         norm = jnp.linalg.norm(z)
-        return jnp.where(norm > self.radius, z * (self.radius / jnp.maximum(norm, self.radius)), z)
+        shortened = z * (self.radius / jnp.maximum(norm, self.radius))
+        return jnp.where(norm > self.radius, shortened, z)
 
     def tangent(self, z: Array, gradient: Array) -> Array:
-        """The gradient; at the ball's surface without what would lead out of it."""
+        """The gradient; at the ball's surface without its part that leads out of the ball."""
         square = jnp.maximum(jnp.vdot(z, z), 1e-12)
         outwards = jnp.maximum(jnp.vdot(z, gradient), 0) / square
-        return jnp.where(square >= (1 - 1e-5) * self.radius**2, gradient - outwards * z, gradient)
+        is_at_surface = square >= (1 - 1e-5) * self.radius**2
+        return jnp.where(is_at_surface, gradient - outwards * z, gradient)
+
+    def from_image(self, image: Array) -> None:
+        """None: there is no way from an image back to its latent vector."""
+        del image
 
 
 def decoder_space(
@@ -131,10 +148,10 @@ def decoder_space(
     """The space of a decoder's images for a network.
 
     Args:
-        model: says what its input looks like.
+        model: gives the shape and the valid range of images.
         autoencoder: name, for records.
         decode: see `Decoder`.
-        params: what ``decode`` takes, and no more than it needs.
+        params: the first argument of ``decode``, without anything that it does not need.
         codes: latent vectors ``[n, d]`` of images, ``n > d``; the normal is fitted to them.
         confidence: share of that normal inside the ellipsoid.
 
@@ -148,27 +165,39 @@ def decoder_space(
             f"codes are [n, d] with more vectors than numbers, got {list(codes.shape)}"
         )
     check_finite({"codes": codes, "params": params}, autoencoder)
-    image = jax.eval_shape(
-        decode, params, jax.ShapeDtypeStruct((1, codes.shape[1]), np.float32)
-    ).shape[1:]
-    if image != model.input_shape:
+    latent = codes.shape[1]
+    images = jax.eval_shape(decode, params, jax.ShapeDtypeStruct((1, latent), np.float32))
+    shape = images.shape[1:]
+    if shape != model.input_shape:
         raise ValueError(
-            f"{model.name} takes images {model.input_shape}, {autoencoder} makes {image}: choose another"
+            f"{model.name} takes images {model.input_shape}, {autoencoder} makes {shape}: "
+            "choose another"
         )
+    mean, factor = _fitted_normal(codes, autoencoder)
+    low, high = model.input_box
+    return Decoder(
+        autoencoder=autoencoder,
+        decode=decode,
+        fixed=Fixed({"params": params, "mean": mean, "factor": factor}),
+        latent=latent,
+        shape=model.input_shape,
+        low=tuple(map(float, low)),
+        high=tuple(map(float, high)),
+        confidence=confidence,
+    )
+
+
+def _fitted_normal(codes: np.ndarray, autoencoder: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean ``[d]`` of codes ``[n, d]`` and a factor ``[d, d]`` of their covariance, in float32."""
     mean = codes.mean(0)
-    # Sums in a fixed order, whatever the number of cores: the bits decide whether a record is the
-    # same.
-    covariance = np.einsum("ni,nj->ij", codes - mean, codes - mean) / (len(codes) - 1)
+    centred = codes - mean
+    # The sums have a fixed order whatever the number of cores, since the bits decide whether a
+    # record is the same.
+    covariance = np.einsum("ni,nj->ij", centred, centred) / (len(codes) - 1)
     try:
         factor = np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
         raise ValueError(
             f"{autoencoder}: the codes do not span all {codes.shape[1]} directions; give more"
         ) from None
-    fixed = Fixed(
-        {"params": params, "mean": mean.astype(np.float32), "factor": factor.astype(np.float32)}
-    )
-    low, high = (tuple(map(float, end)) for end in model.input_box)
-    return Decoder(
-        autoencoder, decode, fixed, codes.shape[1], model.input_shape, low, high, confidence
-    )
+    return mean.astype(np.float32), factor.astype(np.float32)
