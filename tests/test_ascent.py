@@ -436,7 +436,7 @@ def test_what_is_returned_is_never_below_the_start_even_if_steps_are_short(tiny)
     )
     target, plan = jnp.asarray(3), jnp.arange(2)
     scores = [
-        float(climb.init(problem, tiny.params, jnp.asarray(one), target).here.response) for one in z
+        float(climb.step(problem, tiny.params, target, 1, climb.begin(problem, jnp.asarray(one))).here.response) for one in z
     ]
     good, bad = z[np.argmax(scores)], z[np.argmin(scores)]
     run = climb.blank(problem, plan, jnp.asarray(good))
