@@ -20,7 +20,7 @@ import numpy as np
 from oipjax.model import Params
 from oipjax.runtime import OPTIONS, Program, padded, workers
 from oipjax.search.results import RUN_FIELDS, Ascent
-from oipjax.search.step import Problem, Run, advance, begin_run, has_steps, result, select
+from oipjax.search.step import Problem, Run, State, advance, begin_run, has_steps, result, select
 from oipjax.spaces import space_shapes
 
 CHUNK = 8
@@ -69,9 +69,7 @@ class Engine:
         self.most_reports = most_reports
         self.tile = tile
         self.idle = idle_tile(problem, most_reports, tile)
-        target_tile = jax.tree.map(
-            lambda array: jax.ShapeDtypeStruct((tile, *array.shape[1:]), array.dtype), targets
-        )
+        target_tile = jax.tree.map(functools.partial(_like_tile, tile), targets)
         like = (
             np.zeros(most_reports, np.int32),
             np.int32(0),
@@ -90,7 +88,8 @@ class Engine:
         def watched(worker: int) -> None:
             try:
                 self._work(worker, job, waiting, finished)
-            except BaseException as error:  # noqa: BLE001  (it is raised again in the caller's thread)
+            except BaseException as error:  # noqa: BLE001
+                # It is raised again in the caller's thread.
                 finished.put(error)
 
         tiles = _Tiles(job.count, self.tile)
@@ -153,7 +152,13 @@ class Engine:
 
     def _no_starts(self) -> np.ndarray:
         """Zeros in the shape of a tile of starts."""
-        return np.zeros((self.tile, *space_shapes(self.problem.space)[0]), np.float32)
+        shape = space_shapes(self.problem.space)[0]
+        return np.zeros((self.tile, *shape), np.float32)
+
+
+def _like_tile(tile: int, array: np.ndarray) -> jax.ShapeDtypeStruct:
+    """The shape and type of a tile of entries of ``array [n, ...]``."""
+    return jax.ShapeDtypeStruct((tile, *array.shape[1:]), array.dtype)
 
 
 class _Waiting:
@@ -250,9 +255,32 @@ def _some_runs(results: Ascent, index: np.ndarray, recorded_steps: tuple[int, ..
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def idle_tile(problem: Problem, most_reports: int, tile: int) -> Run:
     """A tile of runs at zero, to be replaced by others before their first step."""
-    z = jnp.zeros((tile, *space_shapes(problem.space)[0]))
+    shape = space_shapes(problem.space)[0]
+    z = jnp.zeros((tile, *shape))
     reports = jnp.zeros(most_reports, jnp.int32)
-    return jax.vmap(functools.partial(begin_run, problem, reports))(z)
+    begin_one = functools.partial(begin_run, problem, reports)
+    return jax.vmap(begin_one, out_axes=run_axes(problem))(z)
+
+
+def run_axes(problem: Problem) -> Run:
+    """The axis of the runs in each array of a tile of runs.
+
+    Without ``stop`` all runs of a tile begin and end together. Their step is then one scalar, from
+    which the length of the step follows once for all of them.
+    """
+    state: dict[str, Any] = dict.fromkeys(State._fields, 0)
+    if not problem.stop:
+        state["step"] = None
+    run: dict[str, Any] = dict.fromkeys(Run._fields, 0)
+    run["state"] = State(**state)
+    return Run(**run)
+
+
+def result_axes() -> Ascent:
+    """The axis of the runs in each array of their results; the recorded steps have none."""
+    axes: dict[str, Any] = dict.fromkeys(Ascent._fields, 0)
+    axes["trace_steps"] = None
+    return Ascent(**axes)
 
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=OPTIONS)
@@ -265,17 +293,22 @@ def advance_tile(problem: Problem, params, reports, most_steps, runs: Run, is_ne
         reports: int32 ``[t]``, the recorded steps; the last one ends each run.
         most_steps: int32 scalar.
         runs: the runs ``[tile]``.
-        is_new: bool ``[tile]``, which of them are to be replaced by new runs.
+        is_new: bool ``[tile]``, which of them are to be replaced by new runs; all without ``stop``.
         starts: float32 ``[tile, ...]``, where new runs begin.
         targets: ``[tile, ...]``, the targets.
 
     Returns:
         The runs, whether each has steps to make (bool ``[tile]``), and their results so far.
     """
-    new_runs = jax.vmap(functools.partial(begin_run, problem, reports))(starts)
-    runs = jax.vmap(select)(is_new, new_runs, runs)
-    advance_all = jax.vmap(functools.partial(advance, problem, params, reports))
-    have_steps = jax.vmap(functools.partial(has_steps, problem, reports))
+    axes = run_axes(problem)
+    begin_one = functools.partial(begin_run, problem, reports)
+    advance_one = functools.partial(advance, problem, params, reports)
+    has_steps_one = functools.partial(has_steps, problem, reports)
+    result_of_one = functools.partial(result, problem, params, reports)
+    begin_all = jax.vmap(begin_one, out_axes=axes)
+    advance_all = jax.vmap(advance_one, in_axes=(0, axes), out_axes=axes)
+    have_steps = jax.vmap(has_steps_one, in_axes=(axes,))
+    results_of = jax.vmap(result_of_one, in_axes=(0, axes), out_axes=result_axes())
 
     def is_unfinished(carry: tuple[Any, Run]) -> Any:
         number, runs = carry
@@ -285,9 +318,8 @@ def advance_tile(problem: Problem, params, reports, most_steps, runs: Run, is_ne
         number, runs = carry
         return number + 1, advance_all(targets, runs)
 
+    new_runs = begin_all(starts)
+    runs = jax.vmap(select)(is_new, new_runs, runs) if problem.stop else new_runs
     first = jnp.zeros((), jnp.int32)
     _, runs = jax.lax.while_loop(is_unfinished, advanced, (first, runs))
-    axes: dict[str, Any] = dict.fromkeys(RUN_FIELDS, 0) | {"trace_steps": None}
-    results_of = functools.partial(result, problem, params, reports)
-    results = jax.vmap(results_of, out_axes=Ascent(**axes))(targets, runs)
-    return runs, have_steps(runs), results
+    return runs, have_steps(runs), results_of(targets, runs)

@@ -207,7 +207,8 @@ class _Responder:
         shape = (self.starts.group, tile, *space_shapes(space)[0])
         points = jax.ShapeDtypeStruct(shape, np.float32)
         static = (model.network, layer, self.maps, self.pre_activation, space)
-        self.program = Program(_responses, static, (model.params,), (points, np.int32(0)))
+        like = (points, np.int32(0))
+        self.program = Program(_responses, static, (model.params,), like)
 
     @property
     def size(self) -> int:
@@ -222,12 +223,14 @@ class _Responder:
     def to_starts(self, worker: int, stream: Array, numbers: np.ndarray) -> np.ndarray:
         """Responses ``[n, k]`` to the starts of ``numbers [n]``."""
         points = self.starts(worker, stream, numbers)
-        return self._flat(self.program(worker, points, self.starts.tiles_of(numbers)), numbers)
+        responses = self.program(worker, points, self.starts.tiles_of(numbers))
+        return self._flat(responses, numbers)
 
     def to_points(self, worker: int, z: np.ndarray) -> np.ndarray:
         """Responses ``[n, k]`` to points ``z [n, ...]``."""
         points = self.starts.grouped(z)
-        return self._flat(self.program(worker, points, self.starts.tiles_of(z)), z)
+        responses = self.program(worker, points, self.starts.tiles_of(z))
+        return self._flat(responses, z)
 
     def _flat(self, responses: Array, of: np.ndarray) -> np.ndarray:
         """``[group, tile, k]`` as ``[n, k]``, as long as ``of [n, ...]``."""

@@ -37,7 +37,8 @@ class Starts:
         self.group = max(1, min(GROUP, GROUP_VALUES // values))
         stream = jax.eval_shape(jax.random.key, 0)
         numbers = jax.ShapeDtypeStruct((self.group, tile), np.uint32)
-        self.program = Program(_make_starts, (space,), (), (stream, numbers, np.int32(0)))
+        like = (stream, numbers, np.int32(0))
+        self.program = Program(_make_starts, (space,), (), like)
 
     @property
     def size(self) -> int:
@@ -142,5 +143,6 @@ def _make_starts(space: Space, stream, index, count):
     def make(place, z):
         return z.at[place].set(jax.vmap(start)(index[place]))
 
-    nothing = jnp.zeros((*index.shape, *space_shapes(space)[0]), jnp.float32)
+    shape = space_shapes(space)[0]
+    nothing = jnp.zeros((*index.shape, *shape), jnp.float32)
     return jax.lax.fori_loop(0, count, make, nothing)

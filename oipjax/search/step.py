@@ -109,7 +109,8 @@ def begin(problem: Problem, z: Array) -> State:
     """The state of a run before its start ``z`` is evaluated; the first `step` evaluates it."""
     zero = jnp.zeros((), jnp.int32)
     unknown = jnp.full((), jnp.nan)
-    start = Point(z=z, score=unknown, response=unknown, gradient=jnp.zeros_like(z))
+    no_gradient = jnp.zeros_like(z)
+    start = Point(z=z, score=unknown, response=unknown, gradient=no_gradient)
     return State(
         current=start,
         optimizer=problem.method.direction().init(z),
@@ -155,7 +156,7 @@ def step(problem: Problem, params: Params, target: Any, updates: Any, state: Sta
     after, has_returned = _backtracked(problem.method, moved)
 
     score = after.current.score
-    change = score - jnp.where(is_first, 0, state.current.score)
+    change = jnp.where(is_first, score, score - state.current.score)
     is_active = problem.pre_activation is None or score > problem.pre_activation.floor
     # A run that returned to its best point has not moved, which is not convergence.
     may_converge = is_active & ~is_first & ~has_returned
@@ -299,11 +300,12 @@ def advance(problem: Problem, params: Params, reports: Array, target: Any, run: 
     # repeats where a run ends early.
     is_due = reports >= state.step
     z = _recorded_z(problem, state)
+    is_due_z = is_due.reshape(-1, *[1] * z.ndim)
     advanced = run._replace(
         state=state,
         trace=jnp.where(is_due, state.current.score, run.trace),
         changes=jnp.where(is_due, state.change, run.changes),
-        trace_z=jnp.where(is_due.reshape(-1, *[1] * z.ndim), z, run.trace_z),
+        trace_z=jnp.where(is_due_z, z, run.trace_z),
     )
     if not problem.stop:
         return advanced
