@@ -1,13 +1,15 @@
-"""Named random streams: who may draw what from one root key.
+"""Named random streams: which part of the package draws which random numbers from one root key.
 
-A root key is never drawn from. It splits into streams by ``fold_in(root, STREAM)``, and within a
-stream every consumer has its own number, so a random value depends on *what* it is for and never on
-batch size, order or what else is asked. (``jax.random.split(key, n)[i]`` is ``fold_in(key, i)``:
-without named streams two uses would collide in silence.)
+No random number is drawn from a root key itself. It splits into streams by
+``fold_in(root, STREAM)``, and each consumer within a stream has a number of its own. So a random
+value depends on its purpose and never on batch size, order or other requests.
+(``jax.random.split(key, n)[i]`` is
+``fold_in(key, i)``: without named streams two uses would have the same numbers, unnoticed.)
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 SURVEY = 0
@@ -15,15 +17,16 @@ SURVEY = 0
 RUN = 1
 """The noise of one run: ``fold_in(fold_in(stream(root, RUN), i), map)``."""
 RESTART = 2
-"""Extra starts for silent maps: ``fold_in(fold_in(stream(root, WAKE), map), attempt)``."""
+"""Further starts for unresolved maps: ``fold_in(fold_in(stream(root, RESTART), map), attempt)``."""
 TRAIN = 3
-"""Initial weights (0) and the order of images in epoch ``e`` (``1 + e``), whose number 2 is for
-noise on its images."""
+"""Number 0 makes the initial weights, number ``1 + e`` the order of the images in epoch ``e``; its
+number 2 makes the noise on its images."""
 SPLIT = 4
-"""Which of one's own images are held out for the test."""
+"""The choice of your images that are held out for the test."""
 NOISE = 5
-"""What is done to image ``i`` before an autoencoder sees it: ``fold_in(fold_in(stream(root, NOISE),
-part), i)``; part 0 is for images held out of a training, 1 for test images."""
+"""The corruption of image ``i`` before an autoencoder gets it:
+``fold_in(fold_in(stream(root, NOISE), part), i)``. Part 0 is for images held out of a training, 1
+for test images."""
 
 
 def stream(root: Array, name: int) -> Array:
@@ -42,17 +45,17 @@ def stream(root: Array, name: int) -> Array:
 
 def check(root: Array) -> None:
     """Raise a ValueError unless ``root`` is one typed key."""
-    if (
-        not isinstance(root, jax.Array)
-        or not jnp.issubdtype(root.dtype, jax.dtypes.prng_key)
-        or root.ndim
-    ):
+    if not _is_typed_key(root) or root.ndim:
         raise ValueError(
             f"expected one typed key, as jax.random.key(0) makes it, got {_short(root)}"
         )
 
 
-def _short(value) -> str:
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+def _is_typed_key(value: object) -> bool:
+    return isinstance(value, Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Array | np.ndarray):
         return f"an array {value.dtype}{list(value.shape)}"
     return repr(value)[:60]

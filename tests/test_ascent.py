@@ -1,4 +1,4 @@
-"""The engine on problems with a known optimum, against the classic rule in numpy, and on its own promises."""
+"""The engine: known optima, the classic rule in numpy, and its own promises."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +18,7 @@ from oipjax.search import (
     INACTIVE,
     NOT_FINITE,
     Ascent,
+    AscentConfig,
     Classic,
     Momentum,
     ascend,
@@ -25,7 +26,8 @@ from oipjax.search import (
     make_starts,
     report_steps,
 )
-from oipjax.search import step as climb
+from oipjax.search.engine import Engine, Job
+from oipjax.search.step import Problem, begin, begin_run, result, step
 from oipjax.spaces import Box, space_for
 from oipjax.study import Study
 
@@ -42,7 +44,7 @@ METHODS = {"classic": (Classic(), 600), "momentum": (Momentum(), 120)}
 
 
 def best_possible(model: Model, objective, targets, space) -> np.ndarray:
-    """The optimum of a score that is linear in the image, or a weighted sum of squared distances."""
+    """The optimum of a score that is linear in the image, or a sum of squared distances."""
     optima = []
     for i in range(2):
         target = jax.tree.map(lambda t, i=i: jnp.asarray(t[i]), targets)
@@ -114,11 +116,11 @@ def reference_classic(model, layer, target, image, steps):
 
     grad = jax.jit(jax.value_and_grad(value))
     scores = []
-    for step in range(steps):
+    for number in range(steps):
         score, g = grad(jnp.asarray(image))
         scores.append(float(score))
         g = np.asarray(g)
-        if step < steps - 1:
+        if number < steps - 1:
             image = image + np.float32(0.01) * g / (np.sqrt(np.mean(g**2)) + np.float32(1e-7))
             image = (image - image.mean()) / image.std()
     return np.array(scores), image
@@ -129,9 +131,17 @@ def test_classic_is_the_reference_rule(tiny):
     starts = make_starts(KEY, space, np.arange(3))
     maps = np.array([2, 3, 4])
     out = ascend(
-        KEY, tiny, Map("conv2_pre"), maps, np.arange(3), space=space, method=Classic(), steps=60, reports=3,
+        KEY,
+        tiny,
+        Map("conv2_pre"),
+        maps,
+        np.arange(3),
+        space=space,
+        method=Classic(),
+        steps=60,
+        reports=3,
         record_images=True,
-    )  # fmt: skip
+    )
     assert out.trace_steps.tolist() == [0, 7, 14, 28, 59]
     for i in range(3):
         scores, image = reference_classic(tiny, "conv2_pre", maps[i], starts[i], 60)
@@ -170,7 +180,7 @@ def test_images_give_their_scores_again(tiny):
 
 
 def test_a_wide_network_is_climbed_by_nodes_and_sums_too():
-    """With so many channels a convolution is computed by minimal filtering; every run sends its own gradient back."""
+    """So many channels are computed by minimal filtering; each run sends its own gradient back."""
     config = cnn.CNNConfig((14, 14, 1), (16, 16), 3, (1, 1), (), 3)
     model = cnn.model(cnn.init(jax.random.key(1), config), config)
     nodes, maps = np.array([[3, 3, 1], [4, 5, 6]]), np.array([1, 6])
@@ -270,27 +280,27 @@ def test_a_map_alone_is_that_of_all_and_is_climbed_as_well(tiny, layer):
         )
 
 
-def test_silent_maps_are_woken_and_dead_ones_said_to_be_silent(tiny):
+def test_inactive_maps_are_climbed_by_their_pre_activation_and_dead_ones_stay_inactive(tiny):
     start = np.array([0, 0, 0])
     plain = ascend(KEY, tiny, Map("conv2"), np.array([0, 1, 3]), start, method=Classic(), steps=50)
     assert plain.start_scores[:2].tolist() == [0, 0] and plain.scores[:2].tolist() == [0, 0]
     assert plain.status[:2].tolist() == [INACTIVE, INACTIVE] and plain.status[2] != INACTIVE
-    woken = ascend(KEY, tiny, Map("conv2"), np.array([0, 1, 3]), start, steps=50)
+    climbed = ascend(KEY, tiny, Map("conv2"), np.array([0, 1, 3]), start, steps=50)
     assert (
-        woken.status[0] == INACTIVE
-        and woken.scores[0] == 0
-        and woken.responses[0] == pytest.approx(-1)
+        climbed.status[0] == INACTIVE
+        and climbed.scores[0] == 0
+        and climbed.responses[0] == pytest.approx(-1)
     )
-    assert woken.start_scores[1] == 0 and woken.scores[1] > 0 and woken.status[1] != INACTIVE
-    assert woken.responses[1] == woken.scores[1]
+    assert climbed.start_scores[1] == 0 and climbed.scores[1] > 0 and climbed.status[1] != INACTIVE
+    assert climbed.responses[1] == climbed.scores[1]
 
 
-def test_a_silent_node_is_woken_too(tiny):
+def test_an_inactive_node_is_climbed_by_its_pre_activation_too(tiny):
     nodes = np.array([[0, 0, 1], [0, 0, 0]])
     plain = ascend(KEY, tiny, Node("conv2"), nodes, np.array([0, 0]), method=Classic(), steps=50)
     assert plain.scores.tolist() == [0, 0] and plain.status.tolist() == [INACTIVE, INACTIVE]
-    woken = ascend(KEY, tiny, Node("conv2"), nodes, np.array([0, 0]), steps=50)
-    assert woken.scores[0] > 0 and woken.scores[1] == 0 and woken.status[1] == INACTIVE
+    climbed = ascend(KEY, tiny, Node("conv2"), nodes, np.array([0, 0]), steps=50)
+    assert climbed.scores[0] > 0 and climbed.scores[1] == 0 and climbed.status[1] == INACTIVE
 
 
 @dataclass(frozen=True)
@@ -385,15 +395,15 @@ def test_a_run_that_ends_early_makes_room_for_another_and_changes_nothing(tiny, 
 
 
 @pytest.mark.parametrize("stop", [False, True])
-def test_what_is_evaluated_again_is_the_same_where_steps_are_as_exact(tiny, monkeypatch, stop):
-    """Steps of a "tf32" that is float32: images, scores, starts and status must be the same, run by run."""
+def test_results_evaluated_again_are_the_same_where_steps_are_as_exact(tiny, monkeypatch, stop):
+    """Steps of a "tf32" that is float32: each run must have the same results."""
     monkeypatch.setitem(PRECISIONS, "tf32", PRECISIONS["float32"])
     targets, starts = np.arange(11) % 4 + 2, np.arange(11)
     options = {"steps": 60, "criterion": 3e-3, "tile": 3, "stop": stop}
     exact = ascend(KEY, tiny, Map("conv2"), targets, starts, **options)
     if jax.default_backend() == "cpu":
-        asked = ascend(KEY, tiny, Map("conv2"), targets, starts, precision="tf32", **options)
-        np.testing.assert_array_equal(asked.scores, exact.scores)
+        on_cpu = ascend(KEY, tiny, Map("conv2"), targets, starts, precision="tf32", **options)
+        np.testing.assert_array_equal(on_cpu.scores, exact.scores)
     monkeypatch.setattr("oipjax.search.ascent.checked_precision", lambda precision: precision)
     again = ascend(KEY, tiny, Map("conv2"), targets, starts, precision="tf32", **options)
     for name in ("images", "trace", "status", "evaluations", "converged"):
@@ -421,33 +431,98 @@ def test_of_steps_in_16_bits_the_scores_are_those_of_float32(tiny, monkeypatch):
     np.testing.assert_allclose(np.median(short.scores[found] / exact.scores[found]), 1, atol=0.05)
 
 
-def test_what_is_returned_is_never_below_the_start_even_if_steps_are_short(tiny):
+def problem_of(model: Model, precision: str) -> Problem:
+    """Runs for the maps of conv2 with the default method."""
+    objective = Map("conv2")
+    return Problem(
+        network=model.network,
+        objective=objective,
+        pre_activation=objective.pre_activation(model),
+        space=space_for(model),
+        method=Momentum(),
+        criterion=1e-3,
+        record_images=False,
+        precision=precision,
+    )
+
+
+def test_the_result_is_never_below_the_start_even_if_steps_are_short(tiny):
     """A best point that is worse than the start, evaluated exactly, gives way to it."""
-    objective, z = Map("conv2"), np.asarray(make_starts(KEY, space_for(tiny), np.arange(2)))
-    problem = climb.Problem(
-        tiny.apply,
-        objective,
-        objective.pre_activation(tiny),
-        space_for(tiny),
-        Momentum(),
-        1e-3,
-        False,
-        "tf32",
-    )
-    target, plan = jnp.asarray(3), jnp.arange(2)
-    scores = [
-        float(climb.init(problem, tiny.params, jnp.asarray(one), target).here.response) for one in z
-    ]
-    good, bad = z[np.argmax(scores)], z[np.argmin(scores)]
-    run = climb.blank(problem, plan, jnp.asarray(good))
-    wrong = climb.init(problem, tiny.params, jnp.asarray(bad), target)
-    run = run._replace(state=wrong._replace(best=wrong.best._replace(response=jnp.asarray(1e9))))
-    image, _, start, response, *_ = climb.result(problem, tiny.params, target, run)
-    np.testing.assert_allclose(image, good, atol=1e-6)
-    assert (
-        float(response) == pytest.approx(max(scores), rel=1e-5)
-        and float(start) <= float(response) + 1e-6
-    )
+    problem = problem_of(tiny, "tf32")
+    z = make_starts(KEY, space_for(tiny), np.arange(2))
+    target, reports = jnp.asarray(3), jnp.arange(2)
+    first = [step(problem, tiny.params, target, 1, begin(problem, jnp.asarray(one))) for one in z]
+    scores = [float(state.current.response) for state in first]
+    good, bad = np.argmax(scores), np.argmin(scores)
+    best = first[bad].best._replace(response=jnp.asarray(1e9))
+    run = begin_run(problem, reports, jnp.asarray(z[good]))
+    run = run._replace(state=first[bad]._replace(best=best))
+    out = result(problem, tiny.params, reports, target, run)
+    np.testing.assert_allclose(out.images, z[good], atol=1e-6)
+    assert float(out.responses) == pytest.approx(max(scores), rel=1e-5)
+    assert float(out.start_scores) <= float(out.responses) + 1e-6
+
+
+def test_options_are_those_of_the_config_and_the_changes(tiny):
+    config = AscentConfig(steps=5, reports=1, tile=2, space="box")
+    given = KEY, tiny, Map("conv2"), np.array([2, 3]), np.array([0, 1])
+    by_config = ascend(*given, config=config)
+    by_name = ascend(*given, steps=5, reports=1, tile=2, space=space_for(tiny, "box"))
+    mixed = ascend(*given, config=AscentConfig(steps=9, space="box"), steps=5, reports=1, tile=2)
+    for name in Ascent._fields:
+        np.testing.assert_array_equal(getattr(by_config, name), getattr(by_name, name))
+        np.testing.assert_array_equal(getattr(by_config, name), getattr(mixed, name))
+    assert AscentConfig(space=None, method=None, tile=None) == AscentConfig()
+
+
+def test_unknown_options_are_named_with_the_nearest_one(tiny):
+    given = KEY, tiny, Map("conv2"), np.array([2]), np.array([0])
+    with pytest.raises(ValueError, match="unknown option 'step'; did you mean 'steps'"):
+        ascend(*given, step=5)
+    with pytest.raises(ValueError, match="unknown image space 'sphere'"):
+        ascend(*given, space="sphere")
+
+
+def test_runs_that_must_wait_for_fetched_results_are_all_made(tiny, monkeypatch):
+    options = {"steps": 40, "criterion": 3e-3, "tile": 3, "stop": True}
+    given = KEY, tiny, Map("conv2"), np.arange(32) % 4 + 2, np.arange(32)
+    free = ascend(*given, **options)
+    monkeypatch.setattr("oipjax.search.engine.AHEAD", 1)
+    bounded = ascend(*given, **options)
+    for name in Ascent._fields:
+        np.testing.assert_array_equal(getattr(bounded, name), getattr(free, name), err_msg=name)
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_no_more_is_computed_than_a_slow_reader_needs(tiny, monkeypatch, stop):
+    monkeypatch.setattr("oipjax.search.engine.AHEAD", 1)
+    monkeypatch.setattr("oipjax.search.engine.workers", lambda: 2)
+    problem = replace(problem_of(tiny, "float32"), stop=stop)
+    z = make_starts(KEY, space_for(tiny), np.arange(24))
+    begun = []
+
+    def starts_of(worker, numbers):
+        begun.extend(numbers.tolist())
+        return z[numbers]
+
+    engine = Engine(problem, tiny.params, np.zeros(1, np.int32), most_reports=2, tile=2)
+    job = Job(starts_of, np.full(24, 3, np.int32), count=24, recorded_steps=(0, 9))
+    parts = engine.run(job)
+    next(parts)
+    assert max(begun) < (1 + 2) * 2, "one tile was fetched, and there are two workers"
+    parts.close()
+    assert max(begun) < (1 + 2) * 2
+
+
+def test_an_error_in_a_worker_reaches_the_caller(tiny):
+    def starts_of(worker, numbers):
+        raise RuntimeError("no starts")
+
+    problem = problem_of(tiny, "float32")
+    engine = Engine(problem, tiny.params, np.zeros(1, np.int32), most_reports=2, tile=2)
+    job = Job(starts_of, np.full(5, 3, np.int32), count=5, recorded_steps=(0, 3))
+    with pytest.raises(RuntimeError, match="no starts"):
+        list(engine.run(job))
 
 
 def test_unknown_precisions_are_named(tiny):
@@ -467,14 +542,21 @@ def test_starts_can_be_images_and_are_projected(tiny):
 
 
 def test_tiles_come_one_by_one(tiny):
-    seen = []
+    calls = []
     parts = ascend_tiles(
-        KEY, tiny, Map("conv2"), np.arange(6), np.arange(6), steps=3, tile=4,
-        progress=lambda done, total: seen.append((done, total)),
-    )  # fmt: skip
+        KEY,
+        tiny,
+        Map("conv2"),
+        np.arange(6),
+        np.arange(6),
+        steps=3,
+        tile=4,
+        progress=lambda done, total: calls.append((done, total)),
+    )
     first = next(parts)
     assert first.scores.shape == (4,) and first.images.shape == (4, 8, 8, 1)
-    assert next(parts).scores.shape == (2,) and list(parts) == [] and seen == [(4, 6), (6, 6)]
+    assert next(parts).scores.shape == (2,) and list(parts) == []
+    assert calls == [(4, 6), (6, 6)]
 
 
 @pytest.mark.parametrize(
@@ -496,7 +578,7 @@ def test_tiles_come_one_by_one(tiny):
         ({"key": jax.random.PRNGKey(0)}, "typed key"),
     ],
 )
-def test_what_does_not_fit_is_named(tiny, options, words):
+def test_arguments_that_do_not_fit_are_named(tiny, options, words):
     arguments = {"key": KEY, "targets": np.array([0, 1]), "starts": np.array([0, 1]), **options}
     key, targets, starts = (arguments.pop(name) for name in ("key", "targets", "starts"))
     with pytest.raises(ValueError, match=words):
@@ -504,7 +586,7 @@ def test_what_does_not_fit_is_named(tiny, options, words):
 
 
 def test_backtracking_returns_to_the_best_image(linear):
-    """Steps that do not get shorter wander in a box; with backtracking a run comes back and stays near its best."""
+    """Long steps wander in a box; with backtracking a run comes back and stays near its best."""
 
     @dataclass(frozen=True)
     class Wild(Momentum):
@@ -524,7 +606,7 @@ def test_backtracking_returns_to_the_best_image(linear):
 
 
 def test_how_long_a_step_is_follows_from_its_share_of_the_ascent(linear):
-    """Written out: momentum on the normalised gradient of a linear function, in a box that is never reached."""
+    """Momentum on the normalised gradient of a linear function, in a box that is never reached."""
     space = Box((6, 5, 2), (-1e3, -1e3), (1e3, 1e3), contrast=1e-4)
     method = Momentum(step=1e-3, momentum=0.5, warmup=0.25)
 
@@ -565,9 +647,16 @@ class Peak:
 def test_being_sent_back_is_not_convergence(tiny):
     hopeless = Momentum(step=1e4, tolerance=0.0, shrink=1.0, warmup=0.0)
     out = ascend(
-        KEY, tiny, Map("conv2_pre"), np.array([2, 3, 4, 5]), np.arange(4), method=hopeless, steps=12, stop=True,
+        KEY,
+        tiny,
+        Map("conv2_pre"),
+        np.array([2, 3, 4, 5]),
+        np.arange(4),
+        method=hopeless,
+        steps=12,
+        stop=True,
         criterion=1e-6,
-    )  # fmt: skip
+    )
     stood_still = (out.changes[:, 1:] == 0).any(1)
     assert (
         stood_still.any()

@@ -1,4 +1,4 @@
-"""The survey against the same thing written the dumb way."""
+"""The survey against the same thing written in plain numpy."""
 
 import os
 
@@ -41,7 +41,7 @@ def test_against_numpy(tiny, layer, space):
     np.testing.assert_allclose(found.responded_fraction, found.responded / 150)
 
 
-def test_given_starts_are_answered_as_drawn_ones(tiny):
+def test_responses_to_given_starts_are_those_to_drawn_ones(tiny):
     found = survey(KEY, tiny, "conv2", draws=150, keep=3, tile=4)
     starts = make_starts(KEY, space_for(tiny), found.start_index.ravel(), tile=4)
     answers = responses(tiny, "conv2", starts, tile=4).reshape(*found.response.shape, -1)
@@ -66,18 +66,17 @@ def test_ends_of_the_last_tile_do_not_count(tiny):
 
 def test_starts_are_made_again_bit_for_bit():
     space = Standardised((8, 8, 1))
-    all_of_them = make_starts(KEY, space, np.arange(100), tile=16)
-    some = make_starts(KEY, space, np.array([99, 3, 42]), tile=16)
-    np.testing.assert_array_equal(some, all_of_them[[99, 3, 42]])
-    assert not np.array_equal(
-        make_starts(jax.random.key(8), space, np.arange(3), tile=16), all_of_them[:3]
-    )
+    hundred = make_starts(KEY, space, np.arange(100), tile=16)
+    three = make_starts(KEY, space, np.array([99, 3, 42]), tile=16)
+    np.testing.assert_array_equal(three, hundred[[99, 3, 42]])
+    other = make_starts(jax.random.key(8), space, np.arange(3), tile=16)
+    assert not np.array_equal(other, hundred[:3])
     with pytest.raises(ValueError, match="numbered by integers"):
         make_starts(KEY, space, np.array([-1]))
 
 
 def test_progress_counts_up_to_the_draws(tiny):
-    seen = []
+    calls = []
     survey(
         KEY,
         tiny,
@@ -85,9 +84,9 @@ def test_progress_counts_up_to_the_draws(tiny):
         draws=600,
         keep=1,
         tile=16,
-        progress=lambda done, total: seen.append((done, total)),
+        progress=lambda done, total: calls.append((done, total)),
     )
-    assert seen == [(256, 600), (512, 600), (600, 600)]
+    assert calls == [(256, 600), (512, 600), (600, 600)]
 
 
 def test_memory_does_not_grow_with_the_draws(tiny):

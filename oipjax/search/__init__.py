@@ -1,33 +1,30 @@
 """From a key to good images of given targets."""
 
-from oipjax.search.ascent import (
+from oipjax.search.ascent import ascend, ascend_tiles, prepare
+from oipjax.search.config import AscentConfig, replace_options, report_steps
+from oipjax.search.methods import METHODS, Classic, Method, Momentum
+from oipjax.search.precursor import Survey, best_of, check_draws, responses, survey
+from oipjax.search.results import (
     COMPLETED,
     CONVERGED,
     INACTIVE,
     NOT_FINITE,
     STATUS,
     Ascent,
-    ascend,
-    ascend_tiles,
-    check_plan,
     concatenate,
     continued,
-    images_of,
-    prepare,
-    report_steps,
 )
-from oipjax.search.config import AscentConfig, replace_options
-from oipjax.search.methods import METHODS, Classic, Method, Momentum
-from oipjax.search.precursor import (
-    Starts,
-    Survey,
-    best_of,
-    check_numbers,
-    checked_index,
-    make_starts,
-    responses,
-    survey,
-)
+from oipjax.search.starts import Starts, checked_start_numbers, images_of, make_starts
+
+# Old names that other packages still use.
+check_numbers = check_draws
+checked_index = checked_start_numbers
+
+
+def check_plan(steps: int, reports: int, criterion: float) -> tuple[int, ...]:
+    """The recorded steps of an ascent; a ValueError if an option is out of range."""
+    return AscentConfig(steps=steps, reports=reports, criterion=criterion).recorded_steps
+
 
 __all__ = [
     "COMPLETED",
@@ -46,9 +43,11 @@ __all__ = [
     "ascend",
     "ascend_tiles",
     "best_of",
+    "check_draws",
     "check_numbers",
     "check_plan",
     "checked_index",
+    "checked_start_numbers",
     "concatenate",
     "continued",
     "images_of",

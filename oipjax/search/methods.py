@@ -1,16 +1,15 @@
-"""How to climb: an optax transformation that gives the direction, a schedule that gives the length of each step.
+"""How to climb: an optax transformation gives the direction, a schedule the length of each step.
 
-`Momentum` is the default. What it is made of, each part measured in
-``experiments/benchmarks/methods.py``:
+`Momentum` is the default. Each of its parts is measured in ``experiments/benchmarks/methods.py``:
 
-- the gradient over its root mean square, as in the `Classic` rule, but without what the projection
-  would undo (see ``Space.tangent``), and with momentum (Polyak 1964,
+- the gradient over its root mean square, as in the `Classic` rule, but without the part that the
+  projection would undo (see ``Space.tangent``), and with momentum (Polyak 1964,
   doi:10.1016/0041-5553(64)90137-5);
 - long steps that end at 0 along a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983): maps have
   many local maxima, and long steps pass over the poor ones;
 - a warm-up: the survey's start lies in a good basin, and a long first step would throw it out;
 - backtracking: a run that loses more than a share of its best score goes back to its best image,
-  forgets its momentum and steps more shortly from then on (in the spirit of O'Donoghue and Candes
+  forgets its momentum and takes shorter steps from then on (in the spirit of O'Donoghue and Candes
   2015, arXiv:1204.3982). It matters in a box, where a long step can end in a corner; on the sphere
   of standardised images it hardly ever acts.
 """
@@ -24,14 +23,14 @@ import optax
 
 
 class Method(Protocol):
-    """A frozen dataclass, hashable and equal by value.
+    """A rule of steps: a frozen dataclass, hashable and equal by value.
 
     Attributes:
-        tangent: give `direction` only that part of the gradient that the space's projection lets
-            through.
-        climbs_pre_activation: climb the pre-activation while a map is silent.
-        restarts: a second ascent from where the first one ended gets further, so a short one may
-            choose among starts.
+        tangent: whether `direction` gets only that part of the gradient that the space's projection
+            lets through.
+        climbs_pre_activation: whether the pre-activation is climbed while a map is inactive.
+        restarts: whether a second ascent from the end of the first one gets further. If so, a short
+            ascent may choose among starts.
     """
 
     tangent: ClassVar[bool]
@@ -39,11 +38,17 @@ class Method(Protocol):
     restarts: ClassVar[bool]
 
     def direction(self) -> optax.GradientTransformation:
-        """From the gradient, which points uphill, to the direction of the step; one state for each run."""
+        """From the gradient, which points uphill, to the direction of the step.
+
+        Each run has a state of its own.
+        """
         ...
 
     def step_size(self) -> optax.Schedule:
-        """From the share of the updates that are done to the length of the step, in units of the space's scale."""
+        """From the share of the updates that are done to the length of the step.
+
+        Lengths are in units of the space's scale.
+        """
         ...
 
     def backtracking(self) -> tuple[float, float] | None:
@@ -57,7 +62,9 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Classic:
-    """The reference rule of the source series: a fixed step along the gradient over its root mean square.
+    """The reference rule of the source series.
+
+    A fixed step along the gradient over its root mean square.
 
     Attributes:
         step: length of a step, per pixel, in units of the space's scale.
@@ -82,7 +89,9 @@ class Classic:
 
 @dataclass(frozen=True)
 class Momentum:
-    """Long normalised steps with momentum, warm-up, cosine decay and backtracking; see the module's docstring.
+    """Long normalised steps with momentum, warm-up, cosine decay and backtracking.
+
+    The module's docstring gives the reasons.
 
     Attributes:
         step: length of the longest step, per pixel, in units of the space's scale.
@@ -110,14 +119,22 @@ class Momentum:
         """See `Method`."""
         if not self.warmup:
             return optax.cosine_decay_schedule(self.step, 1)
-        return optax.warmup_cosine_decay_schedule(0.05 * self.step, self.step, self.warmup, 1)  # pyright: ignore
+        return optax.warmup_cosine_decay_schedule(
+            init_value=0.05 * self.step,
+            peak_value=self.step,
+            warmup_steps=self.warmup,  # pyright: ignore[reportArgumentType]
+            decay_steps=1,
+        )
 
     def backtracking(self) -> tuple[float, float] | None:
         """See `Method`."""
-        return (self.tolerance, self.shrink) if math.isfinite(self.tolerance) else None
+        if not math.isfinite(self.tolerance):
+            return None
+        return self.tolerance, self.shrink
 
 
 METHODS: dict[str, type[Momentum] | type[Classic]] = {"momentum": Momentum, "classic": Classic}
+"""The methods by name."""
 
 
 def normalise_rms(epsilon: float = 1e-30) -> optax.GradientTransformation:
@@ -125,6 +142,7 @@ def normalise_rms(epsilon: float = 1e-30) -> optax.GradientTransformation:
 
     def update(updates, state, params=None):
         del params
-        return updates / (jnp.sqrt(jnp.mean(jnp.square(updates))) + epsilon), state
+        root_mean_square = jnp.sqrt(jnp.mean(jnp.square(updates)))
+        return updates / (root_mean_square + epsilon), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -1,14 +1,14 @@
-"""The survey: many random starts through the network once, every map answering each of them.
+"""The survey: many random starts through the network once, and every map's response to each.
 
-One forward pass of a start answers for all maps of the layer, so the search for a start that a map
-responds to costs the same for one map as for all. Only the best few starts of each map are kept, as
-numbers; a start is made again from its number whenever it is needed. Memory does not grow with the
-number of draws.
+One forward pass of a start gives the responses of all maps of the layer, so the search for a start
+that a map responds to costs the same for one map as for all. Only the best few starts of each map
+are kept, as numbers; a start is made again from its number whenever it is needed. Memory does not
+grow with the number of draws.
 """
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,29 +16,27 @@ import numpy as np
 from jax import Array
 
 from oipjax import keys
-from oipjax.model import Model
+from oipjax.model import Model, Network
 from oipjax.objectives import Map, PreActivation, spatial_mean
-from oipjax.runtime import OPTIONS, Program, checked_tile, in_flight, padded, tiles
+from oipjax.runtime import OPTIONS, Program, checked_tile, in_flight, tiles
+from oipjax.search.config import AscentConfig, replace_options
+from oipjax.search.starts import MAX_DRAWS, Starts
 from oipjax.spaces import Space, checked_space, space_shapes
-
-MAX_DRAWS = 2**32 - 1
-GROUP = 16
-"""Tiles that one call of a survey's programs goes through, unless they hold more than `GROUP_VALUES`."""
-GROUP_VALUES = 2**22
 
 Progress = Callable[[int, int], None]
 """Called with (done, in all) as work goes on."""
 
 
 class Survey(NamedTuple):
-    """What the maps of one layer answered.
+    """The responses of the ``k`` maps of one layer to random starts; ``r`` starts are kept per map.
 
     Attributes:
-        layer: its name.
-        draws: how many starts were seen.
+        layer: the layer's name.
+        draws: the number of starts.
         start_index: int64 ``[k, r]``, numbers of the best starts of each map, the best one first.
-        response: float32 ``[k, r]``, the map's score there; where it is silent, its largest value
-            before the nonlinearity (at most the floor); the starts are ranked by it.
+        response: float32 ``[k, r]``, the map's response there, by which starts are ranked: its
+            score or, where it is inactive, its largest value before the nonlinearity (at most the
+            floor).
         scores: float32 ``[k, r]``, the map's score there, never below the floor.
         responded: int64 ``[k]``, how many of the starts lift the map above the floor.
     """
@@ -61,90 +59,110 @@ def survey(
     model: Model,
     layer: str,
     *,
-    space: Space | None = None,
     draws: int = 4096,
     keep: int = 4,
     first: int = 0,
-    tile: int | None = None,
+    config: AscentConfig = AscentConfig(),
     progress: Progress | None = None,
+    **changes: Any,
 ) -> Survey:
     """Find the best starts of every map of a layer.
 
     Args:
         key: the root key; start ``i`` is made from ``fold_in(stream(key, SURVEY), i)``, whatever
-            else is asked for.
+            the other arguments are.
         model: the network.
         layer: the layer's name.
-        space: where starts are drawn; `images.Standardised` with default recipes unless given.
-        draws: number of starts, at most ``2**32 - 1``.
+        draws: the number of starts, at most ``2**32 - 1``.
         keep: how many starts to keep per map, ``r``.
         first: number of the first start; a long survey can be made in pieces, see `best_of`.
-        tile: batch size of every compiled program; see `default_tile`.
-        progress: called after each tile with (draws done, draws).
+        config: the options; a survey uses the image space and the tile.
+        progress: called after each group of tiles with (draws done, draws).
+        **changes: options that differ from ``config``, by the names of `AscentConfig`.
 
     Raises:
-        ValueError: unknown layer, or ``draws`` or ``keep`` out of range.
+        ValueError: there is no such layer, or an option is unknown or out of range.
     """
-    check_numbers(draws, keep, first)
+    check_draws(draws, keep, first)
+    config = replace_options(config, changes)
     facts = model.layer(layer)
-    pre_activation = Map(layer).pre_activation(model)
-    space = checked_space(model, space)
-    tile = checked_tile(tile)
-    start, stream, last = Starts(space, tile), keys.stream(key, keys.SURVEY), first + draws
-    answer = _answers(model, layer, space, start)
+    responder = _Responder(model, layer, config.image_space(model), config.tile_size)
+    floor = responder.floor
+    stream = keys.stream(key, keys.SURVEY)
+    last = first + draws
+
+    def work(worker: int, place: int) -> np.ndarray:
+        numbers = np.arange(place, min(place + responder.size, last))
+        return responder.to_starts(worker, stream, numbers)
+
     response = np.full((facts.maps, keep), -np.inf, np.float32)
     index = np.zeros((facts.maps, keep), np.int64)
-    responded, floor = (
-        np.zeros(facts.maps, np.int64),
-        -np.inf if pre_activation is None else np.float32(pre_activation.floor),
-    )
-    firsts = range(first, last, start.group * tile)
-
-    def work(number: int, place: int) -> np.ndarray:
-        numbers = np.arange(place, min(place + start.group * tile, last), dtype=np.uint64).astype(
-            np.uint32
-        )
-        answers = answer(number, start(number, stream, numbers), np.int32(-(-len(numbers) // tile)))
-        return np.asarray(answers).reshape(-1, facts.maps)[: len(numbers)]
-
-    for place, answers in zip(firsts, in_flight(work, firsts), strict=True):
-        responded += np.sum(answers > floor, axis=0)
-        _keep_best(response, index, answers.T, place)
+    responded = np.zeros(facts.maps, np.int64)
+    places = range(first, last, responder.size)
+    for place, found in zip(places, in_flight(work, places), strict=True):
+        responded += np.sum(found > floor, axis=0)
+        _keep_best(response, index, found.T, place)
         if progress is not None:
-            progress(place + len(answers) - first, draws)
-    scores = response if pre_activation is None else np.maximum(response, floor)
-    return Survey(layer, draws, index, response, scores, responded)
+            progress(place + len(found) - first, draws)
+    return Survey(
+        layer=layer,
+        draws=draws,
+        start_index=index,
+        response=response,
+        scores=np.maximum(response, floor),
+        responded=responded,
+    )
 
 
-def _keep_best(response: np.ndarray, index: np.ndarray, answers: np.ndarray, first: int) -> None:
-    """Take ``answers [k, n]`` to the starts from ``first`` on into the best ``[k, r]`` so far; of equals the first."""
-    better = np.flatnonzero(answers.max(1) > response[:, -1])
-    if better.size:
-        numbers = np.broadcast_to(
-            first + np.arange(answers.shape[1]), (better.size, answers.shape[1])
-        )
-        candidates = np.concatenate([response[better], answers[better]], axis=1)
-        where = np.argsort(-candidates, axis=1, kind="stable")[:, : response.shape[1]]
-        response[better] = np.take_along_axis(candidates, where, axis=1)
-        index[better] = np.take_along_axis(
-            np.concatenate([index[better], numbers], axis=1), where, axis=1
-        )
+def _keep_best(response: np.ndarray, index: np.ndarray, new: np.ndarray, first: int) -> None:
+    """Merge further responses into the best ones so far; of equal ones the first is kept.
+
+    Args:
+        response: ``[k, r]``, the best responses so far, changed in place.
+        index: ``[k, r]``, the numbers of their starts, changed in place.
+        new: ``[k, n]``, the responses to the starts from number ``first`` on.
+        first: the number of the first of these.
+    """
+    improved = np.flatnonzero(new.max(1) > response[:, -1])
+    if not improved.size:
+        return
+    keep = response.shape[1]
+    count = new.shape[1]
+    numbers = np.broadcast_to(first + np.arange(count), (improved.size, count))
+    all_responses = np.concatenate([response[improved], new[improved]], axis=1)
+    all_numbers = np.concatenate([index[improved], numbers], axis=1)
+    best = np.argsort(-all_responses, axis=1, kind="stable")[:, :keep]
+    response[improved] = np.take_along_axis(all_responses, best, axis=1)
+    index[improved] = np.take_along_axis(all_numbers, best, axis=1)
 
 
 def best_of(parts: list[dict[str, np.ndarray]], keep: int) -> dict[str, np.ndarray]:
-    """One answer out of several, in the order of their starts: ``start_index, response, scores, responded``."""
-    out = {
-        name: np.concatenate([part[name] for part in parts], axis=1)
-        for name in parts[0]
-        if name != "responded"
+    """The parts of a survey, in the order of their starts, as one.
+
+    Args:
+        parts: each with ``start_index``, ``response`` and ``scores [k, r]`` and ``responded [k]``.
+        keep: how many starts to keep per map.
+    """
+    responses = _joined(parts, "response")
+    best = np.argsort(-responses, axis=1, kind="stable")[:, :keep]
+    return {
+        "start_index": np.take_along_axis(_joined(parts, "start_index"), best, axis=1),
+        "response": np.take_along_axis(responses, best, axis=1),
+        "scores": np.take_along_axis(_joined(parts, "scores"), best, axis=1),
+        "responded": np.sum([part["responded"] for part in parts], axis=0),
     }
-    best = np.argsort(-out["response"], axis=1, kind="stable")[:, :keep]
-    joined = {name: np.take_along_axis(array, best, axis=1) for name, array in out.items()}
-    return joined | {"responded": np.sum([part["responded"] for part in parts], axis=0)}
 
 
-def check_numbers(draws: int, keep: int, first: int = 0) -> None:
-    """Raise a ValueError unless a survey can make so many draws and keep so many of them."""
+def _joined(parts: Iterable[dict[str, np.ndarray]], name: str) -> np.ndarray:
+    return np.concatenate([part[name] for part in parts], axis=1)
+
+
+def check_draws(draws: int, keep: int, first: int = 0) -> None:
+    """Check the numbers of a survey: starts, kept starts, and the number of the first start.
+
+    Raises:
+        ValueError: it cannot; the message says why.
+    """
     if not 1 <= draws <= MAX_DRAWS:
         raise ValueError(f"draws must be between 1 and {MAX_DRAWS}, got {draws}")
     if not 0 <= first <= MAX_DRAWS - draws:
@@ -158,146 +176,108 @@ def check_numbers(draws: int, keep: int, first: int = 0) -> None:
 def responses(
     model: Model, layer: str, z: np.ndarray, *, space: Space | None = None, tile: int | None = None
 ) -> np.ndarray:
-    """The response of every map of a layer to given ``z [n, ...]``, ``[n, k]``, by the survey's own program.
+    """The response of every map of a layer to given points, by the survey's own program.
 
     Args:
         model: the network.
         layer: the layer's name.
-        z: of the space, valid ones, at least one.
-        space: the image space; `images.Standardised` unless given.
-        tile: the survey's tile.
+        z: ``[n, ...]``, at least one valid point of the space.
+        space: the image space; the default one of the network if None.
+        tile: the survey's tile; the default one if None.
+
+    Returns:
+        float32 ``[n, k]``.
 
     Raises:
         ValueError: unknown layer, or the space makes images that the network does not take.
     """
-    space, tile = checked_space(model, space), checked_tile(tile)
-    start = Starts(space, tile)
-    answer = _answers(model, layer, space, start)
-
-    def work(number: int, some: np.ndarray) -> np.ndarray:
-        answers = np.asarray(answer(number, start.grouped(some), np.int32(-(-len(some) // tile))))
-        return answers.reshape(-1, answers.shape[-1])[: len(some)]
-
-    return np.concatenate(
-        list(in_flight(work, tiles(np.asarray(z, np.float32), start.group * tile)))
-    )
-
-
-def _answers(model: Model, layer: str, space: Space, start: "Starts") -> Program:
-    like = jax.ShapeDtypeStruct((start.group, start.tile, *space_shapes(space)[0]), np.float32)
-    static = (
-        model.network,
-        layer,
-        model.layer(layer).maps,
-        Map(layer).pre_activation(model),
-        space,
-    )
-    return Program(_answer, static, (model.params,), (like, np.int32(0)))
-
-
-def make_starts(
-    key: Array, space: Space, index: np.ndarray, *, tile: int | None = None
-) -> np.ndarray:
-    """The starts of a survey, made again: ``z [n, ...]`` of numbers ``index [n]``, the same bits as in the survey.
-
-    Args:
-        key: the root key the survey was given.
-        space: the survey's image space.
-        index: integers ``[n]``.
-        tile: the survey's tile.
-    """
-    tile = checked_tile(tile)
-    index = checked_index(index).astype(np.uint32)
-    start, stream = Starts(space, tile), keys.stream(key, keys.SURVEY)
-    parts = in_flight(
-        lambda number, some: start.array(number, stream, some), tiles(index, start.group * tile)
-    )
+    responder = _Responder(model, layer, checked_space(model, space), checked_tile(tile))
+    points = np.asarray(z, np.float32)
+    parts = in_flight(responder.to_points, tiles(points, responder.size))
     return np.concatenate(list(parts))
 
 
-class Starts:
-    """What makes starts out of their numbers, several tiles at a call; always the same program, so the same bits.
+class _Responder:
+    """The program that gives the response of every map of a layer, several tiles at a call."""
 
-    Args:
-        space: where starts are drawn.
-        tile: the batch size.
-    """
+    def __init__(self, model: Model, layer: str, space: Space, tile: int):
+        self.starts = Starts(space, tile)
+        self.pre_activation = Map(layer).pre_activation(model)
+        self.maps = model.layer(layer).maps
+        shape = (self.starts.group, tile, *space_shapes(space)[0])
+        points = jax.ShapeDtypeStruct(shape, np.float32)
+        static = (model.network, layer, self.maps, self.pre_activation, space)
+        like = (points, np.int32(0))
+        self.program = Program(_responses, static, (model.params,), like)
 
-    def __init__(self, space: Space, tile: int):
-        pixels = int(np.prod(space_shapes(space)[0]))
-        self.tile, self.group = tile, max(1, min(GROUP, GROUP_VALUES // (tile * pixels)))
-        key, numbers = (
-            jax.eval_shape(jax.random.key, 0),
-            jax.ShapeDtypeStruct((self.group, tile), np.uint32),
-        )
-        self.program = Program(_make_starts, (space,), (), (key, numbers, np.int32(0)))
+    @property
+    def size(self) -> int:
+        """The most points of one call."""
+        return self.starts.size
 
-    def __call__(self, number: int, stream: Array, index: np.ndarray) -> Array:
-        """``z [group, tile, ...]`` of ``index [n]`` in a stream, for work ``number``; the first n of it count."""
-        return self.program(
-            number,
-            stream,
-            self.grouped(index.astype(np.uint32)),
-            np.int32(-(-len(index) // self.tile)),
-        )
+    @property
+    def floor(self) -> np.float32:
+        """The layer's floor; minus infinity if it has none."""
+        return np.float32(-np.inf if self.pre_activation is None else self.pre_activation.floor)
 
-    def grouped(self, array: np.ndarray) -> np.ndarray:
-        """``array [n, ...]`` filled up to ``[group, tile, ...]``."""
-        return padded(array, self.group * self.tile).reshape(
-            self.group, self.tile, *array.shape[1:]
-        )
+    def to_starts(self, worker: int, stream: Array, numbers: np.ndarray) -> np.ndarray:
+        """Responses ``[n, k]`` to the starts of ``numbers [n]``."""
+        points = self.starts(worker, stream, numbers)
+        responses = self.program(worker, points, self.starts.tiles_of(numbers))
+        return self._flat(responses, numbers)
 
-    def array(self, number: int, stream: Array, index: np.ndarray) -> np.ndarray:
-        """``z [n, ...]`` of ``index [n]``."""
-        z = np.asarray(self(number, stream, index))
-        return z.reshape(-1, *z.shape[2:])[: len(index)]
+    def to_points(self, worker: int, z: np.ndarray) -> np.ndarray:
+        """Responses ``[n, k]`` to points ``z [n, ...]``."""
+        points = self.starts.grouped(z)
+        responses = self.program(worker, points, self.starts.tiles_of(z))
+        return self._flat(responses, z)
 
-
-def checked_index(index) -> np.ndarray:
-    """Numbers of starts as an integer array ``[n]``; a ValueError if they are not."""
-    index = np.asarray(index)
-    if (
-        index.ndim != 1
-        or not np.issubdtype(index.dtype, np.integer)
-        or (index < 0).any()
-        or (index > MAX_DRAWS).any()
-    ):
-        raise ValueError(
-            f"starts are numbered by integers [n] from 0 to {MAX_DRAWS}, got {index.dtype} {index.shape}"
-        )
-    return index
-
-
-@functools.partial(jax.jit, static_argnums=0, compiler_options=OPTIONS)
-def _make_starts(space, stream, index, count):
-    """``z [group, tile, ...]`` of numbers ``index [group, tile]``, the first ``count`` tiles of it."""
-
-    def make(n, z):
-        return z.at[n].set(jax.vmap(lambda i: space.init(jax.random.fold_in(stream, i)))(index[n]))
-
-    return jax.lax.fori_loop(
-        0, count, make, jnp.zeros((*index.shape, *space_shapes(space)[0]), jnp.float32)
-    )
+    def _flat(self, responses: Array, of: np.ndarray) -> np.ndarray:
+        """``[group, tile, k]`` as ``[n, k]``, as long as ``of [n, ...]``."""
+        return np.asarray(responses).reshape(-1, self.maps)[: len(of)]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4), compiler_options=OPTIONS)
-def _answer(
-    network, layer, maps, pre_activation: PreActivation | None, space, params, starts, count
-) -> Array:
-    """The response of every map to every start, ``[group, tile, k]``; minus infinity where it is not finite."""
+def _responses(
+    network: Network,
+    layer: str,
+    maps: int,
+    pre_activation: PreActivation | None,
+    space: Space,
+    params,
+    points,
+    count,
+):
+    """The response of every map to every point.
+
+    Args:
+        network: the network.
+        layer: the layer's name.
+        maps: the number of its maps ``k``.
+        pre_activation: the response below the floor, if the layer has one.
+        space: the image space.
+        params: the network's parameters.
+        points: float32 ``[group, tile, ...]``.
+        count: the number of tiles that are computed.
+
+    Returns:
+        float32 ``[group, tile, k]``, minus infinity where a response is not finite.
+    """
+    layers = (layer,)
+    if pre_activation is not None:
+        layers = (layer, pre_activation.pre)
 
     def response_of(z):
-        activations = network.activations(
-            params,
-            jax.vmap(space.render)(z),
-            (layer,) if pre_activation is None else (layer, pre_activation.pre),
-        )
+        activations = network.activations(params, jax.vmap(space.render)(z), layers)
         if pre_activation is None:
             response = jax.vmap(spatial_mean)(activations[layer])
         else:
             response = jax.vmap(pre_activation.every_map)(activations)
         return jnp.where(jnp.isfinite(response), response, -jnp.inf)
 
-    # Tile after tile in one program: its buffers are made once, not touched afresh by every tile.
-    out = jnp.zeros((*starts.shape[:2], maps), jnp.float32)
-    return jax.lax.fori_loop(0, count, lambda n, out: out.at[n].set(response_of(starts[n])), out)
+    def add_tile(place, responses):
+        return responses.at[place].set(response_of(points[place]))
+
+    # Tile after tile in one program: its buffers are made once, and no tile touches new memory.
+    nothing = jnp.zeros((*points.shape[:2], maps), jnp.float32)
+    return jax.lax.fori_loop(0, count, add_tile, nothing)

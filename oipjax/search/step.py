@@ -1,8 +1,8 @@
-"""One ascent, written for one image; `oipjax.search.ascent` vmaps it once, at the edge.
+"""One run, written for one image; `oipjax.search.engine` vmaps it once, at the edge.
 
-An ascent is `init` and `step`; the state holds the score and the gradient *at its own image*, so
-nothing is off by one, and the best image so far, which is what is returned. The optimiser's state
-belongs to the run. What is recorded is decided inside the loop.
+A run is `begin` and `step`. Its state holds the score and the gradient *at its own image*, so
+nothing is off by one, and the best image so far, which is returned. The optimiser's state belongs
+to the run. `begin_run` and `advance` do the same and record scores on the way.
 """
 
 import functools
@@ -14,37 +14,29 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from oipjax.model import Network
+from oipjax.model import Activations, Network, Params
 from oipjax.objectives import Objective, PreActivation
 from oipjax.runtime import cast, products
 from oipjax.search.methods import Method
+from oipjax.search.results import COMPLETED, CONVERGED, INACTIVE, NOT_FINITE, Ascent
 from oipjax.spaces import Space
-
-STATUS = {
-    0: "ran all its steps",
-    1: "converged: the relative change of the score fell below the criterion",
-    2: "silent: the map never rose above its floor",
-    3: "not finite: a score or gradient became NaN or infinite; the best image before that is kept",
-}
-"""What a run's status code says."""
-COMPLETED, CONVERGED, INACTIVE, NOT_FINITE = STATUS
 
 
 @dataclass(frozen=True)
 class Problem:
-    """All that a compiled program depends on; equal problems share one.
+    """Everything that a compiled program depends on; equal problems share one program.
 
     Attributes:
-        network: of the `Model`.
-        objective: what to climb.
-        pre_activation: when the target is silent, and how to wake it (if the method does); None if
-            it cannot be silent.
-        space: the image space.
-        method: how to climb.
+        network: computes activations of images ``[n, h, w, c]``.
+        objective: the score of one image ``[h, w, c]`` and one target.
+        pre_activation: the response of a target below its floor; None if the target has no floor.
+        space: the image space; one point of it is ``z``.
+        method: the rule of the steps.
         criterion: relative change of the score per step below which a run counts as converged.
-        images: whether images are recorded too.
-        precision: of the products of its steps, see `tiles.PRECISIONS`. What is returned is
-            evaluated in float32.
+        record_images: whether the images at the reports are recorded too.
+        precision: of the products of the steps, see `oipjax.runtime.PRECISIONS`. Returned scores
+            are evaluated in float32.
+        stop: whether a run ends once it has converged or failed.
     """
 
     network: Network
@@ -53,17 +45,31 @@ class Problem:
     space: Space
     method: Method
     criterion: float
-    images: bool
+    record_images: bool
     precision: str = "float32"
+    stop: bool = False
 
     @property
-    def exact(self) -> bool:
-        """Whether steps are as exact as what is returned."""
+    def is_exact(self) -> bool:
+        """Whether steps are as exact as the returned scores."""
         return self.precision == "float32"
+
+    @property
+    def floor(self) -> float:
+        """The smallest possible score; minus infinity if there is no floor."""
+        return -jnp.inf if self.pre_activation is None else self.pre_activation.floor
 
 
 class Point(NamedTuple):
-    """An image, and what was found there: everything belongs to the same ``z``."""
+    """A point of the image space and its values.
+
+    Attributes:
+        z: float32 ``[...]``, in the shape of the space.
+        score: float32 scalar, the objective.
+        response: float32 scalar, the value that is climbed: the score or, where the map is
+            inactive and the method climbs it, the largest pre-activation.
+        gradient: float32 ``[...]``, of the response by ``z``.
+    """
 
     z: Array
     score: Array
@@ -72,9 +78,22 @@ class Point(NamedTuple):
 
 
 class State(NamedTuple):
-    """One run: where it is, what it remembers, and the best point so far."""
+    """The state of one run.
 
-    here: Point
+    Attributes:
+        current: the point where the run is.
+        optimizer: the state of the method's direction.
+        shrink: float32 scalar, the factor on the length of all further steps.
+        change: float32 scalar, the change of the score by the last step.
+        best: the point of the largest response so far.
+        step: int32 scalar, the number of updates so far; -1 before the start is evaluated.
+        evaluations: int32 scalar, the number of gradients so far.
+        converged: int32 scalar, the first step that met the criterion; -1 before.
+        failed: bool scalar, whether a score or gradient was not finite.
+        scale: float32 scalar, how far below zero the response of the start was.
+    """
+
+    current: Point
     optimizer: optax.OptState
     shrink: Array
     change: Array
@@ -87,191 +106,263 @@ class State(NamedTuple):
 
 
 def begin(problem: Problem, z: Array) -> State:
-    """A run at its start ``z``, with nothing evaluated yet; its next step evaluates it there."""
-    optimizer = problem.method.direction().init(z)
-    nothing, zero = jnp.full((), jnp.nan), jnp.zeros((), jnp.int32)
-    here = Point(z, nothing, nothing, jnp.zeros_like(z))
-    no = jnp.array(False)
+    """The state of a run before its start ``z`` is evaluated; the first `step` evaluates it."""
+    zero = jnp.zeros((), jnp.int32)
+    unknown = jnp.full((), jnp.nan)
+    no_gradient = jnp.zeros_like(z)
+    start = Point(z=z, score=unknown, response=unknown, gradient=no_gradient)
     return State(
-        here, optimizer, jnp.ones(()), nothing, here, zero - 1, zero, zero - 1, no, jnp.zeros(())
+        current=start,
+        optimizer=problem.method.direction().init(z),
+        shrink=jnp.ones(()),
+        change=unknown,
+        best=start,
+        step=zero - 1,
+        evaluations=zero,
+        converged=zero - 1,
+        failed=jnp.array(False),
+        scale=jnp.zeros(()),
     )
 
 
-def init(problem: Problem, params, z: Array, target) -> State:
-    """The state of one run at its start ``z``, which is projected first."""
-    return step(problem, params, target, 1, begin(problem, z))
+def step(problem: Problem, params: Params, target: Any, updates: Any, state: State) -> State:
+    """One update along the gradient of the current point, and the evaluation of the new point.
 
+    The first step of a run projects and evaluates its start without moving it. So the program has
+    one evaluation, which takes long to compile.
 
-def step(problem: Problem, params, target, updates, state: State) -> State:
-    """One update: along the gradient the state holds, projected, and everything evaluated at the new image.
-
-    How long the step is depends on what share of ``updates`` is done. A run that has only begun
-    stays where it is: there is one evaluation in the program, which takes long to compile.
+    Args:
+        problem: the problem.
+        params: the network's parameters.
+        target: the target of this run.
+        updates: the number of updates of a whole run; the length of a step depends on the share of
+            them that is done.
+        state: the state of the run.
     """
-    method, space, number = problem.method, problem.space, state.step + 1
-    first = state.step < 0
-    direction = method.direction()
-    gradient = (
-        space.tangent(state.here.z, state.here.gradient) if method.tangent else state.here.gradient
+    number = state.step + 1
+    is_first = state.step < 0
+    z, optimizer = _moved(problem, updates, state)
+    z = problem.space.project(jnp.where(is_first, state.current.z, z))
+    evaluated = evaluate(problem, params, z, target)
+
+    is_finite = jnp.isfinite(evaluated.score) & jnp.all(jnp.isfinite(evaluated.gradient))
+    is_better = is_finite & (evaluated.response > state.best.response)
+    moved = state._replace(
+        current=evaluated,
+        optimizer=select(is_first, state.optimizer, optimizer),
+        best=select(is_first | is_better, evaluated, state.best),
+        scale=jnp.where(is_first, jnp.maximum(-evaluated.response, 0), state.scale),
     )
-    along: Any
-    along, optimizer = direction.update(gradient, state.optimizer, state.here.z)
-    share = jnp.maximum(state.step, 0) / jnp.maximum(updates, 1)
-    size = method.step_size()(share.astype(jnp.float32)) * state.shrink
-    moved = state.here.z + space.scale * size * along
-    z = space.project(jnp.where(first, state.here.z, moved))
-    optimizer = _choose(first, state.optimizer, optimizer)
-    score, response, gradient = _evaluate(problem, params, z, target)
-    failed = ~_finite(score, gradient)
-    here = Point(z, score, response, gradient)
-    best = _choose(first | (~failed & (response > state.best.response)), here, state.best)
-    scale = jnp.where(first, jnp.maximum(-response, 0), state.scale)
-    shrink, lost = state.shrink, jnp.array(False)
-    if (backtracking := method.backtracking()) is not None:
-        tolerance, factor = backtracking
-        # Of a silent map relative to where it began: as it nears its floor, its response goes
-        # through zero.
-        size = jnp.where(best.response < 0, jnp.maximum(scale, -best.response), best.response)
-        lost = response < best.response - tolerance * size
-        here = _choose(lost, best, here)
-        optimizer = _choose(lost, direction.init(z), optimizer)
-        shrink = jnp.where(lost, factor * shrink, shrink)
-    change = jnp.where(first, here.score, here.score - state.here.score)
-    awake = problem.pre_activation is None or here.score > problem.pre_activation.floor
-    # A run that was sent back has not moved, which is not to have converged.
-    meets = awake & ~first & ~lost & (jnp.abs(change) < problem.criterion * jnp.abs(here.score))
-    memory = (
-        optimizer, shrink, change, best, number, state.evaluations + 1,
-        jnp.where((state.converged < 0) & meets, number, state.converged), state.failed | failed, scale,
-    )  # fmt: skip
-    return State._make((here, *memory))
+    after, has_returned = _backtracked(problem.method, moved)
+
+    score = after.current.score
+    change = jnp.where(is_first, score, score - state.current.score)
+    is_active = problem.pre_activation is None or score > problem.pre_activation.floor
+    # A run that returned to its best point has not moved, which is not convergence.
+    may_converge = is_active & ~is_first & ~has_returned
+    has_converged = may_converge & (jnp.abs(change) < problem.criterion * jnp.abs(score))
+    is_new = (state.converged < 0) & has_converged
+    return after._replace(
+        change=change,
+        step=number,
+        evaluations=state.evaluations + 1,
+        converged=jnp.where(is_new, number, state.converged),
+        failed=state.failed | ~is_finite,
+    )
 
 
-def _choose(condition: Array, yes: Any, no: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+def _moved(problem: Problem, updates: Any, state: State) -> tuple[Array, optax.OptState]:
+    """The next ``z`` of a run, not yet projected, and the state of its optimiser."""
+    method = problem.method
+    current = state.current
+    gradient: Any = current.gradient
+    if method.tangent:
+        gradient = problem.space.tangent(current.z, current.gradient)
+    direction: Any
+    direction, optimizer = method.direction().update(gradient, state.optimizer, current.z)
+    share_done = jnp.maximum(state.step, 0) / jnp.maximum(updates, 1)
+    size = method.step_size()(share_done.astype(jnp.float32)) * state.shrink
+    return current.z + problem.space.scale * size * direction, optimizer
 
 
-def _evaluate(problem: Problem, params, z: Array, target) -> tuple[Array, Array, Array]:
+def _backtracked(method: Method, state: State) -> tuple[State, Array]:
+    """A run that lost too much of its response is sent back to its best point.
+
+    Returns:
+        The state, and whether the run was sent back.
+    """
+    backtracking = method.backtracking()
+    if backtracking is None:
+        return state, jnp.array(False)
+    tolerance, factor = backtracking
+    best = state.best
+    # The response of an inactive map goes through zero as it nears the floor. Its loss is therefore
+    # measured relative to the response of the start.
+    size_below_zero = jnp.maximum(state.scale, -best.response)
+    size = jnp.where(best.response < 0, size_below_zero, best.response)
+    has_lost = state.current.response < best.response - tolerance * size
+    fresh_optimizer = method.direction().init(state.current.z)
+    returned = state._replace(
+        current=select(has_lost, best, state.current),
+        optimizer=select(has_lost, fresh_optimizer, state.optimizer),
+        shrink=jnp.where(has_lost, factor * state.shrink, state.shrink),
+    )
+    return returned, has_lost
+
+
+def select(condition: Array, if_true: Any, if_false: Any) -> Any:
+    """One of two equal structures of arrays, by a scalar condition."""
+    return jax.tree.map(lambda yes, no: jnp.where(condition, yes, no), if_true, if_false)
+
+
+def evaluate(problem: Problem, params: Params, z: Array, target: Any) -> Point:
+    """The point ``z`` with its values, by products of the problem's precision."""
+
+    def value(z: Array) -> tuple[Array, Array]:
+        return _values(problem, params, target, z, problem.precision)
+
     with products(problem.precision):
-        value = functools.partial(_value, problem, params, target, precision=problem.precision)
         (response, score), gradient = jax.value_and_grad(value, has_aux=True)(z)
-    return score, response, gradient
+    return Point(z=z, score=score, response=response, gradient=gradient)
 
 
-def _value(
-    problem: Problem, params, target, z: Array, precision: str = "float32"
+def _values(
+    problem: Problem, params: Params, target: Any, z: Array, precision: str
 ) -> tuple[Array, Array]:
-    """What is climbed at ``z``, and the score there."""
+    """The value that is climbed at ``z``, and the score there."""
     image = problem.space.render(z)
     short_params, short_image = cast((params, image), precision)
-    activations, place = _activations(problem, short_params, short_image, target)
+    activations, target = _activations(problem, short_params, short_image, target)
     if precision == "bf16":
         activations = jax.tree.map(lambda a: a.astype(jnp.float32), activations)
-    score = problem.objective(activations, image, place)
-    wake = problem.pre_activation if problem.method.climbs_pre_activation else None
-    return (wake(activations, image, place) if wake else score), score
+    score = problem.objective(activations, image, target)
+    if problem.pre_activation is None or not problem.method.climbs_pre_activation:
+        return score, score
+    return problem.pre_activation(activations, image, target), score
 
 
-def _activations(problem: Problem, params, image: Array, target) -> tuple[Any, Any]:
-    """What the objective needs of one image, and where in it the target is."""
+def _activations(
+    problem: Problem, params: Params, image: Array, target: Any
+) -> tuple[Activations, Any]:
+    """The activations of one image that the objective needs, and the target's index in them."""
     layer = problem.objective.channel_layer
     if layer is None:
-        place = target
         activations = problem.network(params, image[None])
     else:
-        place = jnp.zeros_like(target)
         activations = problem.network.channel(params, image[None], layer, target)
-    return {name: a[0] for name, a in activations.items()}, place
+        target = jnp.zeros_like(target)
+    of_one_image = {name: a[0] for name, a in activations.items()}
+    return of_one_image, target
 
 
-def _finite(score, gradient):
-    return jnp.isfinite(score) & jnp.all(jnp.isfinite(gradient))
+class Run(NamedTuple):
+    """One run and its records at ``t`` reports.
 
-
-class Recorded(NamedTuple):
-    """A run and what was recorded of it: scores and changes ``[t]``, images ``[t, h, w, c]`` or ``[t, 0]``.
-
-    ``start`` is where it began, if that is to be evaluated again; else ``[0]``.
+    Attributes:
+        state: the state.
+        trace: float32 ``[t]``, the scores.
+        changes: float32 ``[t]``, the changes of the score by the last update.
+        trace_z: float32 ``[t, ...]``, the points; ``[t, 0]`` if images are not recorded.
+        start: float32 ``[...]``, the start, if it is to be evaluated again; else ``[0]``.
     """
 
     state: State
     trace: Array
     changes: Array
-    images: Array
+    trace_z: Array
     start: Array
 
 
-def run(problem: Problem, params, reports: Array, z: Array, target) -> tuple[Array, ...]:
-    """One whole ascent; the loop between two reports is compiled once and runs as long as it must."""
+def begin_run(problem: Problem, reports: Array, z: Array) -> Run:
+    """A run at its start ``z``, with nothing recorded yet.
 
-    def advance(state: State, report):
-        climb = functools.partial(step, problem, params, target, reports[-1])
-        state = jax.lax.while_loop(lambda state: state.step < report, climb, state)
-        return state, (state.here.score, state.change, _image(problem, state))
-
-    state, recorded = jax.lax.scan(advance, begin(problem, z), reports)
-    return result(problem, params, target, Recorded(state, *recorded, _start(problem, z)))
-
-
-def blank(problem: Problem, reports: Array, z: Array) -> Recorded:
-    """A run at its start ``z``, with nothing recorded yet."""
-    state, nothing = begin(problem, z), jnp.full(reports.shape, jnp.nan)
-    images = jnp.zeros((len(reports), *_image(problem, state).shape), jnp.float32)
-    return Recorded(state, nothing, nothing, images, _start(problem, z))
-
-
-def advance(problem: Problem, params, reports: Array, target, run: Recorded) -> Recorded:
-    """One step of a run that may end early, recorded; one that has ended stays as it is."""
-    state = step(problem, params, target, reports[-1], run.state)
-    # What is recorded later is written again: so the last value stays where a run ends early.
-    later, image = reports >= state.step, _image(problem, state)
-    there = Recorded(
-        state,
-        jnp.where(later, state.here.score, run.trace),
-        jnp.where(later, state.change, run.changes),
-        jnp.where(later.reshape(-1, *[1] * image.ndim), image, run.images),
-        run.start,
+    Args:
+        problem: the problem.
+        reports: int32 ``[t]``, the steps that are recorded; the last one ends the run.
+        z: the start.
+    """
+    state = begin(problem, z)
+    nothing = jnp.full(reports.shape, jnp.nan)
+    recorded_z = _recorded_z(problem, state)
+    return Run(
+        state=state,
+        trace=nothing,
+        changes=nothing,
+        trace_z=jnp.zeros((*reports.shape, *recorded_z.shape), jnp.float32),
+        start=jnp.zeros(0, jnp.float32) if problem.is_exact else z,
     )
-    return _choose(going(reports, run), there, run)
 
 
-def going(reports: Array, run: Recorded) -> Array:
-    """Whether a run that may end early has steps to make."""
-    return (run.state.step < reports[-1]) & ~((run.state.converged >= 0) | run.state.failed)
+def advance(problem: Problem, params: Params, reports: Array, target: Any, run: Run) -> Run:
+    """One recorded step of a run; with ``stop`` a run that has ended stays as it is."""
+    state = step(problem, params, target, reports[-1], run.state)
+    # Later reports are written too, and written again when their step comes. So the last value
+    # repeats where a run ends early.
+    is_due = reports >= state.step
+    z = _recorded_z(problem, state)
+    is_due_z = is_due.reshape(-1, *[1] * z.ndim)
+    advanced = run._replace(
+        state=state,
+        trace=jnp.where(is_due, state.current.score, run.trace),
+        changes=jnp.where(is_due, state.change, run.changes),
+        trace_z=jnp.where(is_due_z, z, run.trace_z),
+    )
+    if not problem.stop:
+        return advanced
+    return select(has_steps(problem, reports, run), advanced, run)
 
 
-def result(problem: Problem, params, target, run: Recorded) -> tuple[Array, ...]:
-    """What `oipjax.search.ascent.Ascent` holds of a run, in its order, without ``trace_steps``."""
-    state, start = run.state, run.trace[0]
-    if not problem.exact:
-        state, start = _again(problem, params, target, run)
-    floor = -jnp.inf if problem.pre_activation is None else problem.pre_activation.floor
-    status = jnp.where(state.converged >= 0, CONVERGED, COMPLETED)
-    status = jnp.where(state.best.score > floor, status, INACTIVE)
-    status = jnp.where(state.failed, NOT_FINITE, status).astype(jnp.uint8)
-    return (
-        problem.space.render(state.best.z), state.best.score, start, state.best.response, status,
-        state.evaluations, state.converged, run.trace, run.changes, run.images,
-    )  # fmt: skip
+def has_steps(problem: Problem, reports: Array, run: Run) -> Array:
+    """Whether a run has steps to make, a bool scalar."""
+    remains = run.state.step < reports[-1]
+    if not problem.stop:
+        return remains
+    has_ended = (run.state.converged >= 0) | run.state.failed
+    return remains & ~has_ended
 
 
-def _again(problem: Problem, params, target, run: Recorded) -> tuple[State, Array]:
-    """A run whose best point, or its start where that is better, is evaluated in float32; and the start's score."""
-    first, best = run.state.best._replace(z=problem.space.project(run.start)), run.state.best
+def _recorded_z(problem: Problem, state: State) -> Array:
+    return state.current.z if problem.record_images else jnp.zeros(0, jnp.float32)
+
+
+def result(problem: Problem, params: Params, reports: Array, target: Any, run: Run) -> Ascent:
+    """The results of one run: an `Ascent` whose arrays lack the axis ``n``."""
+    best = run.state.best
+    start_score = run.trace[0]
+    if not problem.is_exact:
+        best, start_score = _evaluated_again(problem, params, target, run)
+    status = jnp.where(run.state.converged >= 0, CONVERGED, COMPLETED)
+    status = jnp.where(best.score > problem.floor, status, INACTIVE)
+    status = jnp.where(run.state.failed, NOT_FINITE, status)
+    render = problem.space.render
+    trace_images = jax.vmap(render)(run.trace_z) if problem.record_images else run.trace_z
+    arrays: dict[str, Any] = {
+        "images": render(best.z),
+        "scores": best.score,
+        "start_scores": start_score,
+        "responses": best.response,
+        "status": status.astype(jnp.uint8),
+        "evaluations": run.state.evaluations,
+        "converged": run.state.converged,
+        "trace_steps": reports,
+        "trace": run.trace,
+        "changes": run.changes,
+        "trace_images": trace_images,
+    }
+    return Ascent(**arrays)
+
+
+def _evaluated_again(
+    problem: Problem, params: Params, target: Any, run: Run
+) -> tuple[Point, Array]:
+    """The best point of a run in float32, or its start where that is better; the start's score."""
+    evaluate_exactly = functools.partial(_values, problem, params, target, precision="float32")
+    start = run.state.best._replace(z=problem.space.project(run.start))
+    best = run.state.best
     with products():
-        points = []
-        for point in (first, best):
-            response, score = _value(problem, params, target, point.z)
-            points.append(point._replace(score=score, response=response))
-    first, best = points
-    return run.state._replace(
-        best=_choose(~(best.response >= first.response), first, best)
-    ), first.score
-
-
-def _start(problem: Problem, z: Array) -> Array:
-    return jnp.zeros(0, jnp.float32) if problem.exact else z
-
-
-def _image(problem: Problem, state: State) -> Array:
-    return problem.space.render(state.here.z) if problem.images else jnp.zeros(0, jnp.float32)
+        response, score = evaluate_exactly(start.z)
+        start = start._replace(response=response, score=score)
+        response, score = evaluate_exactly(best.z)
+        best = best._replace(response=response, score=score)
+    is_best = best.response >= start.response
+    return select(~is_best, start, best), start.score
