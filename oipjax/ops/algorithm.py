@@ -53,6 +53,12 @@ class Algorithm:
     elsewhere: Algorithm | None = None
 
 
+def is_3x3(kernel: Shape, stride: Pair) -> bool:
+    """Whether a convolution has a 3x3 kernel and stride 1."""
+    height, width, *_ = kernel
+    return (height, width) == (3, 3) and tuple(stride) == (1, 1)
+
+
 def join_block(block: Sequence[Array]) -> Array:
     """A block of outputs as images ``[n, 2 i, 2 j, k]``."""
     n, i, j, k = block[0].shape

@@ -12,7 +12,7 @@ from oipjax.ops.dispatch import lowering
 from oipjax.ops.library import LIBRARY
 from oipjax.ops.pooling import max_pool
 from oipjax.ops.products import add_bias, product
-from oipjax.ops.windows import Padding, Pair, offsets, output_size, padded, pads_of
+from oipjax.ops.windows import Padding, Pads, Pair, Shape, offsets, output_size, padded, pads_of
 from oipjax.ops.winograd import WINOGRAD
 
 _ONE = (1, 1)
@@ -46,8 +46,7 @@ def conv2d(
         )
     _require_same_dtype("conv2d", x, w)
     stride = (stride[0], stride[1])
-    pads = pads_of(x.shape, w.shape[:2], stride, padding)
-    size = output_size(x.shape, w.shape[:2], stride, pads)
+    pads, size = _pads_and_size(x.shape, w, stride, padding)
     if _takes_extra_rounding(x) and toom_cook.fits(w.shape, stride, size):
         return toom_cook.conv(pads, x, w)
     if _has_float32_bits(x) and WINOGRAD.fits(w.shape, stride, size):
@@ -85,9 +84,7 @@ def conv2d_transpose(
             f"got {y.shape} and {w.shape}"
         )
     _require_same_dtype("conv2d_transpose", y, w)
-    large = (y.shape[0], *size)
-    pads = pads_of(large, w.shape[:2], stride, padding)
-    small = output_size(large, w.shape[:2], stride, pads)
+    pads, small = _pads_and_size((y.shape[0], *size), w, stride, padding)
     if small != y.shape[1:3]:
         raise ValueError(
             f"conv2d makes {small} of {tuple(size)}, so this cannot be made of {y.shape[1:3]}"
@@ -119,8 +116,8 @@ def conv2d_map(x: Array, w: Array, padding: Padding = "VALID") -> Array:
         )
     _require_same_dtype("conv2d_map", x, w)
     kh, kw, c = w.shape
-    pads = pads_of(x.shape, (kh, kw), _ONE, padding)
-    height, width = output_size(x.shape, (kh, kw), _ONE, pads)
+    pads, size = _pads_and_size(x.shape, w, _ONE, padding)
+    height, width = size
     # Products of every pixel with every place of the kernel, then a sum of shifted pictures: no
     # patches are made.
     bordered = padded(x, pads)
@@ -158,8 +155,7 @@ def conv_pool(x: Array, w: Array, b: Array, padding: Padding = "VALID") -> Array
             f"got {x.shape}, {w.shape} and {b.shape}"
         )
     _require_same_dtype("conv_pool", x, w, b)
-    pads = pads_of(x.shape, w.shape[:2], _ONE, padding)
-    size = output_size(x.shape, w.shape[:2], _ONE, pads)
+    pads, size = _pads_and_size(x.shape, w, _ONE, padding)
     if _takes_extra_rounding(x) and toom_cook.fits(w.shape, _ONE, size):
         return toom_cook.pooled(pads, x, w, b)
     for_large_sums = WINOGRAD if _has_float32_bits(x) else LIBRARY
@@ -168,6 +164,13 @@ def conv_pool(x: Array, w: Array, b: Array, padding: Padding = "VALID") -> Array
             return pooled(algorithm, pads, x, w, b)
     y = conv2d(x, w, padding=pads)
     return max_pool(add_bias(y, b))
+
+
+def _pads_and_size(shape: Shape, w: Array, stride: Pair, padding: Padding) -> tuple[Pads, Pair]:
+    """Padding in pixels and the size of the outputs, for images of a shape."""
+    window = w.shape[:2]
+    pads = pads_of(shape, window, stride, padding)
+    return pads, output_size(shape, window, stride, pads)
 
 
 def _require_same_dtype(name: str, *arrays: Array) -> None:
@@ -179,7 +182,7 @@ def _require_same_dtype(name: str, *arrays: Array) -> None:
 
 
 def _has_float32_bits(x: Array) -> bool:
-    """Whether there are bits enough for sums that cancel; no bound counts what fewer would lose."""
+    """Whether the dtype has bits enough for sums that cancel; bounds count no shorter ones."""
     return jnp.finfo(x.dtype).bits >= 32
 
 

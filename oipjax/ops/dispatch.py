@@ -1,4 +1,4 @@
-"""Which implementation of an operation is traced, and what XLA and bounds are told about it.
+"""Which implementation of an operation is traced, and its marks for XLA and for bounds.
 
 The choice depends on one value, `Lowering`, held in a context variable. `compiled_for`,
 `trace_only` and `allow_extra_rounding` each replace one of its fields.

@@ -138,7 +138,8 @@ def _unpool(window, dy, winner, shape):
     dx = wide.reshape(n, i * rows, j * columns, c)
     below = (0, shape[1] - dx.shape[1])
     right = (0, shape[2] - dx.shape[2])
-    return jnp.pad(dx, ((0, 0), below, right, (0, 0)))
+    none = (0, 0)
+    return jnp.pad(dx, (none, below, right, none))
 
 
 def _with_window_axes(x):

@@ -3,7 +3,7 @@
 F(m x m, 3x3) of A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR
 2016, arXiv:1509.09308, with m from 2 to 5: ``(m + 2)**2`` products for ``m**2`` outputs and each
 pair of channels, where a plain convolution takes nine times ``m**2``. A tile of an image, and the
-kernel, are seen as polynomials and evaluated at a few places: 0, 1, -1, 2, -2, 1/2 and infinity (A.
+kernel, are polynomials that are evaluated at a few places: 0, 1, -1, 2, -2, 1/2 and infinity (A.
 Toom, 1963; S. Cook, 1966). Each transform is a product with a constant matrix, one for all tiles,
 images and channels, since places come first: ``[p, t, n, channel]``.
 
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from oipjax.ops.algorithm import SQUARE
+from oipjax.ops.algorithm import SQUARE, is_3x3
 from oipjax.ops.dispatch import isolated
 from oipjax.ops.pooling import to_winners, winners
 from oipjax.ops.products import add_bias, product, product_by_place
@@ -55,7 +55,7 @@ def fits(kernel: Shape, stride: Pair, size: Pair) -> bool:
         stride: steps along h and w.
         size: height and width of the outputs.
     """
-    if tuple(kernel[:2]) != (3, 3) or tuple(stride) != (1, 1):
+    if not is_3x3(kernel, stride):
         return False
     if min(kernel[2:]) < LEAST_CHANNELS or min(size) < 3:
         return False
@@ -163,17 +163,17 @@ def conv(pads: Pads, x: Array, w: Array) -> Array:
 
 
 def _conv_forward(pads, x, w):
-    large = padded(x, pads).transpose(1, 2, 0, 3)
+    large = _images_third(padded(x, pads))
     height, width = large.shape[:2]
     y, factors = _outputs(large, w, (height - 2, width - 2))
-    return y.transpose(2, 0, 1, 3), (factors, x, w)
+    return _images_first(y), (factors, x, w)
 
 
 def _conv_backward(pads, residuals, dy):
     factors, x, w = residuals
 
     def in_tiles(_, dy):
-        return _output_tiles(dy.transpose(1, 2, 0, 3))
+        return _output_tiles(_images_third(dy))
 
     tiles = isolated(in_tiles, per_image=False)((), dy)
     return _gradients(pads, x, w, factors, tiles, dy.shape[1:3])
@@ -189,7 +189,7 @@ def pooled(pads: Pads, x: Array, w: Array, b: Array) -> Array:
 
 
 def _pooled_forward(pads, x, w, b):
-    large = padded(x, pads).transpose(1, 2, 0, 3)
+    large = _images_third(padded(x, pads))
     height, width = large.shape[:2]
     size = (_even_below(height - 2), _even_below(width - 2))
     y, factors = _outputs(large, w, size)
@@ -197,7 +197,7 @@ def _pooled_forward(pads, x, w, b):
     def maxima(b, y):
         block = [y[i::2, j::2] for i, j in offsets(SQUARE)]
         best, winner = winners(block)
-        return add_bias(best, b).transpose(2, 0, 1, 3), winner
+        return _images_first(add_bias(best, b)), winner
 
     out, winner = isolated(maxima, per_image=False)(b, y)
     return out, (factors, winner, x, w)
@@ -208,7 +208,7 @@ def _pooled_backward(pads, residuals, dy):
     size = (2 * dy.shape[1], 2 * dy.shape[2])
 
     def in_tiles(_, winner, dy):
-        dy = dy.transpose(1, 2, 0, 3)
+        dy = _images_third(dy)
         block = to_winners(winner, dy, 4)
         upper = jnp.stack(block[:2], 2)
         lower = jnp.stack(block[2:], 2)
@@ -266,7 +266,7 @@ def _gradients(
     def joined(_, tiles):
         large_size = padded_size(x.shape[1:3], pads)
         large = _join_input_tiles(tiles, large_size, (height, width))
-        return without_border(large.transpose(2, 0, 1, 3), x.shape, pads)
+        return without_border(_images_first(large), x.shape, pads)
 
     dx = isolated(joined, per_image=False)((), dx_tiles)
 
@@ -330,6 +330,16 @@ def _output_tiles(dy: Array) -> Array:
     tiles = dy.reshape(down, high, across, wide, n, k)
     tiles = tiles.transpose(1, 3, 0, 2, 4, 5)
     return tiles.reshape(high * wide, down * across, n, k)
+
+
+def _images_third(x: Array) -> Array:
+    """``[n, h, w, c]`` as ``[h, w, n, c]``."""
+    return x.transpose(1, 2, 0, 3)
+
+
+def _images_first(x: Array) -> Array:
+    """``[h, w, n, c]`` as ``[n, h, w, c]``."""
+    return x.transpose(2, 0, 1, 3)
 
 
 def _fitted(x: Array, size: Shape) -> Array:

@@ -101,7 +101,7 @@ def without_border(large: Array, shape: Shape, pads: Pads) -> Array:
     """Inverse of `padded`: images of a shape out of the padded ones.
 
     The padded images may be larger below and to the right than ``pads`` says. They may also be
-    smaller there; what is missing is filled with zeros.
+    smaller; missing pixels are then filled with zeros.
     """
     (top, _), (left, _) = pads
     below = top + shape[1] - large.shape[1]
@@ -144,11 +144,12 @@ def strided(
     """
     n, _, _, c = x.shape
     top, left = offset
-    bottom = top + (size[0] - 1) * stride[0] + 1
-    right = left + (size[1] - 1) * stride[1] + 1
+    down, across = stride
+    bottom = top + (size[0] - 1) * down + 1
+    right = left + (size[1] - 1) * across + 1
     start = (0, top, left, 0)
     end = (n, bottom, right, c)
-    return lax.slice(x, start, end, (1, *stride, 1))
+    return lax.slice(x, start, end, (1, down, across, 1))
 
 
 def spread(
@@ -158,8 +159,10 @@ def spread(
     shape: Shape,
 ) -> Array:
     """Transpose of `strided`: ``g[n, i, j, c]`` written into zeros of a shape."""
-    rows = _spread_edges(offset[0], stride[0], g.shape[1], shape[1])
-    columns = _spread_edges(offset[1], stride[1], g.shape[2], shape[2])
+    top, left = offset
+    down, across = stride
+    rows = _spread_edges(top, down, g.shape[1], shape[1])
+    columns = _spread_edges(left, across, g.shape[2], shape[2])
     return pad_sides(g, jnp.zeros((), g.dtype), rows, columns)
 
 

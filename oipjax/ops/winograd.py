@@ -6,8 +6,7 @@ take 16 products for each pair of channels. A plain convolution takes 36. The pr
 at one of the 16 places are one product of matrices. The four outputs are four arrays, so that a 2x2
 pool is their maximum.
 
-It rounds a little more than a plain convolution; `oipjax.bounds.interval.rules` counts this
-rounding.
+It rounds a little more than a plain convolution; the rules of `oipjax.bounds` count this rounding.
 
 Letters: ``i, j`` are the tiles of an image; ``u[16, c, k]`` is a transformed kernel.
 """
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from oipjax.ops.algorithm import SQUARE, Algorithm, join_block
+from oipjax.ops.algorithm import SQUARE, Algorithm, is_3x3, join_block
 from oipjax.ops.dispatch import isolated
 from oipjax.ops.library import LIBRARY
 from oipjax.ops.products import product_by_place
@@ -41,7 +40,7 @@ _A = np.array([
 
 def fits(kernel: Shape, stride: Pair, size: Pair) -> bool:
     """Whether a convolution is 3x3 with stride 1, and large enough to gain."""
-    if tuple(kernel[:2]) != (3, 3) or tuple(stride) != (1, 1):
+    if not is_3x3(kernel, stride):
         return False
     return min(kernel[2:]) >= LEAST_CHANNELS and min(size) >= LEAST_SIZE
 
