@@ -1,4 +1,7 @@
-"""What holds on a GPU; elsewhere skipped. ``JAX_PLATFORMS=cuda,cpu python -m pytest tests/test_device.py``."""
+"""Promises for GPUs, skipped elsewhere.
+
+Run ``JAX_PLATFORMS=cuda,cpu python -m pytest tests/test_device.py``.
+"""
 
 import jax
 import numpy as np
@@ -13,7 +16,7 @@ pytestmark = pytest.mark.skipif(jax.default_backend() == "cpu", reason="there is
 
 @pytest.fixture(scope="module", autouse=True)
 def _as_users_have_it():
-    """JAX's own default, which is TF32 here; other tests ask for the highest precision."""
+    """JAX's own default, which is TF32 here; other tests set the highest precision."""
     with jax.default_matmul_precision("default"):
         yield
 
@@ -61,7 +64,7 @@ def test_scores_are_those_of_float32(shipped, precision):
     assert (atlas.scores >= atlas.start_scores).all()
     assert atlas.counts["found"] >= 114 and atlas.counts["dead"] >= 12
     off = np.abs(atlas.trace[..., 0] - atlas.start_scores).max()
-    assert off == 0 if precision == "float32" else 0 < off < 1, "a trace is what the steps saw"
+    assert off == 0 if precision == "float32" else 0 < off < 1, "a trace has the steps' precision"
 
 
 def test_the_same_seed_finds_the_same_again(shipped, atlas):

@@ -1,4 +1,4 @@
-"""Convolutions by large tiles: lax's values and gradients, with little more rounding, where they are asked for."""
+"""Convolutions by large tiles: values and gradients of lax, with more rounding."""
 
 import jax
 import jax.numpy as jnp
@@ -7,17 +7,18 @@ import pytest
 from jax import lax
 
 from oipjax import ops
-from oipjax.ops import toom_cook as large_tiles
+from oipjax.ops.toom_cook import interpolation
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 3, 4, 5])
 def test_an_interpolation_is_a_correlation(outputs):
-    there, kernel, back = large_tiles.interpolation(outputs)
+    matrices = interpolation(outputs)
     rng = np.random.default_rng(0)
     d, g = rng.normal(size=outputs + 2), rng.normal(size=3)
-    assert len(there) == outputs + 2
+    assert len(matrices.input_matrix) == outputs + 2
+    products = (matrices.kernel_matrix @ g) * (matrices.input_matrix @ d)
     np.testing.assert_allclose(
-        back @ ((kernel @ g) * (there @ d)), np.correlate(d, g), rtol=1e-12, atol=1e-12
+        matrices.output_matrix @ products, np.correlate(d, g), rtol=1e-12, atol=1e-12
     )
 
 
@@ -62,7 +63,7 @@ def test_values_and_gradients_are_those_of_lax(size, padding, pool):
         )
 
 
-def test_it_is_done_where_asked_for_and_where_it_gains():
+def test_large_tiles_are_used_where_allowed_and_where_they_gain():
     def text(function, *shapes):
         return str(
             jax.make_jaxpr(function)(

@@ -1,4 +1,4 @@
-"""Proofs hold for convolutions by minimal filtering, on every road to one, and where what it transforms is extreme."""
+"""Proofs hold for convolutions by minimal filtering, in all forms and for extreme values."""
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 @pytest.mark.parametrize("padding", ["VALID", "SAME"])
 @pytest.mark.parametrize("cancelling", [False, True])
-def test_what_minimal_filtering_rounds_is_counted(padding, cancelling):
-    """Against float64, on images whose sums cancel, where the outer sums of the method lose most; odd sizes too."""
+def test_the_rounding_of_minimal_filtering_is_counted(padding, cancelling):
+    """Against float64, on images whose sums cancel: there the outer sums lose most."""
     rng = np.random.default_rng(0)
     w = rng.normal(size=(3, 3, 32, 16)).astype(np.float32)
     if cancelling:
@@ -74,30 +74,32 @@ def pool_behind(p, x):
 
 
 @pytest.mark.parametrize(
-    "road",
+    "function",
     [as_it_is, images_by_vmap, groups_by_vmap, image_gradient, kernel_of_the_image, pool_behind],
 )
-def test_what_should_be_zero_and_is_not_is_not_called_dead(road):
-    """One pixel lives, and the kernel is 0 there: a plain sum gives 0 exactly, minimal filtering what it rounds."""
+def test_a_map_that_only_rounding_lifts_above_zero_is_not_dead(function):
+    """One pixel is not 0, and the kernel is 0 there: a plain sum is 0, minimal filtering rounds."""
     rng = np.random.default_rng(0)
     w = rng.normal(size=(3, 3, CHANNELS, CHANNELS)).astype(np.float32)
     w[1, 1] = 0
     mask = np.zeros((1, 8, 8, 1), np.float32)
     mask[0, 3, 3] = 1
-    model, domain = network(road, (8, 8, CHANNELS), w=w, mask=mask), box(8, 8, CHANNELS)
-    images = rng.uniform(0, 1, (1 if road is kernel_of_the_image else 256, 8, 8, CHANNELS))
+    model = network(function, (8, 8, CHANNELS), w=w, mask=mask)
+    domain = box(8, 8, CHANNELS)
+    count = 1 if function is kernel_of_the_image else 256
+    images = rng.uniform(0, 1, (count, 8, 8, CHANNELS))
     holds(model, domain, images)
-    if road is not pool_behind:
+    if function is not pool_behind:
         assert np.any(
             np.asarray(jax.jit(model.apply)(model.params, images.astype(np.float32))["out"]) > 0
         ), "no test"
 
 
 def test_a_kernels_gradient_in_a_network_is_refused():
-    def road(p, x):
+    def kernel_gradient(p, x):
         return jax.vjp(lambda w: ops.conv2d(x, w), p["w"])[1](jnp.ones((1, 6, 6, CHANNELS)))[0]
 
-    model = network(road, (8, 8, CHANNELS), w=np.ones((3, 3, CHANNELS, CHANNELS)))
+    model = network(kernel_gradient, (8, 8, CHANNELS), w=np.ones((3, 3, CHANNELS, CHANNELS)))
     with pytest.raises(
         ValueError,
         match="no bound is known for the primitive 'kernel_gradient_by_minimal_filtering'",
@@ -106,8 +108,8 @@ def test_a_kernels_gradient_in_a_network_is_refused():
 
 
 @pytest.mark.parametrize("large", ["images", "kernel"])
-def test_what_overflows_on_the_way_is_open(large):
-    """Products and their sums are small; what is transformed is not."""
+def test_a_map_whose_transforms_overflow_is_unresolved(large):
+    """Products and their sums are small; the transformed images or kernel are not."""
     w = np.zeros((3, 3, CHANNELS, CHANNELS), np.float32)
     w[1] = 1e-10 if large == "images" else 3e38
     high = 2.5e38 if large == "images" else 1e-9
@@ -121,14 +123,14 @@ def test_what_overflows_on_the_way_is_open(large):
     images = np.zeros((1, 8, 8, CHANNELS))
     images[:, 1, 1:3] = high
     domain = box(8, 8, CHANNELS, high=high)
-    found = holds(model, domain, images)
+    bounds = holds(model, domain, images)
     assert not np.all(
         np.isfinite(jax.jit(model.apply)(model.params, images.astype(np.float32))["pre"])
     ), "no test"
-    assert not found.dead.any() and np.all(np.isinf(intervals(model, domain)["pre"].high))
+    assert not bounds.dead.any() and np.all(np.isinf(intervals(model, domain)["pre"].high))
 
 
-def test_what_is_flushed_is_counted():
+def test_numbers_flushed_to_zero_are_counted():
     rng = np.random.default_rng(0)
     tiny = 2.0**-126
     w = rng.integers(-1, 2, (3, 3, 64, CHANNELS)).astype(np.float32)
@@ -139,7 +141,7 @@ def test_what_is_flushed_is_counted():
 
 
 def test_a_bound_is_never_below_that_of_a_plain_sum():
-    """The same analysis stands for programs that compute it plainly: one map alone, other platforms."""
+    """The same bound stands for programs that sum plainly: one map alone, other platforms."""
     rng = np.random.default_rng(0)
     w = 1e-3 * rng.normal(size=(3, 3, 64, CHANNELS)).astype(np.float32)
     w[1, 1] = 1

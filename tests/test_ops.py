@@ -1,5 +1,7 @@
 """Convolution and pooling against lax: values, gradients, other platforms."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from jax import lax
 
 from oipjax import ops
-from oipjax.ops import winograd
+from oipjax.ops import convolution
+from oipjax.ops.dispatch import choose
+from oipjax.ops.winograd import WINOGRAD
 
 
 def reference_conv(x, w, stride, padding):
@@ -31,7 +35,7 @@ paddings = st.one_of(st.sampled_from(["VALID", "SAME"]), explicit)
 
 
 on_cpu = pytest.mark.skipif(
-    jax.default_backend() != "cpu", reason="what is looked at is compiled for a CPU"
+    jax.default_backend() != "cpu", reason="the program that is inspected is compiled for a CPU"
 )
 
 
@@ -60,8 +64,8 @@ def test_conv2d_is_lax(n, h, w, c, k, kh, kw, stride, padding, seed):
     assert y.shape == y_ref.shape
     close(y, y_ref)
     dy = rng.normal(size=y.shape).astype(np.float32)
-    for got, wanted in zip(pull(dy), pull_ref(dy), strict=True):
-        close(got, wanted)
+    for ours, theirs in zip(pull(dy), pull_ref(dy), strict=True):
+        close(ours, theirs)
 
 
 @settings(max_examples=15)
@@ -96,11 +100,11 @@ def test_conv2d_transpose_is_the_transpose_of_lax(n, h, w, c, k, kh, kw, stride,
     assert x.shape == (n, h, w, c)
     close(x, x_ref)
     dx = rng.normal(size=x.shape).astype(np.float32)
-    for got, wanted in zip(pull(dx), pull_ref(dx), strict=True):
-        close(got, wanted)
+    for ours, theirs in zip(pull(dx), pull_ref(dx), strict=True):
+        close(ours, theirs)
 
 
-def test_what_cannot_be_enlarged_is_named():
+def test_an_impossible_enlargement_is_an_error():
     y, kernel = jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 2, 3))
     assert ops.conv2d_transpose(y, kernel, (7, 8), (2, 2)).shape == (1, 7, 8, 2)
     with pytest.raises(ValueError, match=r"conv2d makes \(5, 4\) of \(9, 8\)"):
@@ -273,7 +277,7 @@ def test_minimal_filtering_is_lax(n, h, w, padding, seed):
 
 
 def same_values_and_gradients(ours, theirs, arguments, *static):
-    """As far as rounding goes, which grows with the size of the kernel; each in one compiled program."""
+    """Equal up to rounding, which grows with the size of the kernel; each compiled as a whole."""
 
     def both(function):
         def run(arguments, dy):
@@ -285,13 +289,14 @@ def same_values_and_gradients(ours, theirs, arguments, *static):
     shape = jax.eval_shape(lambda *args: theirs(*args, *static), *arguments).shape
     dy = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     scale = np.sqrt(np.prod(arguments[1].shape[:3]))
-    for got, wanted in zip(both(ours)(arguments, dy), both(theirs)(arguments, dy), strict=True):
-        assert got.shape == wanted.shape
-        close(got / scale, wanted / scale)
+    results = zip(both(ours)(arguments, dy), both(theirs)(arguments, dy), strict=True)
+    for mine, other in results:
+        assert mine.shape == other.shape
+        close(mine / scale, other / scale)
 
 
 @pytest.mark.parametrize("kernel", [(3, 3, 1, 4), (3, 3, 16, 16)])
-def test_steps_under_vmap_take_the_new_axis_for_images_and_weights_may_have_one_too(kernel):
+def test_under_vmap_images_alone_or_images_and_weights_may_have_a_new_axis(kernel):
     rng = np.random.default_rng(0)
     x, w = (
         rng.normal(size=(3, 2, 9, 10, kernel[2])),
@@ -311,14 +316,13 @@ def test_steps_under_vmap_take_the_new_axis_for_images_and_weights_may_have_one_
 
     for axes in ((0, None, None), (0, 0, 0)):
         ours = gradients(lambda *args: ops.conv_pool(*args), axes)
-        for got, wanted in zip(
-            ours, gradients(lambda *args: pooled(*args, "VALID"), axes), strict=True
-        ):
-            close(got, wanted)
+        theirs = gradients(lambda *args: pooled(*args, "VALID"), axes)
+        for mine, other in zip(ours, theirs, strict=True):
+            close(mine, other)
 
 
 def test_an_image_under_vmap_has_a_gradient_of_its_own():
-    """What comes from behind differs from image to image, as in an ascent of nodes."""
+    """The gradient of the outputs differs from image to image, as in an ascent of nodes."""
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(3, 9, 10, 17)), rng.normal(size=(3, 3, 17, 18)) / 12
     x, w = x.astype(np.float32), w.astype(np.float32)
@@ -333,7 +337,7 @@ def test_an_image_under_vmap_has_a_gradient_of_its_own():
 
 
 @pytest.mark.parametrize("kernel", [(3, 3, 1, 4), (3, 3, 16, 16), (2, 2, 9, 4)])
-def test_any_part_of_the_gradient_may_be_asked_for_and_it_has_one_itself(kernel):
+def test_each_gradient_may_be_taken_alone_and_has_a_gradient_itself(kernel):
     rng = np.random.default_rng(0)
     arguments = [
         rng.normal(size=size).astype(np.float32)
@@ -351,27 +355,27 @@ def test_any_part_of_the_gradient_may_be_asked_for_and_it_has_one_itself(kernel)
     theirs = score(lambda *arguments: pooled(*arguments, "VALID"))
     for part in range(3):
         close(jax.grad(ours, part)(*arguments), jax.grad(theirs, part)(*arguments))
-    bent = [
+    second_gradients = [
         jax.grad(lambda *args, f=f: jnp.sum(jax.grad(f)(*args) ** 2), (0, 1))(*arguments)
         for f in (ours, theirs)
     ]
-    for got, wanted in zip(*bent, strict=True):
-        close(got, wanted)
+    for mine, other in zip(*second_gradients, strict=True):
+        close(mine, other)
 
 
 @pytest.mark.parametrize("padding", [((2, -1), (0, 1)), ((1, -1), (0, 0)), ((-1, 0), (0, -1))])
 @pytest.mark.parametrize("kernel", [(3, 3, 1, 4), (3, 3, 16, 16), (2, 2, 9, 4)])
-def test_what_is_padded_by_less_than_nothing_is_cut_off(padding, kernel):
+def test_negative_padding_crops(padding, kernel):
     rng = np.random.default_rng(0)
     arguments = [
         rng.normal(size=size).astype(np.float32) for size in ((1, 9, 9, kernel[2]), kernel)
     ]
     same_values_and_gradients(ops.conv2d, reference_conv, arguments, (1, 1), padding)
     x = arguments[0]
-    wanted = lax.reduce_window(
+    expected = lax.reduce_window(
         x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), ((0, 0), *padding, (0, 0))
     )
-    np.testing.assert_array_equal(ops.max_pool(x, padding=padding), wanted)
+    np.testing.assert_array_equal(ops.max_pool(x, padding=padding), expected)
 
 
 def test_short_numbers_are_summed_plainly():
@@ -441,14 +445,14 @@ def test_one_map_is_that_of_all(size, kernel, padding):
 
 
 @on_cpu
-def test_a_step_is_kept_apart_and_what_comes_before_it_is_computed_once():
+def test_a_step_is_isolated_and_its_input_is_computed_once():
     x, w, b = jnp.ones((2, 12, 12, 16)), jnp.ones((3, 3, 16, 16)), jnp.zeros(16)
     program = jax.jit(jax.grad(lambda x: ops.conv_pool(jnp.sin(x), w, b).sum()))
     text = program.lower(x).compile().as_text()
     assert text.count(" sine(") == 1 and " call(" in text
 
 
-def test_who_only_looks_takes_the_way_that_all_platforms_have():
+def test_within_trace_only_the_implementation_for_all_platforms_is_traced():
     x, w, b = jnp.ones((1, 12, 12, 16)), jnp.ones((3, 3, 16, 16)), jnp.zeros(16)
 
     @jax.jit
@@ -459,9 +463,9 @@ def test_who_only_looks_takes_the_way_that_all_platforms_have():
         return ops.conv_pool(x, w, b).sum() + inner(x)
 
     with ops.trace_only():
-        looked_at = str(jax.make_jaxpr(network)(x))
-    assert "platform_index" not in looked_at and looked_at.count("conv_general_dilated") == 2
-    # What was looked at leaves nothing behind in what runs.
+        inspected = str(jax.make_jaxpr(network)(x))
+    assert "platform_index" not in inspected and inspected.count("conv_general_dilated") == 2
+    # The trace leaves nothing behind in the program that runs.
     assert (
         "stablehlo.convolution"
         not in jax.jit(network).trace(x).lower(lowering_platforms=("cpu",)).as_text()
@@ -469,7 +473,7 @@ def test_who_only_looks_takes_the_way_that_all_platforms_have():
 
 
 @on_cpu
-def test_gradients_that_nobody_asks_for_are_not_traced(monkeypatch):
+def test_unwanted_gradients_are_not_traced(monkeypatch):
     x, w, b = jnp.ones((1, 12, 12, 16)), jnp.ones((3, 3, 16, 16)), jnp.zeros(16)
 
     def score(x, w):
@@ -478,7 +482,8 @@ def test_gradients_that_nobody_asks_for_are_not_traced(monkeypatch):
     def refuse(*_):
         raise RuntimeError("traced")
 
-    monkeypatch.setattr(winograd, "kernel_gradient", refuse)
+    refusing = dataclasses.replace(WINOGRAD, kernel_gradient=refuse)
+    monkeypatch.setattr(convolution, "WINOGRAD", refusing)
     assert jax.grad(score)(x, w).shape == x.shape
     with pytest.raises(RuntimeError, match="traced"):
         jax.grad(score, 1)(x, w)
@@ -486,7 +491,7 @@ def test_gradients_that_nobody_asks_for_are_not_traced(monkeypatch):
 
 @pytest.mark.parametrize("precision", ["default", "highest"])
 @pytest.mark.parametrize(("kernel", "size"), [((3, 3, 2, 5), (11, 10)), ((3, 3, 16, 17), (8, 13))])
-def test_what_other_platforms_compute_is_the_same(kernel, size, precision):
+def test_other_platforms_compute_the_same(kernel, size, precision):
     rng = np.random.default_rng(0)
     x, w, b = (
         rng.normal(size=shape).astype(np.float32)
@@ -515,22 +520,31 @@ def test_what_other_platforms_compute_is_the_same(kernel, size, precision):
                 assert ("conv_general_dilated" in program) == (precision == "default" and wide)
 
 
-def test_who_compiles_for_one_platform_traces_its_way_alone():
+def test_compiled_for_one_platform_its_implementation_alone_is_traced():
     traced = []
 
-    def way(name):
+    def implementation(name):
         return lambda x: traced.append(name) or x
 
-    def choice():
+    def chosen(x):
+        return choose(
+            x,
+            cpu=implementation("cpu"),
+            default=implementation("default"),
+            for_tracing=implementation("for_tracing"),
+        )
+
+    def names():
         traced.clear()
-        jax.make_jaxpr(
-            lambda x: ops.common.choose(x, cpu=way("cpu"), default=way("default"), seen=way("seen"))
-        )(1.0)
+        # A function of its own, or JAX would take the trace that it has.
+        jax.make_jaxpr(lambda x: chosen(x))(1.0)
         return set(traced)
 
-    assert choice() == {"cpu", "default"}
-    for platform, names in (("cpu", {"cpu"}), ("gpu", {"default"})):
+    assert names() == {"cpu", "default"}
+    for platform, expected in (("cpu", {"cpu"}), ("gpu", {"default"})):
         with ops.compiled_for(platform):
-            assert choice() == names
+            assert names() == expected
             with ops.trace_only():
-                assert choice() == {"seen"}
+                assert names() == {"for_tracing"}
+            assert names() == expected
+    assert names() == {"cpu", "default"}

@@ -1,225 +1,319 @@
-"""Convolutions whose outputs come as four arrays, one for each place in a square of 2x2, and what is made of them.
+"""Convolutions by an `Algorithm` in blocks of 2x2 outputs, alone and with a pool behind them.
 
-Of such a *quartet* a pool is the maximum, and the whole output is made by putting it together.
-Three modules know how to compute one, each its own *way*: `direct`, `winograd`, and `plain`, which
-takes its place on other platforms than the CPU. All have the same functions. Words: ``x`` are
-images with their border, ``i, j`` squares, ``cut`` is what becomes of the images on the way and
-serves the kernel's gradient too, ``sides`` what becomes of the quartet's gradient and serves both
-gradients.
+`whole` joins the block, `pooled` takes its maximum. Both work with every algorithm record: on the
+CPU with the one that is given, on other platforms with the one that it names for them.
 """
 
 import functools
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from oipjax.ops import library as plain
-from oipjax.ops import winograd
-from oipjax.ops.im2col import conv_elsewhere, conv_lax
-from oipjax.ops.pooling import pool_lax
-from oipjax.ops.windows import (
-    Pads,
-    asked,
+from oipjax.ops.algorithm import SQUARE, Algorithm, join_block, split_block
+from oipjax.ops.dispatch import (
+    Implementation,
+    WantedGradients,
     choose,
-    even,
-    interleaved,
-    padded,
-    parted,
-    size_of,
-    step,
-    to_winners,
-    uncovered,
-    unproved,
-    winners,
+    isolated,
+    wanted_gradients,
+    without_bound,
 )
+from oipjax.ops.im2col import conv_elsewhere, conv_lax
+from oipjax.ops.pooling import pool_lax, to_winners, winners
+from oipjax.ops.products import add_bias
+from oipjax.ops.windows import NO_PADS, Pads, output_size, padded, pads_to_even, without_border
 
-PAIR = (2, 2)
+_ONE = (1, 1)
+
+
+class Residuals(NamedTuple):
+    """Values that the backward pass needs.
+
+    Attributes:
+        x: images without a border.
+        w: kernel.
+        b: bias; None without a pool.
+        transformed: the images, transformed; None where no gradient of the kernel is wanted.
+        winner: the pool's winner of each block; None without a pool.
+        wanted: gradients that are wanted.
+    """
+
+    x: Array
+    w: Array
+    b: Array | None
+    transformed: Any
+    winner: Array | None
+    wanted: WantedGradients
+
+    @classmethod
+    def without_pool(cls, x: Array, w: Array, transformed: Any, wanted: WantedGradients):
+        """Of a convolution alone."""
+        return cls(x, w, None, transformed, None, wanted)
+
+
+class Execution(NamedTuple):
+    """How one platform computes: by which algorithm, and how its steps are kept apart."""
+
+    algorithm: Algorithm
+    isolate: Callable[..., Implementation]
+
+
+def _on_cpu(algorithm: Algorithm) -> Execution:
+    """Each step is stored, see `isolated`."""
+    return Execution(algorithm, isolated)
+
+
+def _elsewhere(algorithm: Algorithm) -> Execution:
+    """XLA merges steps on other platforms by itself."""
+
+    def inline(function, *, per_image=True):
+        del per_image
+        return function
+
+    replacement = algorithm if algorithm.elsewhere is None else algorithm.elsewhere
+    return Execution(replacement, inline)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def whole(way: ModuleType, pads: Pads, x: Array, w: Array) -> Array:
-    """A convolution of stride 1, ``[n, i, j, k]``, by the quartets of ``way``."""
+def whole(algorithm: Algorithm, pads: Pads, x: Array, w: Array) -> Array:
+    """A convolution of stride 1, ``[n, i, j, k]``, of ``x[n, h, w, c]`` and ``w[kh, kw, c, k]``."""
 
-    def cpu(x, w):
-        size = size_of(x.shape, w.shape[:2], (1, 1), pads)
-        out = step(lambda kernel, x: interleaved(way.quartet(kernel, way.cut(x))))
-        return out(way.prepared(w), _large(pads, x, w))[:, : size[0], : size[1]]
-
-    other, seen = (functools.partial(way, (1, 1), pads) for way in (conv_elsewhere, conv_lax))
-    return choose(x, w, cpu=cpu, default=other, seen=seen)
-
-
-def _whole_forward(way, pads, x, w):
-    (x, w), wanted = asked(x, w)
-    if wanted[1] is None:
-        return whole(way, pads, x, w), (x, w, None, wanted)
-
-    def cpu(x, w):
+    def by_blocks(x, w):
         def outputs(kernel, x):
-            cut = way.cut(x)
-            return interleaved(way.quartet(kernel, cut)), cut
+            return join_block(algorithm.block(kernel, algorithm.transform_input(x)))
 
-        size = size_of(x.shape, w.shape[:2], (1, 1), pads)
-        y, cut = step(outputs, of_each=False)(way.prepared(w), _large(pads, x, w))
-        return y[:, : size[0], : size[1]], cut
+        kernel = algorithm.transform_kernel(w)
+        y = isolated(outputs)(kernel, _with_whole_blocks(pads, x, w))
+        return _without_filling(pads, x, w, y)
 
-    def by(conv, x, w):
-        return conv((1, 1), pads, x, w), _nothing(way, _large(pads, x, w))
-
-    other, seen = functools.partial(by, conv_elsewhere), functools.partial(by, conv_lax)
-    y, cut = choose(x, w, cpu=cpu, default=other, seen=seen)
-    return y, (x, w, cut, wanted)
-
-
-def _whole_backward(way, pads, residuals, dy):
-    x, w, cut, wanted = residuals
-    by_way = functools.partial(_gradients, way, step, pads, lambda _, dy: parted(dy), wanted)
-    by_lax = functools.partial(
-        _gradients_lax, way, functools.partial(conv_lax, (1, 1), pads), wanted
-    )
     return choose(
-        x, w, cut, dy,
-        cpu=lambda x, w, cut, dy: by_way(x, w, cut, dy), default=lambda x, w, cut, dy: by_lax(dy, x, w),
-    )  # fmt: skip
+        x,
+        w,
+        cpu=by_blocks,
+        default=functools.partial(conv_elsewhere, _ONE, pads),
+        for_tracing=functools.partial(conv_lax, _ONE, pads),
+    )
+
+
+def _whole_forward(algorithm, pads, x, w):
+    (x, w), wanted = wanted_gradients(x, w)
+    if not wanted.kernel:
+        y = whole(algorithm, pads, x, w)
+        return y, Residuals.without_pool(x, w, None, wanted)
+
+    def by_blocks(x, w):
+        def outputs(kernel, x):
+            transformed = algorithm.transform_input(x)
+            return join_block(algorithm.block(kernel, transformed)), transformed
+
+        kernel = algorithm.transform_kernel(w)
+        large = _with_whole_blocks(pads, x, w)
+        y, transformed = isolated(outputs, per_image=False)(kernel, large)
+        return _without_filling(pads, x, w, y), transformed
+
+    def by_convolution(conv, x, w):
+        y = conv(_ONE, pads, x, w)
+        return y, _empty_transform(algorithm, _with_whole_blocks(pads, x, w))
+
+    y, transformed = choose(
+        x,
+        w,
+        cpu=by_blocks,
+        default=functools.partial(by_convolution, conv_elsewhere),
+        for_tracing=functools.partial(by_convolution, conv_lax),
+    )
+    return y, Residuals.without_pool(x, w, transformed, wanted)
+
+
+def _whole_backward(algorithm, pads, residuals, dy):
+    return choose(
+        residuals,
+        dy,
+        cpu=functools.partial(_gradients, _on_cpu(algorithm), pads),
+        default=functools.partial(_gradients_lax, algorithm, pads),
+    )
 
 
 whole.defvjp(_whole_forward, _whole_backward, symbolic_zeros=True)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def pooled(way: ModuleType, pads: Pads, x: Array, w: Array, b: Array) -> Array:
-    """A convolution of stride 1 plus a bias, and the maximum of each square of 2x2, ``[n, i, j, k]``."""
+def pooled(algorithm: Algorithm, pads: Pads, x: Array, w: Array, b: Array) -> Array:
+    """The maximum of each 2x2 square of a convolution of stride 1 plus a bias, ``[n, i, j, k]``."""
 
-    def by(way, step, x, w, b):
-        return step(lambda shared, x: _maxima(way, shared, way.cut(x))[0])(
-            (way.prepared(w), b), _seen(pads, x, w)
-        )
+    def by_blocks(execution, x, w, b):
+        algorithm = execution.algorithm
 
-    cpu, other = functools.partial(by, way, step), functools.partial(by, _elsewhere(way), _inline)
-    return choose(x, w, b, cpu=cpu, default=other, seen=functools.partial(_pooled_lax, pads))
+        def outputs(shared, x):
+            return _maxima(algorithm, shared, algorithm.transform_input(x))[0]
+
+        shared = (algorithm.transform_kernel(w), b)
+        return execution.isolate(outputs)(shared, _without_dropped(pads, x, w))
+
+    return choose(
+        x,
+        w,
+        b,
+        cpu=functools.partial(by_blocks, _on_cpu(algorithm)),
+        default=functools.partial(by_blocks, _elsewhere(algorithm)),
+        for_tracing=functools.partial(_pooled_lax, pads),
+    )
 
 
-def _pooled_forward(way, pads, x, w, b):
-    (x, w, b), wanted = asked(x, w, b)
-    keeps = wanted[1] is not None
+def _pooled_forward(algorithm, pads, x, w, b):
+    (x, w, b), wanted = wanted_gradients(x, w, b)
+    keep = wanted.kernel
 
-    def outputs(way, step, keeps, x, w, b):
-        def both(shared, x):
-            cut = way.cut(x)
-            return *_maxima(way, shared, cut), cut if keeps else None
+    def by_blocks(execution, x, w, b):
+        algorithm = execution.algorithm
 
-        return step(both, of_each=not keeps)((way.prepared(w), b), _seen(pads, x, w))
+        def outputs(shared, x):
+            transformed = algorithm.transform_input(x)
+            y, winner = _maxima(algorithm, shared, transformed)
+            return y, winner, transformed if keep else None
 
-    def other(x, w, b):
-        y, winner, cut = outputs(_elsewhere(way), _inline, keeps, x, w, b)
-        return y, winner, _nothing(way, _seen(pads, x, w)) if keeps and way is winograd else cut
+        shared = (algorithm.transform_kernel(w), b)
+        step = execution.isolate(outputs, per_image=not keep)
+        return step(shared, _without_dropped(pads, x, w))
 
-    def seen(x, w, b):
+    def elsewhere(x, w, b):
+        y, winner, transformed = by_blocks(_elsewhere(algorithm), x, w, b)
+        if keep and algorithm.elsewhere is not None:
+            transformed = _empty_transform(algorithm, _without_dropped(pads, x, w))
+        return y, winner, transformed
+
+    def for_tracing(x, w, b):
         y = _pooled_lax(pads, x, w, b)
-        return y, jnp.zeros(y.shape, jnp.uint8), _nothing(way, _seen(pads, x, w)) if keeps else None
+        winner = jnp.zeros(y.shape, jnp.uint8)
+        if not keep:
+            return y, winner, None
+        return y, winner, _empty_transform(algorithm, _without_dropped(pads, x, w))
 
-    y, winner, cut = choose(
-        x, w, b, cpu=functools.partial(outputs, way, step, keeps), default=other, seen=seen
+    y, winner, transformed = choose(
+        x,
+        w,
+        b,
+        cpu=functools.partial(by_blocks, _on_cpu(algorithm)),
+        default=elsewhere,
+        for_tracing=for_tracing,
     )
-    return y, (x, w, b, cut, winner, wanted)
+    return y, Residuals(x, w, b, transformed, winner, wanted)
 
 
-def _pooled_backward(way, pads, residuals, dy):
-    x, w, b, cut, winner, wanted = residuals
-    by_way = functools.partial(_gradients, way, step, pads, _masked, wanted[:2])
-    otherwise = functools.partial(_gradients, _elsewhere(way), _inline, pads, _masked, wanted[:2])
-    by_lax = functools.partial(
-        _gradients_lax, way, functools.partial(_pooled_lax, pads), wanted[:2]
-    )
+def _pooled_backward(algorithm, pads, residuals, dy):
     dx, dw = choose(
-        x, w, b, cut, winner, dy,
-        cpu=lambda x, w, b, cut, winner, dy: by_way(x, w, cut, dy, winner),
-        default=lambda x, w, b, cut, winner, dy: otherwise(x, w, cut, dy, winner),
-        seen=lambda x, w, b, cut, winner, dy: by_lax(dy, x, w, b),
-    )  # fmt: skip
-    return dx, dw, None if wanted[2] is None else dy.sum((0, 1, 2))
+        residuals,
+        dy,
+        cpu=functools.partial(_gradients, _on_cpu(algorithm), pads),
+        default=functools.partial(_gradients, _elsewhere(algorithm), pads),
+        for_tracing=functools.partial(_gradients_lax, algorithm, pads),
+    )
+    db = dy.sum((0, 1, 2)) if residuals.wanted.bias else None
+    return dx, dw, db
 
 
 pooled.defvjp(_pooled_forward, _pooled_backward, symbolic_zeros=True)
 
 
-def _elsewhere(way: ModuleType) -> ModuleType:
-    """The way that takes its place on other platforms."""
-    return plain if way is winograd else way
-
-
-def _inline(function, **_):
-    """In place of `step`, where XLA makes one loop of all by itself."""
-    return function
-
-
 def _gradients(
-    way, step, pads, quartet_of, wanted, x, w, cut, dy, winner=None
+    execution: Execution, pads: Pads, residuals: Residuals, dy: Array
 ) -> tuple[Array | None, Array | None]:
-    """Of images and kernel, as far as they are wanted; ``quartet_of(winner, dy)`` is the gradient of the quartet."""
-    images, kernel = (mark is not None for mark in wanted)
-    if not images and not kernel:
+    """Gradients of images and kernel, by an algorithm; None where they are not wanted."""
+    algorithm = execution.algorithm
+    x, w, _, transformed, winner, wanted = residuals
+    if not wanted.images and not wanted.kernel:
         return None, None
-    seen = _large(pads, x, w) if winner is None else _seen(pads, x, w)
+    with_border = _with_whole_blocks if winner is None else _without_dropped
+    large = with_border(pads, x, w)
 
-    def image_gradient(turned, dy, winner):
-        return way.image_gradient(turned, way.sides(quartet_of(winner, dy)))
+    def image_gradient(kernel, dy, winner):
+        transformed_dy = algorithm.transform_output_gradient(_block_gradient(dy, winner))
+        return algorithm.input_gradient(kernel, transformed_dy)
 
-    def both(turned, dy, winner, x, cut):
-        sides = way.sides(quartet_of(winner, dy))
-        large = way.image_gradient(turned, sides) if images else None
-        return large, way.kernel_gradient(x, cut, sides, w.shape)
+    def both_gradients(kernel, dy, winner, x, transformed):
+        transformed_dy = algorithm.transform_output_gradient(_block_gradient(dy, winner))
+        dx = algorithm.input_gradient(kernel, transformed_dy) if wanted.images else None
+        return dx, algorithm.kernel_gradient(x, transformed, transformed_dy, w.shape)
 
-    turned = way.prepared(w, transposed=True) if images else ()
-    if kernel:
-        large, dw = step(both, of_each=False)(turned, dy, winner, seen, cut)
+    kernel = algorithm.transform_kernel(w, transposed=True) if wanted.images else ()
+    if wanted.kernel:
+        step = execution.isolate(both_gradients, per_image=False)
+        large_dx, dw = step(kernel, dy, winner, large, transformed)
     else:
-        large, dw = step(image_gradient)(turned, dy, winner), None
-    return None if large is None else uncovered(large, x.shape, pads), dw
+        large_dx = execution.isolate(image_gradient)(kernel, dy, winner)
+        dw = None
+    dx = None if large_dx is None else without_border(large_dx, x.shape, pads)
+    return dx, dw
 
 
-def _gradients_lax(way, function, wanted, dy, *given) -> tuple[Array | None, Array | None]:
-    gradients = jax.vjp(function, *given)[1](dy)
-    dx, dw = (
-        None if mark is None else gradient
-        for mark, gradient in zip(wanted, gradients, strict=False)
-    )
-    # Images, and their gradients, are bounded as the convolutions that they are.
-    return dx, unproved(dw) if dw is not None and way is winograd else dw
+def _gradients_lax(
+    algorithm: Algorithm, pads: Pads, residuals: Residuals, dy: Array
+) -> tuple[Array | None, Array | None]:
+    """Gradients of images and kernel, by ``lax``; None where they are not wanted."""
+    x, w, b, _, winner, wanted = residuals
+    if winner is None:
+        convolution = functools.partial(conv_lax, _ONE, pads)
+        _, pull = jax.vjp(convolution, x, w)
+        dx, dw = pull(dy)
+    else:
+        convolution_and_pool = functools.partial(_pooled_lax, pads)
+        _, pull = jax.vjp(convolution_and_pool, x, w, b)
+        dx, dw, _ = pull(dy)
+    if algorithm.elsewhere is not None and wanted.kernel:
+        # The gradient of the images is bounded as the convolution that it is.
+        dw = without_bound(dw)
+    return dx if wanted.images else None, dw if wanted.kernel else None
 
 
-def _nothing(way, x) -> Any:
-    """In place of the cut, where nobody makes one."""
-    return jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), jax.eval_shape(way.cut, x))
+def _block_gradient(dy: Array, winner: Array | None) -> list[Array]:
+    """Gradient of the block from that of the joined outputs or, with a winner, of the pool."""
+    if winner is None:
+        return split_block(dy)
+    return to_winners(winner, dy, 4)
+
+
+def _maxima(algorithm, shared, transformed):
+    """The pool's outputs, and the winner of each block."""
+    kernel, b = shared
+    y, winner = winners(algorithm.block(kernel, transformed))
+    return add_bias(y, b), winner
 
 
 def _pooled_lax(pads, x, w, b):
-    return pool_lax(PAIR, PAIR, conv_lax((1, 1), pads, x, w) + b.reshape(1, 1, 1, -1))
+    """Convolution, bias and pool of ``lax``."""
+    y = conv_lax(_ONE, pads, x, w)
+    return pool_lax(SQUARE, SQUARE, add_bias(y, b))
 
 
-def _large(pads, x, w):
-    """The images with their border, and more of it where there would be an odd number of outputs."""
-    low = [size - kernel + 1 for size, kernel in zip(x.shape[1:3], w.shape, strict=False)]
-    return padded(x, even((low[0], low[1]), pads))
+def _empty_transform(algorithm, x):
+    """Zeros in place of the transformed images, for implementations that do not transform them."""
+
+    def zeros(part):
+        return jnp.zeros(part.shape, part.dtype)
+
+    shapes = jax.eval_shape(algorithm.transform_input, x)
+    return jax.tree.map(zeros, shapes)
 
 
-def _seen(pads, x, w):
-    """The images with their border, without the row or column that only what the pool drops would see."""
+def _with_whole_blocks(pads, x, w):
+    """Images with their border, enlarged where the outputs would not fill whole blocks."""
+    size_without_pads = output_size(x.shape, w.shape[:2], _ONE, NO_PADS)
+    return padded(x, pads_to_even(size_without_pads, pads))
+
+
+def _without_filling(pads, x, w, y):
+    """The outputs of `_with_whole_blocks` without those that the enlarged border has added."""
+    height, width = output_size(x.shape, w.shape[:2], _ONE, pads)
+    return y[:, :height, :width]
+
+
+def _without_dropped(pads, x, w):
+    """Images with their border, without the row or column that the pool drops."""
     (top, bottom), (left, right) = pads
-    odd = [n % 2 for n in size_of(x.shape, w.shape[:2], (1, 1), pads)]
-    return padded(x, ((top, bottom - odd[0]), (left, right - odd[1])))
-
-
-def _maxima(way, shared, cut):
-    """The pool's output, and which of the four it is: the first of equals; of NaN the first one."""
-    kernel, b = shared
-    y, winner = winners(way.quartet(kernel, cut))
-    return y + b.reshape(1, 1, 1, -1), winner
-
-
-def _masked(winner, dy):
-    """The gradients of the four: that of the pool at the winner, 0 at the others."""
-    return to_winners(winner, dy, 4)
+    height, width = output_size(x.shape, w.shape[:2], _ONE, pads)
+    bottom -= height % 2
+    right -= width % 2
+    return padded(x, ((top, bottom), (left, right)))

@@ -1,59 +1,75 @@
-"""Convolutions computed as such, with what `oipjax.ops.blocks` asks of a way: for every platform but the CPU.
+"""Convolutions by the platform's library, as an `Algorithm`: for other platforms than the CPU.
 
-Letters and quartets are those of `winograd`. What is slow on a GPU is not the library's
-convolution: it is to pool with ``lax``, and to find a gradient's way back through that.
+The library's convolution is not the slow part on a GPU. Pooling with ``lax``, and the gradient of
+that pooling, are slow.
 """
 
 import jax
 from jax import Array, lax
 
-from oipjax.ops import im2col as patches
-from oipjax.ops.windows import interleaved, parted
+from oipjax.ops.algorithm import Algorithm, join_block, split_block
+from oipjax.ops.im2col import conv_elsewhere, conv_lax
+from oipjax.ops.windows import NO_PADS, Pair, Shape
 
-_NONE = ((0, 0), (0, 0))
 _ONE = (1, 1)
 
 
-def fits(kernel: tuple[int, ...], stride: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether it can compute a convolution with a kernel of this shape, and outputs of this size."""
+def fits(kernel: Shape, stride: Pair, size: Pair) -> bool:
+    """Whether the stride is 1; all kernels and output sizes fit."""
     del kernel, size
-    return tuple(stride) == (1, 1)
+    return tuple(stride) == _ONE
 
 
-def prepared(w: Array, *, transposed: bool = False) -> Array:
+def transform_kernel(w: Array, *, transposed: bool = False) -> Array:
     """The kernel as it is."""
     del transposed
     return w
 
 
-def cut(x: Array) -> Array:
-    """Images ``[n, 2 i + kh - 1, 2 j + kw - 1, c]`` as they are."""
+def transform_input(x: Array) -> Array:
+    """The images as they are, ``[n, 2 i + kh - 1, 2 j + kw - 1, c]``."""
     return x
 
 
-def quartet(w: Array, x: Array) -> list[Array]:
-    """Outputs, each ``[n, i, j, k]``."""
-    return parted(patches.conv_elsewhere(_ONE, _NONE, x, w))
+def block(w: Array, x: Array) -> list[Array]:
+    """The block of outputs, four arrays ``[n, i, j, k]``."""
+    return split_block(conv_elsewhere(_ONE, NO_PADS, x, w))
 
 
-def sides(dys: list[Array]) -> Array:
-    """The gradient of a quartet as images ``[n, 2 i, 2 j, k]``."""
-    return interleaved(dys)
+def transform_output_gradient(dys: list[Array]) -> Array:
+    """The gradient of a block as images ``[n, 2 i, 2 j, k]``."""
+    return join_block(dys)
 
 
-def image_gradient(w: Array, dy: Array) -> Array:
-    """Of the images, from that of the outputs: a convolution with the kernel turned round.
+def input_gradient(w: Array, dy: Array) -> Array:
+    """Gradient of the images: a convolution of the outputs' gradient with the flipped kernel.
 
-    The kernel is turned beforehand, or XLA would see that this is a gradient and call for a routine
-    that takes longer (measured on an H200, in float32 twice as long as this one).
+    The kernel is flipped beforehand. Otherwise XLA recognises the gradient and calls a routine that
+    takes longer (measured on an H200, in float32 twice as long as this one).
     """
     kh, kw, _, _ = w.shape
-    turned = lax.optimization_barrier(w[::-1, ::-1].swapaxes(2, 3))
-    return patches.conv_lax(_ONE, ((kh - 1, kh - 1), (kw - 1, kw - 1)), dy, turned)
+    flipped = w[::-1, ::-1].swapaxes(2, 3)
+    flipped = lax.optimization_barrier(flipped)
+    vertical = (kh - 1, kh - 1)
+    horizontal = (kw - 1, kw - 1)
+    return conv_lax(_ONE, (vertical, horizontal), dy, flipped)
 
 
-def kernel_gradient(x: Array, same: Array | None, dy: Array, shape: tuple[int, ...]) -> Array:
-    """Of the kernel, of a shape, from that of the outputs and the images."""
+def kernel_gradient(x: Array, same: Array | None, dy: Array, shape: Shape) -> Array:
+    """Gradient of a kernel of a shape, from the images and the outputs' gradient."""
     del same
     w = jax.ShapeDtypeStruct(shape, dy.dtype)
-    return jax.linear_transpose(lambda w: patches.conv_lax(_ONE, _NONE, x, w), w)(dy)[0]
+    transpose = jax.linear_transpose(lambda w: conv_lax(_ONE, NO_PADS, x, w), w)
+    return transpose(dy)[0]
+
+
+LIBRARY = Algorithm(
+    name="library",
+    fits=fits,
+    transform_kernel=transform_kernel,
+    transform_input=transform_input,
+    block=block,
+    transform_output_gradient=transform_output_gradient,
+    input_gradient=input_gradient,
+    kernel_gradient=kernel_gradient,
+)

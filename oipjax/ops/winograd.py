@@ -1,134 +1,199 @@
-"""3x3 convolutions with fewer products: minimal filtering.
+"""3x3 convolutions with fewer products, by minimal filtering, as an `Algorithm`.
 
 F(2x2, 3x3) of A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
 arXiv:1509.09308 (after S. Winograd): 2x2 outputs ``Y = A [(G w G') * (B x B')] A'`` of a 4x4 tile
-take 16 products for each pair of channels where a plain convolution takes 36. The products of all
-tiles at one of the 16 places are one product of matrices, and the four outputs are four arrays: a
-2x2 pool behind it is their maximum.
+take 16 products for each pair of channels. A plain convolution takes 36. The products of all tiles
+at one of the 16 places are one product of matrices. The four outputs are four arrays, so that a 2x2
+pool is their maximum.
 
-Rounding is a little more than that of a plain convolution; `oipjax.bounds.interval.rules` counts
-it.
+It rounds a little more than a plain convolution; the rules of `oipjax.bounds` count this rounding.
 
-Letters: tiles ``i, j`` of an image; ``u[16, c, k]`` is a kernel transformed; a quartet is a list of
-    the four
-``[n, i, j, k]`` at (0, 0), (0, 1), (1, 0) and (1, 1) of each tile.
+Letters: ``i, j`` are the tiles of an image; ``u[16, c, k]`` is a transformed kernel.
 """
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
-from oipjax.ops.windows import interleaved, padded, step
+from oipjax.ops.algorithm import SQUARE, Algorithm, is_3x3, join_block
+from oipjax.ops.dispatch import isolated
+from oipjax.ops.library import LIBRARY
+from oipjax.ops.products import product_by_place
+from oipjax.ops.windows import Pair, Shape, offsets, padded
 
-LEAST_CHANNELS, LEAST_SIZE = 16, 6
+LEAST_CHANNELS = 16
+LEAST_SIZE = 6
 """With fewer channels, or smaller outputs, the transforms cost more than they save."""
 
-_B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
-_A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
+_TILE = (4, 4)
+_B = np.array([
+    [1, 0, -1, 0],
+    [0, 1, 1, 0],
+    [0, -1, 1, 0],
+    [0, 1, 0, -1],
+])  # fmt: skip
+_A = np.array([
+    [1, 1, 1, 0],
+    [0, 1, -1, -1],
+])  # fmt: skip
 
 
-def fits(kernel: tuple[int, ...], stride: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether a convolution with a kernel of this shape, and outputs of this size, is computed in this way."""
-    channels = min(kernel[2:]) >= LEAST_CHANNELS and min(size) >= LEAST_SIZE
-    return tuple(kernel[:2]) == (3, 3) and tuple(stride) == (1, 1) and channels
+def fits(kernel: Shape, stride: Pair, size: Pair) -> bool:
+    """Whether a convolution is 3x3 with stride 1, and large enough to gain."""
+    if not is_3x3(kernel, stride):
+        return False
+    return min(kernel[2:]) >= LEAST_CHANNELS and min(size) >= LEAST_SIZE
 
 
-def prepared(w: Array, *, transposed: bool = False) -> Array:
-    """``G w G'``, ``[16, c, k]``, of a kernel ``[3, 3, c, k]``; ``[16, k, c]`` for `image_gradient`."""
-
-    def one(first, middle, last):
-        ends = first + last
-        return [first, 0.5 * (ends + middle), 0.5 * (ends - middle), last]
-
-    rows = [one(*(w[i, j] for j in range(3))) for i in range(3)]
-    columns = [one(*(row[q] for row in rows)) for q in range(4)]
-    u = jnp.stack([columns[q][p] for p in range(4) for q in range(4)])
+def transform_kernel(w: Array, *, transposed: bool = False) -> Array:
+    """``G w G'``, ``[16, c, k]``, of a kernel ``[3, 3, c, k]``; transposed: ``[16, k, c]``."""
+    rows = []
+    for i in range(3):
+        rows.append(_filter_transform(*(w[i, j] for j in range(3))))
+    columns = []
+    for q in range(4):
+        columns.append(_filter_transform(*(row[q] for row in rows)))
+    places = [columns[q][p] for p, q in offsets(_TILE)]
+    u = jnp.stack(places)
     return jnp.swapaxes(u, 1, 2) if transposed else u
 
 
-def cut(x: Array) -> Array:
-    """``B x B'`` of all tiles of images whose sides are even, ``[n, 2 i + 2, 2 j + 2, c]``: ``[16, n, i, j, c]``."""
+def transform_input(x: Array) -> Array:
+    """``B x B'`` of all tiles, ``[16, n, i, j, c]``, of images ``[n, 2 i + 2, 2 j + 2, c]``."""
     n, h, w, c = x.shape
-    i, j = h // 2 - 1, w // 2 - 1
+    i = h // 2 - 1
+    j = w // 2 - 1
     pairs = x.reshape(n, h // 2, 2, w // 2, 2, c)
-    parts = [
-        pairs[:, p // 2 : p // 2 + i, p % 2, q // 2 : q // 2 + j, q % 2]
-        for p in range(4)
-        for q in range(4)
-    ]
+    parts = []
+    for p, q in offsets(_TILE):
+        rows = slice(p // 2, p // 2 + i)
+        columns = slice(q // 2, q // 2 + j)
+        parts.append(pairs[:, rows, p % 2, columns, q % 2])
     return jnp.stack(_sandwich(_B, parts))
 
 
-def quartet(u: Array, tiles: Array) -> list[Array]:
-    """Outputs, each ``[n, i, j, k]``."""
+def block(u: Array, tiles: Array) -> list[Array]:
+    """The block of outputs, four arrays ``[n, i, j, k]``."""
     return _sandwich(_A, list(_products(tiles, u)))
 
 
-def sides(dys: list[Array]) -> Array:
+def transform_output_gradient(dys: list[Array]) -> Array:
     """``A' dy A``, ``[16, n, i, j, k]``."""
     return jnp.stack(_sandwich(_A.T, dys))
 
 
-def image_gradient(v: Array, sides: Array) -> Array:
-    """Of the images, ``[n, 2 i + 2, 2 j + 2, c]``; ``v`` is the kernel, transposed."""
-    parts = _sandwich(_B.T, list(_products(sides, v)))
+def input_gradient(u: Array, dm: Array) -> Array:
+    """Gradient of the images, ``[n, 2 i + 2, 2 j + 2, c]``.
+
+    Args:
+        u: the transposed kernel, ``[16, k, c]``.
+        dm: the transformed gradient of the outputs, ``[16, n, i, j, k]``.
+    """
+    parts = _sandwich(_B.T, list(_products(dm, u)))
     # Tiles overlap by half: each pixel is in up to four of them.
-    places = []
-    for p in (0, 1):
-        for q in (0, 1):
-            some = [
-                padded(
-                    parts[4 * (2 * down + p) + 2 * right + q],
-                    ((down, 1 - down), (right, 1 - right)),
-                )
-                for down in (0, 1)
-                for right in (0, 1)
-            ]
-            places.append(sum(some[1:], start=some[0]))
-    return step(lambda _, *places: interleaved(places))((), *places)
+    pixels = []
+    for p, q in offsets(SQUARE):
+        shares = []
+        for down, right in offsets(SQUARE):
+            part = parts[4 * (2 * down + p) + 2 * right + q]
+            vertical = (down, 1 - down)
+            horizontal = (right, 1 - right)
+            shares.append(padded(part, (vertical, horizontal)))
+        pixels.append(sum(shares[1:], start=shares[0]))
+
+    def joined(_, *pixels):
+        return join_block(pixels)
+
+    return isolated(joined)((), *pixels)
 
 
-def kernel_gradient(x: Array, tiles: Array, sides: Array, shape: tuple[int, ...]) -> Array:
-    """Of the kernel, of shape ``[3, 3, c, k]``; of the images their tiles are enough."""
+def kernel_gradient(x: Array, tiles: Array, dm: Array, shape: Shape) -> Array:
+    """Gradient of the kernel, of a shape ``[3, 3, c, k]``.
+
+    Args:
+        x: images; not used, since their tiles suffice.
+        tiles: the transformed images, ``[16, n, i, j, c]``.
+        dm: the transformed gradient of the outputs, ``[16, n, i, j, k]``.
+        shape: of the kernel.
+    """
     del x
-    tiles, dm = (a.reshape(16, -1, a.shape[-1]) for a in (tiles, sides))
-    # Turned first: a product that sums over the rows of both its factors is half as fast.
-    turned = step(lambda _, tiles: jnp.swapaxes(tiles, 1, 2))((), tiles)
-    du = list(lax.dot_general(turned, dm, (((2,), (1,)), ((0,), (0,)))))
+    tiles = tiles.reshape(16, -1, tiles.shape[-1])
+    dm = dm.reshape(16, -1, dm.shape[-1])
 
-    def one(first, second, third, last):
-        total, difference = 0.5 * (second + third), 0.5 * (second - third)
-        return [first + total, difference, last + total]
+    def transpose(_, tiles):
+        return jnp.swapaxes(tiles, 1, 2)
 
-    rows = [one(*(du[4 * p + q] for q in range(4))) for p in range(4)]
-    columns = [one(*(row[j] for row in rows)) for j in range(3)]
-    return jnp.stack([columns[j][i] for i in range(3) for j in range(3)]).reshape(shape)
+    # Transposed first: a product that sums over the rows of both its factors is half as fast.
+    columns_of_tiles = isolated(transpose)((), tiles)
+    du = list(product_by_place(columns_of_tiles, dm, axes=(2, 1)))
+    rows = []
+    for p in range(4):
+        rows.append(_filter_transform_transposed(*du[4 * p : 4 * p + 4]))
+    columns = []
+    for j in range(3):
+        columns.append(_filter_transform_transposed(*(row[j] for row in rows)))
+    places = [columns[j][i] for i, j in offsets((3, 3))]
+    return jnp.stack(places).reshape(shape)
+
+
+def _filter_transform(first: Array, middle: Array, last: Array) -> list[Array]:
+    """``G`` times a vector of three arrays."""
+    ends = first + last
+    return [first, 0.5 * (ends + middle), 0.5 * (ends - middle), last]
+
+
+def _filter_transform_transposed(
+    first: Array, second: Array, third: Array, last: Array
+) -> list[Array]:
+    """``G'`` times a vector of four arrays."""
+    total = 0.5 * (second + third)
+    difference = 0.5 * (second - third)
+    return [first + total, difference, last + total]
 
 
 def _products(tiles: Array, u: Array) -> Array:
     """At each of the 16 places, tiles ``[16, n, i, j, c]`` times the kernel."""
-    flat = lax.dot_general(tiles.reshape(16, -1, tiles.shape[-1]), u, (((2,), (1,)), ((0,), (0,))))
+    rows = tiles.reshape(16, -1, tiles.shape[-1])
+    flat = product_by_place(rows, u, axes=(2, 1))
     return flat.reshape(*tiles.shape[:-1], u.shape[2])
 
 
 def _sandwich(matrix: np.ndarray, parts: list[Array]) -> list[Array]:
     """``matrix @ parts @ matrix.T`` of a square of arrays, row by row, as sums and differences."""
     rows, columns = matrix.shape
-    across = [_times(matrix, parts[columns * p : columns * (p + 1)]) for p in range(columns)]
-    down = [_times(matrix, [row[q] for row in across]) for q in range(rows)]
-    return [column[p] for p in range(rows) for column in down]
+    across = []
+    for p in range(columns):
+        first = columns * p
+        across.append(_times(matrix, parts[first : first + columns]))
+    down = []
+    for q in range(rows):
+        down.append(_times(matrix, [row[q] for row in across]))
+    return [down[q][p] for p, q in offsets((rows, rows))]
 
 
 def _times(matrix: np.ndarray, parts: list[Array]) -> list[Array]:
     """A matrix of 0, 1 and -1 times a vector of arrays."""
-    out = []
+    products = []
     for row in matrix:
-        plus = [part for sign, part in zip(row, parts, strict=True) if sign > 0]
-        minus = [part for sign, part in zip(row, parts, strict=True) if sign < 0]
-        total = plus[0] if plus else -minus.pop(0)
-        for part in plus[1:]:
+        added = [parts[place] for place in np.flatnonzero(row > 0)]
+        subtracted = [parts[place] for place in np.flatnonzero(row < 0)]
+        total = added.pop(0) if added else -subtracted.pop(0)
+        for part in added:
             total = total + part
-        for part in minus:
+        for part in subtracted:
             total = total - part
-        out.append(total)
-    return out
+        products.append(total)
+    return products
+
+
+WINOGRAD = Algorithm(
+    name="winograd",
+    fits=fits,
+    transform_kernel=transform_kernel,
+    transform_input=transform_input,
+    block=block,
+    transform_output_gradient=transform_output_gradient,
+    input_gradient=input_gradient,
+    kernel_gradient=kernel_gradient,
+    elsewhere=LIBRARY,
+)
