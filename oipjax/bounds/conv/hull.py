@@ -36,9 +36,9 @@ import numpy as np
 
 from oipjax.bounds.conv.hull_dual import HullDual
 from oipjax.bounds.conv.hull_search import Multipliers, corner_table, search
-from oipjax.bounds.conv.patches import Cells, cells
+from oipjax.bounds.conv.patches import MAX_PIXELS, Cells, cells
 
-__all__ = ["Cells", "cells", "hull", "hull_bound"]
+__all__ = ["MAX_PIXELS", "Cells", "cells", "hull", "hull_bound"]
 
 _MOST_SPLITS = 8
 _CELLS_AT_A_TIME = 64  # the corner values of so many cells take 16 MiB * 2**splits

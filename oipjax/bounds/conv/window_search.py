@@ -179,10 +179,11 @@ class _Search:
         self.passes = passes
         self.map, values = _prepare(dual, kernel, bias)
         self.problems = _first_problems(dual, values)
-        self.phi = tuple(np.zeros(size, np.float32) for size in dual.rows.tables)
+        rows_table, columns_table = dual.rows.tables
+        self.phi = (np.zeros(rows_table, np.float32), np.zeros(columns_table, np.float32))
         self.phi_first = self.phi
         self.phi_second = self.phi
-        self.best: _Best | None = None
+        self.best = _Best(value=np.inf, multipliers=self.multipliers())
         self.unit: Any = 0.0  # a cell's part of the bound, known after the first pass
         p = self.map.conv.shape[2]
         self.buffer = np.empty((2 ** (p // 2), 2 ** (p - p // 2)), np.float32)
@@ -205,9 +206,16 @@ class _Search:
                 gap = self.cut(gap)
             chosen = np.argsort(gap, kind="stable")[: self.active()]
             self.improve(chosen, number / self.passes)
-        if self.best is None:
-            raise RuntimeError("a search looks at all problems at least once")
         return self.best.multipliers
+
+    def multipliers(self) -> WindowMultipliers:
+        """The multipliers as they are now."""
+        return WindowMultipliers(
+            phi=self.phi,
+            alpha=self.problems.alpha.copy(),
+            origin=self.problems.origin,
+            part=self.problems.part,
+        )
 
     def active(self) -> int:
         """The number of problems that a pass improves."""
@@ -254,20 +262,14 @@ class _Search:
         """After a full pass: sum up the bound from the maximum of each kind of cell, and keep the best."""
         count = self.map.count
         value = float(count @ worst)
-        if self.best is None or value < self.best.value:
-            multipliers = WindowMultipliers(
-                phi=self.phi,
-                alpha=self.problems.alpha.copy(),
-                origin=self.problems.origin,
-                part=self.problems.part,
-            )
-            self.best = _Best(value=value, multipliers=multipliers)
+        if value < self.best.value:
+            self.best = _Best(value=value, multipliers=self.multipliers())
         if self.unit == 0:
             self.unit = max(value / count.sum(), _NEGLIGIBLE * self.map.largest)
 
     def is_negligible(self) -> bool:
         """Whether the bound is so near zero that no better one is needed."""
-        return self.best is not None and self.best.value <= _NEGLIGIBLE * self.map.largest
+        return self.best.value <= _NEGLIGIBLE * self.map.largest
 
     def is_time_to_cut(self, number: int) -> bool:
         """Whether pass ``number`` cuts boxes."""
@@ -285,16 +287,22 @@ class _Search:
         able = np.flatnonzero(self.dual.can_be_cut(problems.part))
         order = np.argsort(gap[able], kind="stable")
         cut = able[order[:_CUTS_AT_A_TIME]]
-        first_new = len(problems.part)
-        problems.part = np.concatenate([problems.part, 2 * problems.part[cut] + 1])
-        problems.part[cut] *= 2
-        for name in ("origin", "alpha", "first", "second", "corners", "largest"):
-            values = vars(problems)[name]
-            setattr(problems, name, np.concatenate([values, values[cut]]))
-        problems.values += [np.empty(0, np.float32)] * len(cut)
-        new = np.arange(first_new, len(problems.part))
+        part = _with_copies(problems.part, cut)
+        new = np.arange(len(problems.part), len(part))
+        part[cut] *= 2
+        part[new] = part[cut] + 1
+        self.problems = _Problems(
+            origin=_with_copies(problems.origin, cut),
+            part=part,
+            alpha=_with_copies(problems.alpha, cut),
+            first=_with_copies(problems.first, cut),
+            second=_with_copies(problems.second, cut),
+            corners=_with_copies(problems.corners, cut),
+            largest=_with_copies(problems.largest, cut),
+            values=problems.values + [problems.values[problem] for problem in cut],
+        )
         self.renew_values(np.concatenate([cut, new]))
-        return np.concatenate([gap, gap[cut]])
+        return _with_copies(gap, cut)
 
     def renew_values(self, changed: np.ndarray) -> None:
         """Evaluate the part with positive weights at every corner, for problems with another box."""
@@ -378,6 +386,11 @@ def _first_problems(dual: WindowDual, values: list[np.ndarray]) -> _Problems:
         largest=np.zeros(rows, np.float32),
         values=values,
     )
+
+
+def _with_copies(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Append copies of the ``chosen[n]`` entries: a new array."""
+    return np.concatenate([values, values[chosen]])
 
 
 def _rates(unit: Any, done: float) -> _Rates:

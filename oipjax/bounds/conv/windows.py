@@ -30,7 +30,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from oipjax.bounds.conv.patches import cells
+from oipjax.bounds.conv.patches import Cells, cells
 from oipjax.bounds.conv.window_dual import WindowDual
 from oipjax.bounds.conv.window_search import search_multipliers
 
@@ -39,33 +39,25 @@ MAX_TAPS = 9
 _MOST_CUTS = 4
 
 
-def window_bound(
-    kernel1,
-    bias1,
-    pool,
-    kernel2,
-    bias2,
-    low,
-    high,
-    shape,
+def window_mean_bound(
+    first: Cells,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    shape: tuple[int, int],
     *,
     passes: int = 16,
     cuts: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Bound ``mean(relu(bias2 + kernel2 * P))``, ``P = relu(max_pool(bias1 + kernel1 * x))``, over a box from above.
+    """Bound ``mean(relu(bias + kernel * P))`` from above over all images in a box.
 
-    Strides are 1 and there is no padding. The bound holds in exact arithmetic for the given weights. A network
-    that rounds to float32 may exceed it by its own rounding.
+    ``P`` is the output of the first stage. Strides are 1 and there is no padding. The bound holds in exact
+    arithmetic for the given weights. A network that rounds to float32 may exceed it by its own rounding.
 
     Args:
-        kernel1: ``[kh, kw, i, c]``.
-        bias1: ``[c]``.
-        pool: window and stride of the pooling, in pixels; 1 for none.
-        kernel2: ``[kh, kw, c, k]``.
-        bias2: ``[k]``.
-        low: ``[i]``, the smallest value of a pixel of each channel of the image.
-        high: ``[i]``, the largest value of a pixel of each channel of the image.
+        first: the first stage; its pixels have the ranges of the box.
+        kernel: ``[kh, kw, c, k]``, of the second convolution.
+        bias: ``[k]``.
         shape: ``(h, w)`` of the image.
         passes: number of passes in which new corners are looked for.
         cuts: so many times the boxes of the problems that matter most are cut in two. 4 cuts need 40
@@ -76,29 +68,52 @@ def window_bound(
         ``[k]``, float64.
 
     Raises:
-        ValueError: a patch or the second kernel does not fit, or shapes do not.
+        ValueError: the second kernel does not fit, or shapes do not.
     """
-    first = cells(kernel1, bias1, pool, low, high)
-    kernel2 = np.asarray(kernel2, np.float64)
-    bias2 = np.asarray(bias2, np.float64)
-    _check_layer(kernel2, bias2, len(first.bias))
+    kernel = np.asarray(kernel, np.float64)
+    bias = np.asarray(bias, np.float64)
+    _check_layer(kernel, bias, len(first.bias))
     if passes < 0:
         raise ValueError(f"passes must not be negative, got {passes}")
     if not 0 <= cuts <= _MOST_CUTS:
         raise ValueError(f"cuts must be in 0 .. {_MOST_CUTS}, got {cuts}")
     if len(shape) != 2:
         raise ValueError(f"shape is (h, w), got {shape}")
-    dual = WindowDual(first, kernel2.shape[:2], shape, cuts)
+    dual = WindowDual(first, kernel.shape[:2], shape, cuts)
 
-    maps = len(bias2)
+    maps = len(bias)
     upper = np.zeros(maps)
-    for index, bias in enumerate(bias2):
-        kernel = kernel2[..., index]
-        multipliers = search_multipliers(dual, kernel, bias, passes)
-        upper[index] = dual.bound(kernel, bias, multipliers)
+    for index in range(maps):
+        weights = kernel[..., index]
+        multipliers = search_multipliers(dual, weights, bias[index], passes)
+        upper[index] = dual.bound(weights, bias[index], multipliers)
         if progress is not None:
             progress(index + 1, maps)
     return upper
+
+
+def window_bound(kernel1, bias1, pool, kernel2, bias2, low, high, shape, **options) -> np.ndarray:
+    """Call `window_mean_bound` for a first stage given by its arrays, in the former order.
+
+    Args:
+        kernel1: ``[kh, kw, i, c]``, of the first convolution.
+        bias1: ``[c]``.
+        pool: window and stride of the pooling, in pixels; 1 for none.
+        kernel2: ``[kh, kw, c, k]``.
+        bias2: ``[k]``.
+        low: ``[i]``, the smallest value of a pixel of each channel of the image.
+        high: ``[i]``, the largest value of a pixel of each channel of the image.
+        shape: ``(h, w)`` of the image.
+        **options: the options of `window_mean_bound`.
+
+    Returns:
+        ``[k]``, float64.
+
+    Raises:
+        ValueError: a patch or the second kernel does not fit, or shapes do not.
+    """
+    first = cells(kernel1, bias1, pool, low, high)
+    return window_mean_bound(first, kernel2, bias2, shape, **options)
 
 
 def _check_layer(kernel: np.ndarray, bias: np.ndarray, channels: int) -> None:
@@ -106,7 +121,7 @@ def _check_layer(kernel: np.ndarray, bias: np.ndarray, channels: int) -> None:
     has_shape = kernel.ndim == 4 and kernel.shape[2] == channels
     if not has_shape or bias.shape != kernel.shape[3:]:
         raise ValueError(
-            f"window_bound expects kernel2[kh, kw, {channels}, k] and bias2[k], got "
+            f"window_mean_bound expects kernel[kh, kw, {channels}, k] and bias[k], got "
             f"{kernel.shape} and {bias.shape}"
         )
     kh, kw = kernel.shape[:2]
@@ -116,4 +131,4 @@ def _check_layer(kernel: np.ndarray, bias: np.ndarray, channels: int) -> None:
             f"{MAX_TAPS} taps"
         )
     if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
-        raise ValueError("kernel2 and bias2 must be finite")
+        raise ValueError("kernel and bias of the second convolution must be finite")
