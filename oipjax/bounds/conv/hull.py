@@ -1,31 +1,33 @@
 """Certified upper bounds of linear functions of the first pooled layer: the joint patch hull.
 
-A *cell* ``P[ch]`` of the first stage (convolution, max pooling, ReLU) is a convex function of the pixels of
-its patch, and a patch is small: 16 pixels for a 3x3 kernel and 2x2 pooling. For weights ``omega`` on a
-window of cells,
+A *cell* ``P[ch]`` of the first stage (convolution, max pooling, ReLU) is a convex function of the
+pixels of its patch, and a patch is small: 16 pixels for a 3x3 kernel and 2x2 pooling. For weights
+``omega`` on a window of cells,
 
     max over images in the box of  sum over cells, ch of  omega[cell, ch] * P[cell, ch]
 
 is bounded from above in three steps. Each step is valid for any values of its multipliers:
 
 - A channel with ``omega < 0`` is replaced by a linear minorant: ``P = max(0, conv_q)`` is at least
-  ``sum_q alpha_q conv_q`` for ``alpha >= 0``, ``sum alpha <= 1`` (q: the positions of the pooling window).
-  This is the relaxation of Wong & Kolter 2018 (arXiv:1711.00851) and CROWN (Zhang et al. 2018,
-  arXiv:1811.00866), with slopes that are optimised as in alpha-CROWN (Xu et al. 2021, arXiv:2011.13824),
-  extended to max pooling.
-- Every cell gets its own copy of its pixels, and multipliers ``lambda`` that sum to zero over the copies of
-  one pixel (Lagrangian decomposition, as in Bunel et al. 2020, arXiv:2002.10410). The part of a cell is then
-  convex in its own pixels, so its maximum is at a corner of its box, and *all* corners (65,536) are looked
-  at. So all channels of a cell are bounded together, exactly. k-ReLU (Singh et al. 2019) does the same for
-  small groups of neurons.
-- Only negative channels make the bound loose: one minorant must serve a whole box. So each cell's box is cut in
-  two along its ``splits`` heaviest pixels. Each of the ``2**splits`` parts has its own corners and slopes.
+  ``sum_q alpha_q conv_q`` for ``alpha >= 0``, ``sum alpha <= 1`` (q: the positions of the pooling
+  window). This is the relaxation of Wong & Kolter 2018 (arXiv:1711.00851) and CROWN (Zhang et al.
+  2018, arXiv:1811.00866), with slopes that are optimised as in alpha-CROWN (Xu et al. 2021,
+  arXiv:2011.13824), extended to max pooling.
+- Every cell gets its own copy of its pixels, and multipliers ``lambda`` that sum to zero over the
+  copies of one pixel (Lagrangian decomposition, as in Bunel et al. 2020, arXiv:2002.10410). The
+  part of a cell is then convex in its own pixels, so its maximum is at a corner of its box, and
+  *all* corners (65,536) are looked at. So all channels of a cell are bounded together, exactly.
+  k-ReLU (Singh et al. 2019) does the same for small groups of neurons.
+- Only negative channels make the bound loose: one minorant must serve a whole box. So each cell's
+  box is cut in two along its ``splits`` heaviest pixels. Each of the ``2**splits`` parts has its
+  own corners and slopes.
 
-The bound is convex in (lambda, alpha). `oipjax.bounds.conv.hull_search` finds good multipliers in float32. Then
-`oipjax.bounds.conv.hull_dual` evaluates the bound once more, over all corners, in float64, and rounds it up.
-That value is the result. It is valid for any result of the search.
+The bound is convex in (lambda, alpha). `oipjax.bounds.conv.hull_search` finds good multipliers in
+float32. Then `oipjax.bounds.conv.hull_dual` evaluates the bound once more, over all corners, in
+float64, and rounds it up. That value is the result. It is valid for any result of the search.
 
-Axes: ``m`` problems, ``n = a * b`` cells, ``k`` channels, ``q`` positions of the pooling window, ``p`` pixels of a
+Axes: ``m`` problems, ``n = a * b`` cells, ``k`` channels, ``q`` positions of the pooling window,
+    ``p`` pixels of a
 patch, ``b`` parts of a box, ``u`` corners.
 """
 
@@ -80,19 +82,21 @@ def hull_bound(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bound ``sum omega * P`` from above over all images in the box, for each of ``m`` problems.
 
-    Lower bounds are ``-hull_bound(cells, -omega)[0]``. The bound holds in exact arithmetic for the given
-    weights. A network that rounds to float32 may exceed it by its own rounding.
+    Lower bounds are ``-hull_bound(cells, -omega)[0]``. The bound holds in exact arithmetic for the
+    given weights. A network that rounds to float32 may exceed it by its own rounding.
 
     Args:
         cells: the first stage.
         omega: ``[m, a, b, k]``, weights on the channels of a window of ``a`` x ``b`` cells.
-        steps: number of updates of the multipliers. The first half is made before the boxes are cut.
-        splits: number of pixels along which each cell's box is cut in two. One more doubles the time.
+        steps: number of updates of the multipliers. The first half is made before the boxes are
+            cut.
+        splits: number of pixels along which each cell's box is cut in two. One more doubles the
+            time.
         progress: called with (problems done, problems).
 
     Returns:
-        ``upper``, float64 ``[m]``; and ``hints``, float64 ``[m, h, w, c]``: the images of the relaxed problem,
-        averaged over the search. An ascent may start from them.
+        ``upper``, float64 ``[m]``; and ``hints``, float64 ``[m, h, w, c]``: the images of the
+        relaxed problem, averaged over the search. An ascent may start from them.
 
     Raises:
         ValueError: ``omega`` does not fit, or a number is out of range.

@@ -2,7 +2,8 @@
 
 `oipjax.bounds.conv.hull` states the problem.
 
-Axes: ``m`` problems, ``n`` cells, ``c`` columns (``c = m * n``), ``k`` channels that are alive, ``q`` positions of
+Axes: ``m`` problems, ``n`` cells, ``c`` columns (``c = m * n``), ``k`` channels that are alive,
+    ``q`` positions of
 the pooling window, ``p`` pixels of a patch, ``b`` parts of a box, ``u`` corners.
 """
 
@@ -71,8 +72,8 @@ class HullDual:
             ``[m]``.
         """
         m, n, _ = omega.shape
-        # The mean lambda of each pixel is taken off its copies. The remainder is left by rounding. It is a
-        # linear function of the image, and is bounded as one.
+        # The mean lambda of each pixel is taken off its copies. The remainder is left by rounding.
+        # It is a linear function of the image, and is bounded as one.
         lam = lam.astype(np.float64)
         lam = lam - self.mean(lam)[:, self.index]
         remainder = self.total(lam)

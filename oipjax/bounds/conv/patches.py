@@ -1,8 +1,8 @@
 """The first stage of a network, seen from one of its cells.
 
-The first stage is ``P = relu(max_pool(conv(x)))``. A *cell* is one position of ``P``. Its channels are
-convex functions of the pixels of its *patch*, and a patch is small: 16 pixels for a 3x3 kernel and 2x2
-pooling. So all corners of the box of a patch (65,536) can be looked at.
+The first stage is ``P = relu(max_pool(conv(x)))``. A *cell* is one position of ``P``. Its channels
+are convex functions of the pixels of its *patch*, and a patch is small: 16 pixels for a 3x3 kernel
+and 2x2 pooling. So all corners of the box of a patch (65,536) can be looked at.
 
 Axes: ``k`` channels, ``q`` positions of the pooling window, ``p`` pixels of a patch, ``u`` corners,
 ``b`` parts of a box.
@@ -28,14 +28,15 @@ class Cells:
     """The first stage seen from one of its cells; made by `cells`.
 
     Attributes:
-        conv: float64 ``[k, q, p]``, the convolution at each position of the pooling window, as weights
-            of the patch.
+        conv: float64 ``[k, q, p]``, the convolution at each position of the pooling window, as
+            weights of the patch.
         bias: float64 ``[k]``.
         low: float64 ``[p]``, the smallest value of each pixel.
         high: float64 ``[p]``, the largest value of each pixel.
         patch: ``(h, w, c)`` of a patch. Pixels are numbered in that order.
         pool: the step from one patch to the next, in pixels.
-        alive: bool ``[k]``, whether a channel can be positive. The others are zero on the whole box.
+        alive: bool ``[k]``, whether a channel can be positive. The others are zero on the whole
+            box.
     """
 
     conv: np.ndarray
@@ -69,8 +70,8 @@ class Cells:
         """Number the pixels of the image that a window of ``a`` x ``b`` cells sees.
 
         Returns:
-            ``[a * b, p]``, the image's pixel of which each pixel of each patch is a copy; and the shape
-            ``(h, w, c)`` of that image.
+            ``[a * b, p]``, the image's pixel of which each pixel of each patch is a copy; and the
+            shape ``(h, w, c)`` of that image.
         """
         h, w, c = self.patch
         height = (a - 1) * self.pool + h
@@ -183,8 +184,8 @@ def corners(box: np.ndarray) -> np.ndarray:
 def feasible_slopes(alpha: np.ndarray) -> np.ndarray:
     """Turn any ``alpha[..., q]`` into slopes of valid minorants, in float64.
 
-    No slope is negative. Their sum is a tiny bit below 1 where it was larger, so it is at most 1 however
-    it is rounded.
+    No slope is negative. Their sum is a tiny bit below 1 where it was larger, so it is at most 1
+    however it is rounded.
     """
     alpha = np.maximum(alpha, 0).astype(np.float64)
     total = alpha.sum(-1, keepdims=True)

@@ -2,8 +2,10 @@
 
 `oipjax.bounds.conv.windows` states the problem.
 
-Axes: ``c`` channels of the first stage that are alive, ``q`` positions of the pooling window, ``p`` pixels of a
-patch, ``s`` patterns of bits, ``r`` rows, ``n`` problems (a row and a part of the box), ``u`` corners.
+Axes: ``c`` channels of the first stage that are alive, ``q`` positions of the pooling window, ``p``
+    pixels of a
+patch, ``s`` patterns of bits, ``r`` rows, ``n`` problems (a row and a part of the box), ``u``
+corners.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """The cells of the window bound: their kinds, the patterns of bits they can see, and what neighbours share.
 
-`oipjax.bounds.conv.windows` states the problem. A position of the second convolution is in the set ``S`` or
-not. A cell feeds ``kh * kw`` positions, and its *bits* say which of them are in ``S``. A *row* is a kind of
-cell and a pattern of bits that such a cell can see.
+`oipjax.bounds.conv.windows` states the problem. A position of the second convolution is in the set
+``S`` or not. A cell feeds ``kh * kw`` positions, and its *bits* say which of them are in ``S``. A
+*row* is a kind of cell and a pattern of bits that such a cell can see.
 
 Axes: ``s`` patterns of bits, ``r`` rows, ``n`` problems, ``p`` pixels of a patch.
 """
@@ -23,7 +23,8 @@ class Side:
     One of the two cells counts the multipliers phi of the shared part, the other counts minus phi.
 
     Attributes:
-        table: which of the two tables phi is used: 0 for neighbours in a row, 1 for neighbours in a column.
+        table: which of the two tables phi is used: 0 for neighbours in a row, 1 for neighbours in a
+            column.
         entry: ``[r]``, the entry of the table.
         sign: float32 ``[r]``, 1 or -1; 0 without a neighbour.
         pixels: ``[shared, p]``, 1 where an entry's pixel is a pixel of the patch.
@@ -58,7 +59,8 @@ class Rows:
         count: ``[kinds]``, the number of cells.
         positions: the number of positions of the second convolution.
         sides: right, left, bottom and top.
-        tables: shapes of the two tables phi. An entry holds a weight for each shared pixel, and last a constant.
+        tables: shapes of the two tables phi. An entry holds a weight for each shared pixel, and
+            last a constant.
     """
 
     bits: np.ndarray

@@ -1,16 +1,19 @@
 """The search for good multipliers of the window bound: Adam on a smoothed maximum, in float32.
 
-`oipjax.bounds.conv.windows` states the problem. Any multipliers give a valid bound, so nothing here needs to be
-exact. Each problem has a working set of corners (column generation). A pass goes through these phases:
+`oipjax.bounds.conv.windows` states the problem. Any multipliers give a valid bound, so nothing here
+needs to be exact. Each problem has a working set of corners (column generation). A pass goes
+through these phases:
 
-1. Look: over all corners of some problems, find the maximum and add the best corners to the working sets. From
-   time to time a pass looks at all problems. It then knows a bound and keeps the best multipliers.
+1. Look: over all corners of some problems, find the maximum and add the best corners to the working
+   sets. From time to time a pass looks at all problems. It then knows a bound and keeps the best
+   multipliers.
 2. Cut: cut the boxes of the problems that matter most in two.
 3. Improve: take steps of Adam on the problems that matter most, on their working sets.
 
 A problem matters most if its maximum is nearest to the largest one of its kind of cell.
 
-Axes: ``c`` channels, ``q`` positions of the pooling window, ``p`` pixels of a patch, ``s`` patterns of bits, ``r``
+Axes: ``c`` channels, ``q`` positions of the pooling window, ``p`` pixels of a patch, ``s`` patterns
+    of bits, ``r``
 rows, ``n`` problems (a row and a part of the box), ``u`` corners, ``w`` corners of a working set.
 """
 
@@ -20,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array, lax
 
 from oipjax.bounds.conv.window_dual import (
@@ -44,6 +48,11 @@ _CUTS_AT_A_TIME = 384  # boxes cut in one pass
 _FIRST_CUT = 0.2  # as a part of all passes
 _LAST_CUT = 0.6
 _CUT_EVERY = 3  # passes
+_ADAM = optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-8)
+# Optax corrects the bias of the moments for one common count of updates. But problems join at
+# different times. From this count on the correction is 1. The steps were chosen without it, and
+# bounds are looser with it.
+_LARGE_COUNT = np.int32(10_000)
 _NEGLIGIBLE = 1e-6  # as a part of the largest channel
 
 
@@ -57,14 +66,6 @@ class _Variables(NamedTuple):
 
     phi: Any
     alpha: Any
-
-
-class _Adam(NamedTuple):
-    """The variables, and Adam's two moments of their gradients."""
-
-    variables: _Variables
-    first: _Variables
-    second: _Variables
 
 
 class _WorkingSet(NamedTuple):
@@ -242,9 +243,7 @@ class _Search:
         totals = values + np.einsum("nwp,np->nw", x, vector)
         problems.corners[chosen] = _best_corners(candidates, totals)
 
-    def at_corners(
-        self, chosen: np.ndarray, numbers: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def at_corners(self, chosen: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Look up the corners ``numbers[n, w]`` of the problems ``chosen[n]``.
 
         Returns:
@@ -334,20 +333,23 @@ class _Search:
             conv=self.map.conv,
             bias=self.map.bias,
         )
-        state = _Adam(
-            variables=_Variables(self.phi, problems.alpha[chosen]),
-            first=_Variables(self.phi_first, problems.first[chosen]),
-            second=_Variables(self.phi_second, problems.second[chosen]),
+        variables = _Variables(self.phi, problems.alpha[chosen])
+        adam = optax.ScaleByAdamState(
+            count=_LARGE_COUNT,
+            mu=_Variables(self.phi_first, problems.first[chosen]),
+            nu=_Variables(self.phi_second, problems.second[chosen]),
         )
         sides = tuple(side.take(rows) for side in self.dual.rows.sides)
-        state = _improve(state, sides, working_set, _rates(self.unit, done))
-        state = jax.tree.map(np.asarray, state)
-        self.phi = state.variables.phi
-        self.phi_first = state.first.phi
-        self.phi_second = state.second.phi
-        problems.alpha[chosen] = state.variables.alpha
-        problems.first[chosen] = state.first.alpha
-        problems.second[chosen] = state.second.alpha
+        rates = _rates(self.unit, done)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes types
+            improved = _improve(variables, adam, sides, working_set, rates)
+        variables, adam = jax.tree.map(np.asarray, improved)
+        self.phi = variables.phi
+        self.phi_first = adam.mu.phi
+        self.phi_second = adam.nu.phi
+        problems.alpha[chosen] = variables.alpha
+        problems.first[chosen] = adam.mu.alpha
+        problems.second[chosen] = adam.nu.alpha
 
 
 def _prepare(dual: WindowDual, kernel: np.ndarray, bias: float) -> tuple[_Map, list[np.ndarray]]:
@@ -443,24 +445,24 @@ def _best_corners(corners: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 @jax.jit
 def _improve(
-    state: _Adam, sides: tuple[Side, ...], working_set: _WorkingSet, rates: _Rates
-) -> _Adam:
+    variables: _Variables,
+    adam: optax.ScaleByAdamState,
+    sides: tuple[Side, ...],
+    working_set: _WorkingSet,
+    rates: _Rates,
+) -> tuple[_Variables, optax.ScaleByAdamState]:
     """Take steps of Adam on (phi, alpha) with these problems and corners."""
 
     def update(state, _):
-        gradients = jax.grad(_smooth_bound)(state.variables, sides, working_set, rates.temperature)
-        first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.first, gradients)
-        second = jax.tree.map(
-            lambda m, g: 0.99 * m + 0.01 * jnp.square(g), state.second, gradients
-        )
-        move = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + 1e-8), first, second)
-        phi, alpha = state.variables
-        phi = tuple(table - rates.phi * step for table, step in zip(phi, move.phi, strict=True))
-        alpha = jnp.maximum(alpha - rates.alpha * move.alpha, 0)
+        variables, adam = state
+        gradients = jax.grad(_smooth_bound)(variables, sides, working_set, rates.temperature)
+        moves, adam = _ADAM.update(gradients, adam)
+        phi = jax.tree.map(lambda table, move: table - rates.phi * move, variables.phi, moves.phi)
+        alpha = jnp.maximum(variables.alpha - rates.alpha * moves.alpha, 0)
         alpha = alpha / jnp.maximum(jnp.sum(alpha, -1, keepdims=True), 1)
-        return _Adam(_Variables(phi, alpha), first, second), None
+        return (_Variables(phi, alpha), adam), None
 
-    return lax.scan(update, state, length=_UPDATES)[0]
+    return lax.scan(update, (variables, adam), length=_UPDATES)[0]
 
 
 def _smooth_bound(

@@ -1,29 +1,31 @@
 """A certified upper bound of the mean of a second convolution's map over a box of pixels, by its windows.
 
-For a first stage ``P = relu(max_pool(conv(x)))`` and a second convolution with weights W and bias b, at n
-positions,
+For a first stage ``P = relu(max_pool(conv(x)))`` and a second convolution with weights W and bias
+b, at n positions,
 
     mean(relu(b + W * P)) = 1/n max over sets S of positions of  sum over s in S of  b + (W * P)[s]
 
-and the sum is over cells of P. A cell sees the pixels of its patch, and of S only the bits of the positions it
-feeds (9 for a 3x3 kernel). The bits say with which weights ``omega`` its channels count. The maximum over all
-images and sets is bounded by one maximum for each cell, in three steps that are valid for any values of their
-multipliers:
+and the sum is over cells of P. A cell sees the pixels of its patch, and of S only the bits of the
+positions it feeds (9 for a 3x3 kernel). The bits say with which weights ``omega`` its channels
+count. The maximum over all images and sets is bounded by one maximum for each cell, in three steps
+that are valid for any values of their multipliers:
 
-- Every cell gets its own copy of its pixels and of its bits. Neighbours share some of them. Multipliers
-  ``phi(bits, pixels)`` are added to one copy and subtracted from the other, so they cancel for copies that
-  agree (Lagrangian decomposition: Komodakis et al. 2007, and Bunel et al. 2020, arXiv:2002.10410). Phi is any
-  table of the shared bits, and for each pattern an affine function of the shared pixels. It is the same all
-  along a row or column of cells, so one maximum serves all cells that see the edge of the image alike. Most
-  cells see none of it.
-- For each pattern of bits, a channel with ``omega < 0`` is replaced by a linear minorant ``sum_q alpha_q
-  conv_q``, with ``alpha >= 0``, ``sum alpha <= 1`` (q: the positions of the pooling window; see
-  `oipjax.bounds.conv.hull`).
-- The rest is convex in the pixels of the cell, so all corners of its box are looked at, for each pattern of
-  bits. Mostly the negative channels make the bound loose. So a box may be cut in two, with slopes for each half.
+- Every cell gets its own copy of its pixels and of its bits. Neighbours share some of them.
+  Multipliers ``phi(bits, pixels)`` are added to one copy and subtracted from the other, so they
+  cancel for copies that agree (Lagrangian decomposition: Komodakis et al. 2007, and Bunel et al.
+  2020, arXiv:2002.10410). Phi is any table of the shared bits, and for each pattern an affine
+  function of the shared pixels. It is the same all along a row or column of cells, so one maximum
+  serves all cells that see the edge of the image alike. Most cells see none of it.
+- For each pattern of bits, a channel with ``omega < 0`` is replaced by a linear minorant ``sum_q
+  alpha_q conv_q``, with ``alpha >= 0``, ``sum alpha <= 1`` (q: the positions of the pooling window;
+  see `oipjax.bounds.conv.hull`).
+- The rest is convex in the pixels of the cell, so all corners of its box are looked at, for each
+  pattern of bits. Mostly the negative channels make the bound loose. So a box may be cut in two,
+  with slopes for each half.
 
-The bound is convex in (phi, alpha). `oipjax.bounds.conv.window_search` finds good multipliers in float32. Then
-`oipjax.bounds.conv.window_dual` evaluates the bound over all corners and patterns in float64, and rounds it up.
+The bound is convex in (phi, alpha). `oipjax.bounds.conv.window_search` finds good multipliers in
+float32. Then `oipjax.bounds.conv.window_dual` evaluates the bound over all corners and patterns in
+float64, and rounds it up.
 """
 
 from collections.abc import Callable
@@ -51,8 +53,9 @@ def window_mean_bound(
 ) -> np.ndarray:
     """Bound ``mean(relu(bias + kernel * P))`` from above over all images in a box.
 
-    ``P`` is the output of the first stage. Strides are 1 and there is no padding. The bound holds in exact
-    arithmetic for the given weights. A network that rounds to float32 may exceed it by its own rounding.
+    ``P`` is the output of the first stage. Strides are 1 and there is no padding. The bound holds
+    in exact arithmetic for the given weights. A network that rounds to float32 may exceed it by its
+    own rounding.
 
     Args:
         first: the first stage; its pixels have the ranges of the box.
@@ -60,8 +63,8 @@ def window_mean_bound(
         bias: ``[k]``.
         shape: ``(h, w)`` of the image.
         passes: number of passes in which new corners are looked for.
-        cuts: so many times the boxes of the problems that matter most are cut in two. 4 cuts need 40
-            passes, some five times as long, and 2 GB.
+        cuts: so many times the boxes of the problems that matter most are cut in two. 4 cuts need
+            40 passes, some five times as long, and 2 GB.
         progress: called with (maps done, maps).
 
     Returns:
