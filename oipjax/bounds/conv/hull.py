@@ -27,8 +27,7 @@ float32. Then `oipjax.bounds.conv.hull_dual` evaluates the bound once more, over
 float64, and rounds it up. That value is the result. It is valid for any result of the search.
 
 Axes: ``m`` problems, ``n = a * b`` cells, ``k`` channels, ``q`` positions of the pooling window,
-    ``p`` pixels of a
-patch, ``b`` parts of a box, ``u`` corners.
+``p`` pixels of a patch, ``b`` parts of a box, ``u`` corners.
 """
 
 from collections.abc import Callable
@@ -154,7 +153,7 @@ def _phases(cells: Cells, dual: HullDual, splits: int) -> list[_Phase]:
 def _search_padded(
     dual: HullDual, phases: list[_Phase], omega: np.ndarray, size: int, steps: int
 ) -> _Found:
-    """Search with ``omega[m, n, k]`` padded to ``size`` problems, so that one compiled program serves all."""
+    """Search with ``omega[m, n, k]`` padded to ``size`` problems: one program then serves all."""
     problems = len(omega)
     padding = np.zeros((size - problems, *omega.shape[1:]))
     found = _search(dual, phases, np.concatenate([omega, padding]), steps)
@@ -170,13 +169,15 @@ def _search(dual: HullDual, phases: list[_Phase], omega: np.ndarray, steps: int)
     m, n, k = omega.shape
     q, p = dual.conv.shape[1:]
     lam = np.zeros((m, n, p), np.float32)
-    alpha = np.full((1, m, n, k, q), 0.5 / q, np.float32)
+    first_slope = 0.5 / q
+    alpha = np.full((1, m, n, k, q), first_slope, np.float32)
     middle = (dual.patch_low + dual.patch_high) / 2
     patches = np.tile(middle.astype(np.float32), (m, n, 1))
     steps_of_phase = steps // len(phases)
     for phase in phases:
+        parts = len(phase.boxes)
         if len(alpha) == 1:
-            alpha = np.tile(alpha, (len(phase.boxes), 1, 1, 1, 1))
+            alpha = np.tile(alpha, (parts, 1, 1, 1, 1))
         if k == 0 or steps_of_phase == 0:
             continue
         multipliers, mean_corner = search(

@@ -1,10 +1,9 @@
-"""The dual problem of the patch hull: a valid bound for any multipliers, in float64 and rounded up.
+"""The dual problem of the patch hull: valid for any multipliers, in float64, rounded up.
 
 `oipjax.bounds.conv.hull` states the problem.
 
 Axes: ``m`` problems, ``n`` cells, ``c`` columns (``c = m * n``), ``k`` channels that are alive,
-    ``q`` positions of
-the pooling window, ``p`` pixels of a patch, ``b`` parts of a box, ``u`` corners.
+``q`` positions of the pooling window, ``p`` pixels of a patch, ``b`` parts of a box, ``u`` corners.
 """
 
 import numpy as np
@@ -35,7 +34,8 @@ class HullDual:
         self.conv = cells.conv[self.alive]
         self.bias = cells.bias[self.alive]
         self.index, self.shape = cells.copies(a, b)
-        self.count = np.bincount(self.index.ravel(), minlength=int(np.prod(self.shape)))
+        pixels = int(np.prod(self.shape))
+        self.count = np.bincount(self.index.ravel(), minlength=pixels)
         self.patch_low = cells.low
         self.patch_high = cells.high
         self.low = self._over_image(cells.low)
@@ -58,7 +58,11 @@ class HullDual:
         return self.total(patches) / np.maximum(self.count, 1)
 
     def bound(
-        self, omega: np.ndarray, lam: np.ndarray, alpha: np.ndarray, boxes: np.ndarray
+        self,
+        omega: np.ndarray,
+        lam: np.ndarray,
+        alpha: np.ndarray,
+        boxes: np.ndarray,
     ) -> np.ndarray:
         """Evaluate the bound over all corners, in float64 and rounded up.
 
@@ -77,7 +81,9 @@ class HullDual:
         lam = lam.astype(np.float64)
         lam = lam - self.mean(lam)[:, self.index]
         remainder = self.total(lam)
-        remainder_bound = np.maximum(-remainder * self.low, -remainder * self.high).sum(1)
+        at_low = -remainder * self.low
+        at_high = -remainder * self.high
+        remainder_bound = np.maximum(at_low, at_high).sum(1)
 
         largest = np.full(m * n, -np.inf)
         for box, slopes in zip(boxes, feasible_slopes(alpha), strict=True):
@@ -87,7 +93,11 @@ class HullDual:
         return bound + ROUNDING * self._magnitude(omega, lam)
 
     def _cell_maxima(
-        self, omega: np.ndarray, lam: np.ndarray, slopes: np.ndarray, box: np.ndarray
+        self,
+        omega: np.ndarray,
+        lam: np.ndarray,
+        slopes: np.ndarray,
+        box: np.ndarray,
     ) -> np.ndarray:
         """The maximum of each cell over the corners of one box, ``[c]``.
 
@@ -103,8 +113,9 @@ class HullDual:
         positive = np.maximum(omega, 0).reshape(columns, k)
         negative = np.minimum(omega, 0)[..., None]
         weights = (negative * slopes).reshape(columns, k, q)
+        flat_weights = weights.reshape(columns, k * q)
         flat_conv = self.conv.reshape(k * q, p)
-        vector = lam.reshape(columns, p) + weights.reshape(columns, k * q) @ flat_conv
+        vector = lam.reshape(columns, p) + flat_weights @ flat_conv
         offset = weights.sum(2) @ self.bias
         factors = np.concatenate([positive, vector], 1).T  # [k + p, c]
 
@@ -112,7 +123,8 @@ class HullDual:
         chunks = -(-(2**p) // _CORNERS_AT_A_TIME)
         for points in np.array_split(corners(box), chunks):
             channels = self._channels(points)
-            values = np.concatenate([channels, points], 1) @ factors  # [u, c]
+            channels_and_pixels = np.concatenate([channels, points], 1)
+            values = channels_and_pixels @ factors  # [u, c]
             np.maximum(largest, values.max(0), out=largest)
         return largest + offset
 
@@ -126,6 +138,7 @@ class HullDual:
     def _magnitude(self, omega: np.ndarray, lam: np.ndarray) -> np.ndarray:
         """The sum of the magnitudes of all terms of the bound, ``[m]``."""
         size = np.maximum(np.abs(self.patch_low), np.abs(self.patch_high))
-        heaviest = (np.abs(self.conv) @ size).max(1, initial=0) + np.abs(self.bias)
+        response = (np.abs(self.conv) @ size).max(1, initial=0)
+        heaviest = response + np.abs(self.bias)
         magnitude = np.abs(omega) @ heaviest + np.abs(lam) @ size
         return magnitude.sum(1)

@@ -10,9 +10,8 @@ second convolution over the box, 15 of 64 by more than 1e-3 and one by 5e-3. (As
 and the mean is the same to 1e-4.)
 
 Axes: ``m`` problems, ``n`` cells, ``c`` columns (``c = m * n``), ``k`` channels, ``q`` positions of
-    the pooling
-window, ``p`` pixels of a patch, ``b`` parts of a box. Corners ``u`` are numbered by their leading
-pixels (``g``, a group) and their trailing pixels (``l``).
+the pooling window, ``p`` pixels of a patch, ``b`` parts of a box. Corners ``u`` are numbered by
+their leading pixels (``g``, a group) and their trailing pixels (``l``).
 """
 
 import functools
@@ -55,8 +54,8 @@ class _Batch(NamedTuple):
         negative: ``[m, n, k, 1]``, the negative weights; 0 for the others.
         conv: ``[k, q, p]``.
         bias: ``[k]``.
-        index: ``[n, p]``, the image's pixel of which each pixel of a patch is a copy.
-        count: ``[hwc]``, the number of copies of each pixel.
+        copy_of: ``[n, p]``, the image's pixel of which each pixel of a patch is a copy.
+        copies: ``[hwc]``, the number of copies of each pixel.
         scale: ``[m, 1, 1]``, the largest step of lambda.
     """
 
@@ -66,8 +65,8 @@ class _Batch(NamedTuple):
     negative: Array
     conv: Array
     bias: Array
-    index: Array
-    count: Array
+    copy_of: Array
+    copies: Array
     scale: Array
 
 
@@ -96,7 +95,7 @@ class _Maxima(NamedTuple):
 
 
 class _State(NamedTuple):
-    """The multipliers, Adam's moments, and ``mean[m, n, p]``: the decaying sum of the best corners."""
+    """The multipliers, Adam's moments, and ``mean[m, n, p]``, the decaying sum of best corners."""
 
     multipliers: Multipliers
     lam_first: Array
@@ -212,8 +211,8 @@ def _batch(table, boxes, conv, bias, omega, index, count) -> _Batch:
         negative=negative,
         conv=conv,
         bias=bias,
-        index=index,
-        count=count,
+        copy_of=index,
+        copies=count,
         scale=_LAMBDA_STEP * effect[:, None, None],
     )
 
@@ -231,12 +230,13 @@ def _first_state(batch: _Batch, start: Multipliers) -> _State:
 
 
 def _balanced(batch: _Batch, lam: Array) -> Array:
-    """Shift the lambdas of each pixel of the image by a constant, so that they sum to zero: ``[m, n, p]``."""
-    total = jnp.zeros((len(lam), batch.count.shape[0]), lam.dtype)
-    total = total.at[:, batch.index].add(lam)
-    count = jnp.maximum(batch.count, 1).astype(lam.dtype)
+    """Take the mean lambda of each pixel off its copies, so they sum to zero: ``[m, n, p]``."""
+    pixels = len(batch.copies)
+    total = jnp.zeros((len(lam), pixels), lam.dtype)
+    total = total.at[:, batch.copy_of].add(lam)
+    count = jnp.maximum(batch.copies, 1).astype(lam.dtype)
     mean = total / count[None]
-    return lam - mean[:, batch.index]
+    return lam - mean[:, batch.copy_of]
 
 
 def _affine(batch: _Batch, multipliers: Multipliers) -> _Affine:
@@ -261,7 +261,7 @@ def _all_maxima(batch: _Batch, multipliers: Multipliers) -> _Maxima:
 
 
 def _near_groups(batch: _Batch, maxima: _Maxima) -> tuple[Array, Array]:
-    """The groups that came nearest to the maximum, ``[b, g, c]``, and their values ``[b, g, l, c]``."""
+    """The groups nearest to the maximum, ``[b, g, c]``, and their values ``[b, g, l, c]``."""
     by_column = jnp.moveaxis(maxima.groups, 1, 2)
     _, groups = lax.top_k(by_column, min(_NEAR_GROUPS, by_column.shape[2]))
     groups = jnp.moveaxis(groups, 2, 1)
@@ -269,7 +269,12 @@ def _near_groups(batch: _Batch, maxima: _Maxima) -> tuple[Array, Array]:
     return groups, values
 
 
-def _maxima(batch: _Batch, values: Array, groups: Array | None, affine: _Affine) -> _Maxima:
+def _maxima(
+    batch: _Batch,
+    values: Array,
+    groups: Array | None,
+    affine: _Affine,
+) -> _Maxima:
     """The maxima over some groups of corners.
 
     Args:
@@ -284,13 +289,15 @@ def _maxima(batch: _Batch, values: Array, groups: Array | None, affine: _Affine)
     leading = jnp.einsum("bgp,bcp->bgc", batch.leading, vector[..., :pixels])
     if groups is not None:
         leading = jnp.take_along_axis(leading, groups, axis=1)
-    largest = jnp.max(values + trailing[:, None], axis=2) + leading + offset[:, None]
+    largest_of_group = jnp.max(values + trailing[:, None], axis=2)
+    largest = largest_of_group + leading + offset[:, None]
 
     best_group = jnp.argmax(largest, axis=1)
-    best_values = jnp.take_along_axis(values, best_group[:, None, None], axis=1)[:, 0]
-    best_trailing = jnp.argmax(best_values + trailing, axis=1)
+    best_values = jnp.take_along_axis(values, best_group[:, None, None], axis=1)
+    best_trailing = jnp.argmax(best_values[:, 0] + trailing, axis=1)
     if groups is not None:
-        best_group = jnp.take_along_axis(groups, best_group[:, None], axis=1)[:, 0]
+        number = jnp.take_along_axis(groups, best_group[:, None], axis=1)
+        best_group = number[:, 0]
     leading_pixels = jnp.take_along_axis(batch.leading, best_group[..., None], axis=1)
     trailing_pixels = jnp.take_along_axis(batch.trailing, best_trailing[..., None], axis=1)
     corner = jnp.concatenate([leading_pixels, trailing_pixels], -1)
@@ -302,7 +309,11 @@ def _keep_best(best: _Best, multipliers: Multipliers, maxima: _Maxima) -> _Best:
     largest = jnp.max(maxima.groups, axis=(0, 1))
     value = jnp.sum(largest.reshape(m, -1), 1)
     better = value < best.value
-    lam = jnp.where(better[:, None, None], multipliers.lam, best.multipliers.lam)
+    lam = jnp.where(
+        better[:, None, None],
+        multipliers.lam,
+        best.multipliers.lam,
+    )
     alpha = jnp.where(
         better[None, :, None, None, None],
         multipliers.alpha,
@@ -314,7 +325,13 @@ def _keep_best(best: _Best, multipliers: Multipliers, maxima: _Maxima) -> _Best:
     )
 
 
-def _update(batch: _Batch, state: _State, maxima: _Maxima, t: Array, steps: int) -> _State:
+def _update(
+    batch: _Batch,
+    state: _State,
+    maxima: _Maxima,
+    t: Array,
+    steps: int,
+) -> _State:
     """One step of Adam at step number ``t``, a float32."""
     lam, alpha = state.multipliers
     best_corner = _best_corner(maxima, lam.shape)

@@ -88,7 +88,11 @@ class Cells:
 
 
 def cells(
-    kernel: np.ndarray, bias: np.ndarray, pool: int, low: np.ndarray, high: np.ndarray
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    pool: int,
+    low: np.ndarray,
+    high: np.ndarray,
 ) -> Cells:
     """Describe a first stage ``relu(max_pool(conv(x, kernel) + bias))`` by one of its cells.
 
@@ -122,8 +126,9 @@ def cells(
             f"more than {MAX_PIXELS}"
         )
     placed = np.zeros((k, pool, pool, h, w, c))
+    by_channel = np.moveaxis(kernel, 3, 0)
     for i, j in np.ndindex(pool, pool):
-        placed[:, i, j, i : i + kh, j : j + kw] = np.moveaxis(kernel, 3, 0)
+        placed[:, i, j, i : i + kh, j : j + kw] = by_channel
     conv = placed.reshape(k, pool * pool, pixels)
     low = np.tile(low, h * w)
     high = np.tile(high, h * w)
@@ -139,7 +144,11 @@ def cells(
 
 
 def _check(
-    kernel: np.ndarray, bias: np.ndarray, pool: int, low: np.ndarray, high: np.ndarray
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    pool: int,
+    low: np.ndarray,
+    high: np.ndarray,
 ) -> None:
     """Refuse shapes and ranges that do not fit."""
     fits = (
@@ -165,7 +174,7 @@ def _check(
 def _can_be_positive(
     conv: np.ndarray, bias: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> np.ndarray:
-    """Tell for each channel whether it can be positive on the box, with rounding allowed for: bool ``[k]``."""
+    """Whether each channel can be positive on the box, with rounding allowed for: bool ``[k]``."""
     largest_terms = np.maximum(conv * high, conv * low)
     largest = largest_terms.sum(2).max(1) + bias
     size = np.maximum(np.abs(low), np.abs(high))

@@ -1,4 +1,6 @@
-"""Upper bounds of a second convolution over standardised images, whose patches share one budget of energy.
+"""Upper bounds of a second convolution over standardised images, by their shared energy.
+
+All patches of such an image share one budget of energy.
 
 For ``P = relu(max over the pooling window of (a_q + b))`` with ``a = <k, x>`` and weights ``w`` on
 a window of cells,
@@ -81,7 +83,8 @@ def energy_bound(first: Stage, second: Stage, domain: Sphere, *, steps: int = 30
         gain = _gain(gram[weighted], squares[:, weighted], steps)
     from_bias = np.einsum("abck,c->k", positive, np.maximum(first.bias, 0))
     magnitude = np.abs(second.bias) + from_bias + norm * gain
-    return second.bias + from_bias + norm * gain + ROUNDING * magnitude
+    exact = second.bias + from_bias + norm * gain
+    return exact + ROUNDING * magnitude
 
 
 def _energy_matrices(first: Stage, taps: tuple[int, int]) -> np.ndarray:
@@ -95,9 +98,11 @@ def _energy_matrices(first: Stage, taps: tuple[int, int]) -> np.ndarray:
         raise ValueError(
             f"the energy bound does not fit: a window of {height} x {width} x {channels} pixels"
         )
-    responses = np.zeros((rows, columns, features, height, width, channels))
+    window = (height, width, channels)
+    responses = np.zeros((rows, columns, features, *window))
+    kernels = np.moveaxis(first.kernel, 3, 0)
     for i, j in np.ndindex(rows, columns):
-        responses[i, j, :, i : i + kh, j : j + kw] = np.moveaxis(first.kernel, 3, 0)
+        responses[i, j, :, i : i + kh, j : j + kw] = kernels
     by_position = responses.reshape(rows * columns, features, -1)
     by_channel = np.moveaxis(by_position, 1, 0)  # [c, positions, p]
     return by_channel.transpose(0, 2, 1) @ by_channel
@@ -117,10 +122,11 @@ def _gain(gram: np.ndarray, squares: np.ndarray, steps: int) -> np.ndarray:
     # Single precision is enough for the search, since any scales give a bound. Their common factor
     # does not matter.
     tiny = np.finfo(np.float64).tiny
-    unit_squares = squares / np.maximum(squares.max(1, keepdims=True), tiny)
-    unit_gram = gram / np.abs(gram).max()
+    largest_square = squares.max(1, keepdims=True)
+    unit_squares = (squares / np.maximum(largest_square, tiny)).astype(np.float32)
+    unit_gram = (gram / np.abs(gram).max()).astype(np.float32)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes types
-        logs = _search(unit_gram.astype(np.float32), unit_squares.astype(np.float32), steps=steps)
+        logs = _search(unit_gram, unit_squares, steps=steps)
     scales = np.exp(np.asarray(logs, np.float64))
     is_valid = np.isfinite(scales) & (scales > 0)
     scales = np.where(is_valid, scales, 1.0)
@@ -151,7 +157,7 @@ def _search(gram: Array, squares: Array, *, steps: int) -> Array:
         updates, memory = adam.update(gradients, state.adam)
         is_better = values < state.lowest
         moved = _State(
-            logs=optax.apply_updates(state.logs, updates),
+            logs=jnp.asarray(optax.apply_updates(state.logs, updates)),
             adam=memory,
             best=jnp.where(is_better[:, None], state.logs, state.best),
             lowest=jnp.where(is_better, values, state.lowest),

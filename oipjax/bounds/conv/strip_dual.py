@@ -1,10 +1,10 @@
-"""The bound by strips: dynamic programming in each strip, and multipliers for the pixels that strips share.
+"""The bound by strips: dynamic programming in each strip, multipliers for shared pixels.
 
 `oipjax.bounds.conv.strips` states the problem. Any multipliers give a valid bound.
 
 Axes: ``k`` maps, ``r`` rows of output of a strip, ``C = 2**(r + kh - 1)`` values of a column of a
-    strip,
-``D = C**(kw - 2)`` values of the columns between the first and the last of ``kw`` neighbours.
+strip, ``D = C**(kw - 2)`` values of the columns between the first and the last of ``kw``
+neighbours.
 """
 
 import functools
@@ -37,7 +37,7 @@ class _Strips(NamedTuple):
         top: ``[C, D, C]``, the number of the pattern in the pixel rows shared with the strip above.
         bottom: ``[C, D, C]``, the number of the pattern in the pixel rows shared with the strip
             below.
-        count: the number of strips.
+        number: the number of strips.
         rows: the rows of output of a strip. The first strip may count fewer.
         width: the number of positions along a strip.
     """
@@ -45,7 +45,7 @@ class _Strips(NamedTuple):
     tables: np.ndarray
     top: np.ndarray
     bottom: np.ndarray
-    count: int
+    number: int
     rows: int
     width: int
 
@@ -70,7 +70,12 @@ class _Descent(NamedTuple):
     stalled: np.ndarray
 
 
-def strip_bound(layer: StripLayer, reached: np.ndarray, rows: int | None, steps: int) -> np.ndarray:
+def strip_bound(
+    layer: StripLayer,
+    reached: np.ndarray,
+    rows: int | None,
+    steps: int,
+) -> np.ndarray:
     """Bound the means by horizontal strips.
 
     Args:
@@ -87,7 +92,7 @@ def strip_bound(layer: StripLayer, reached: np.ndarray, rows: int | None, steps:
     height, width = layer.output_shape()
     strips = _cut_into_strips(layer, rows)
     multipliers = np.zeros((k, 2 ** ((kh - 1) * kw)))
-    if strips.count > 1:
+    if strips.number > 1:
         multipliers = _descend(strips, multipliers, reached * height * width, steps)
     total = _total(strips, multipliers)
     return (total + _rounding(layer, strips, multipliers)) / (height * width)
@@ -107,21 +112,22 @@ def _cut_into_strips(layer: StripLayer, rows: int | None) -> _Strips:
     size = len(pixels)
     responses = column_responses(layer.kernel, pixels)
     bias = layer.bias.reshape(k, *(1,) * (responses.ndim - 1))
-    outputs = np.maximum(responses + bias, 0).reshape(k, rows, size, -1, size)
+    outputs = np.maximum(responses + bias, 0)
+    outputs = outputs.reshape(k, rows, size, -1, size)
     first = outputs[:, rows - rows_of_first :].sum(1)
     others = outputs.sum(1)
     return _Strips(
         tables=np.stack([first, others]),
         top=_patterns(size, kw, kh - 1, 0),
         bottom=_patterns(size, kw, kh - 1, rows),
-        count=count,
+        number=count,
         rows=rows,
         width=width,
     )
 
 
 def _patterns(size: int, kw: int, rows: int, start: int) -> np.ndarray:
-    """Number the patterns in ``rows`` pixel rows from ``start`` on, of each ``kw`` columns: ``[C, D, C]``."""
+    """Number the patterns of ``rows`` rows from ``start`` on in ``kw`` columns: ``[C, D, C]``."""
     column = (np.arange(size) >> start) & (2**rows - 1)
     total = column
     for _ in range(kw - 1):
@@ -137,14 +143,14 @@ def _total(strips: _Strips, multipliers: np.ndarray) -> np.ndarray:
         other = strips.tables[1, index]
         below = phi[strips.bottom]
         above = phi[strips.top]
-        if strips.count == 1:
+        if strips.number == 1:
             total[index] = _longest(first, strips.width)
             continue
         total[index] = _longest(first + below, strips.width)
         total[index] += _longest(other - above, strips.width)
-        if strips.count > 2:
+        if strips.number > 2:
             middle = _longest(other + below - above, strips.width)
-            total[index] += (strips.count - 2) * middle
+            total[index] += (strips.number - 2) * middle
     return total
 
 
@@ -167,22 +173,23 @@ def _rounding(layer: StripLayer, strips: _Strips, multipliers: np.ndarray) -> np
     """
     kh, kw = layer.kernel.shape[1:]
     largest_pixel = max(abs(layer.low), abs(layer.high))
-    largest_output = np.abs(layer.bias) + np.abs(layer.kernel).sum((1, 2)) * largest_pixel
+    total_weight = np.abs(layer.kernel).sum((1, 2))
+    largest_output = np.abs(layer.bias) + total_weight * largest_pixel
     column = strips.rows * largest_output
     largest_multiplier = np.abs(multipliers).max(1)
-    weight = strips.count * strips.width * (column + 2 * largest_multiplier)
-    terms = strips.count + strips.width + kh * kw + strips.rows + 8
+    weight = strips.number * strips.width * (column + 2 * largest_multiplier)
+    terms = strips.number + strips.width + kh * kw + strips.rows + 8
     return 2 * terms * np.finfo(np.float64).eps * weight
 
 
 def _descend(
     strips: _Strips, multipliers: np.ndarray, reached: np.ndarray, steps: int
 ) -> np.ndarray:
-    """Search for multipliers ``[k, patterns]`` by Polyak steps with momentum; the best seen for each map."""
+    """Search for multipliers ``[k, patterns]``, the best for each map, by steps with momentum."""
     tables = jnp.asarray(strips.tables, jnp.float32)
     top = jnp.asarray(strips.top, jnp.int32)
     bottom = jnp.asarray(strips.bottom, jnp.int32)
-    count = jnp.float32(strips.count)
+    count = jnp.float32(strips.number)
     maps = len(reached)
     state = _Descent(
         multipliers=multipliers,
@@ -241,7 +248,13 @@ def _polyak_step(
 
 @functools.partial(jax.jit, static_argnames="width")
 def _dual(
-    tables: Array, top: Array, bottom: Array, count: Array, multipliers: Array, *, width: int
+    tables: Array,
+    top: Array,
+    bottom: Array,
+    count: Array,
+    multipliers: Array,
+    *,
+    width: int,
 ) -> tuple[Array, Array]:
     """Evaluate the bound in float32.
 
@@ -269,18 +282,22 @@ def _dual(
     def back(state, value):
         rest = state // size
         last = state % size
-        values = value.reshape(paths, size, depth)[path, :, rest] + table[path, :, rest, last]
-        column = jnp.argmax(values, 1)
+        so_far = value.reshape(paths, size, depth)[path, :, rest]
+        added = table[path, :, rest, last]
+        column = jnp.argmax(so_far + added, 1)
         shared = (top[column, rest, last], bottom[column, rest, last])
         return column * depth + rest, shared
 
     last_state = jnp.argmax(value, 1)
     _, (above_patterns, below_patterns) = lax.scan(back, last_state, history, reverse=True)
     zeros = jnp.zeros((paths, multipliers.shape[1]), table.dtype)
-    above_counts = zeros.at[path[None], above_patterns].add(1.0).reshape(3, k, -1)
-    below_counts = zeros.at[path[None], below_patterns].add(1.0).reshape(3, k, -1)
+    above_counts = zeros.at[path[None], above_patterns].add(1.0)
+    above_counts = above_counts.reshape(3, k, -1)
+    below_counts = zeros.at[path[None], below_patterns].add(1.0)
+    below_counts = below_counts.reshape(3, k, -1)
 
     value = jnp.max(value, 1).reshape(3, k)
     total = value[0] + (count - 2) * value[1] + value[2]
-    slope = below_counts[0] - above_counts[2] + (count - 2) * (below_counts[1] - above_counts[1])
-    return total, slope
+    slope_of_ends = below_counts[0] - above_counts[2]
+    slope_of_middle = below_counts[1] - above_counts[1]
+    return total, slope_of_ends + (count - 2) * slope_of_middle

@@ -1,8 +1,7 @@
-"""A first convolution of one input channel, and what its outputs are for images of two pixel values.
+"""A first convolution of one input channel, and its outputs for images of two pixel values.
 
 Axes: ``k`` maps, ``n`` images, ``h w`` of an image, ``kh kw`` of the kernel, ``i j`` positions of
-    the output.
-``C = 2**R`` values of a column of ``R`` pixels; bit ``i`` of a value is row ``i``.
+the output. ``C = 2**R`` values of a column of ``R`` pixels; bit ``i`` of a value is row ``i``.
 """
 
 from typing import NamedTuple
@@ -39,7 +38,10 @@ class StripLayer(NamedTuple):
     def transposed(self) -> "StripLayer":
         """Exchange rows and columns."""
         h, w = self.shape
-        return self._replace(kernel=self.kernel.swapaxes(1, 2), shape=(w, h))
+        return self._replace(
+            kernel=self.kernel.swapaxes(1, 2),
+            shape=(w, h),
+        )
 
     def fits(self) -> bool:
         """Tell whether a horizontal strip of one output row fits the dynamic programme."""
@@ -83,8 +85,9 @@ def make_layer(kernel, bias, low, high, shape) -> StripLayer:
     extra_row = int(kh == 1)
     extra_column = int(kw == 1)
     by_map = np.moveaxis(kernel[:, :, 0], 2, 0)
+    padding = ((0, 0), (0, extra_row), (0, extra_column))
     layer = StripLayer(
-        kernel=np.pad(by_map, ((0, 0), (0, extra_row), (0, extra_column))),
+        kernel=np.pad(by_map, padding),
         bias=bias,
         low=float(np.reshape(low, ())),
         high=float(np.reshape(high, ())),
@@ -100,12 +103,14 @@ def make_layer(kernel, bias, low, high, shape) -> StripLayer:
 
 def _check(kernel: np.ndarray, bias: np.ndarray, low, high, shape) -> None:
     """Refuse shapes and ranges that do not fit."""
-    if kernel.ndim != 4 or kernel.shape[2] != 1 or bias.shape != kernel.shape[3:]:
+    has_one_channel = kernel.ndim == 4 and kernel.shape[2] == 1
+    if not has_one_channel or bias.shape != kernel.shape[3:]:
         raise ValueError(
             "strips need a kernel[kh, kw, 1, k] of one input channel and a bias[k], got "
             f"{kernel.shape} and {bias.shape}: use another bound"
         )
-    if len(shape) != 2 or shape[0] < kernel.shape[0] or shape[1] < kernel.shape[1]:
+    kh, kw = kernel.shape[:2]
+    if len(shape) != 2 or shape[0] < kh or shape[1] < kw:
         raise ValueError(
             f"a kernel of {kernel.shape[:2]} does not fit into an image of {tuple(shape)}"
         )
@@ -128,11 +133,10 @@ def convolve(images, kernel, bias):
     kh, kw = kernel.shape[1:]
     height = images.shape[2] - kh + 1
     width = images.shape[3] - kw + 1
-    total = None
+    total = bias[:, None, None, None]
     for i, j in np.ndindex(kh, kw):
         weight = kernel[:, i, j, None, None, None]
-        term = weight * images[:, :, i : i + height, j : j + width]
-        total = bias[:, None, None, None] + term if total is None else total + term
+        total = total + weight * images[:, :, i : i + height, j : j + width]
     return total
 
 
@@ -160,7 +164,7 @@ def column_responses(kernel: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         columns = np.einsum("cr,krw->wkc", pixels[:, row : row + kh], kernel)
         total = columns[0]
         for column in columns[1:]:
-            new_axis = column.reshape(k, *(1,) * (total.ndim - 1), -1)
-            total = total[..., None] + new_axis
+            older = (1,) * (total.ndim - 1)
+            total = total[..., None] + column.reshape(k, *older, -1)
         outputs.append(total)
     return np.stack(outputs, 1)

@@ -1,10 +1,11 @@
-"""The search for images of two pixel values whose mean is high: periodic starts, sign steps, bands of rows.
+"""The search for images of two pixel values whose mean is high.
+
+It has three parts: periodic and random starts, sign steps, and bands of rows.
 
 `oipjax.bounds.conv.strips` states the problem.
 
 Axes: ``k`` maps, ``n`` images, ``h w`` of an image, ``kh kw`` of the kernel. A band of ``B`` rows
-    has columns of
-``C = 2**B`` values; ``D = C**(kw - 2)``.
+has columns of ``C = 2**B`` values; ``D = C**(kw - 2)``.
 """
 
 import functools
@@ -57,7 +58,7 @@ def bands(layer: StripLayer) -> list[int]:
 
 
 def best_images(layer: StripLayer, images: np.ndarray, keep: int) -> np.ndarray:
-    """Keep the ``keep`` best of ``images[k, n, h, w]`` for each map; those of equal score come last."""
+    """Keep the best ``images[k, n, h, w]`` of each map; those of equal score come last."""
     scores = layer.mean(images)
     order = np.argsort(-scores, 1, kind="stable")
     sorted_scores = np.take_along_axis(scores, order, 1)
@@ -76,11 +77,14 @@ def start_images(layer: StripLayer, seed: int) -> np.ndarray:
         widest = min(_LARGEST_PERIOD, w, _PERIOD_PIXELS // ph)
         for pw in range(1, widest + 1):
             pattern = _best_pattern(layer, (ph, pw))
-            image = np.tile(pattern, (1, -(-h // ph), -(-w // pw)))
+            down = -(-h // ph)
+            across = -(-w // pw)
+            image = np.tile(pattern, (1, down, across))
             tiled.append(image[:, :h, :w])
     size = (len(layer.bias), _RANDOM_IMAGES, h, w)
     is_high = np.random.default_rng(seed).random(size) < 0.5
-    images = np.concatenate([np.stack(tiled, 1), layer.pixels(is_high)], 1)
+    random = layer.pixels(is_high)
+    images = np.concatenate([np.stack(tiled, 1), random], 1)
     return _sign_steps(layer, images.astype(np.float32))
 
 
@@ -95,9 +99,10 @@ def _best_pattern(layer: StripLayer, period: tuple[int, int]) -> np.ndarray:
         rolled = np.roll(patterns, (-i, -j), (1, 2))
         shifted.append(rolled.reshape(len(patterns), -1))
     windows = np.stack(shifted, 2)  # [patterns, positions, kh * kw]
-    weights = layer.kernel.reshape(len(layer.kernel), -1).astype(np.float32)
+    weights = layer.kernel.reshape(-1, kh * kw).astype(np.float32)
+    biases = layer.bias.astype(np.float32)
     scores = []
-    for row, bias in zip(weights, layer.bias.astype(np.float32), strict=True):
+    for row, bias in zip(weights, biases, strict=True):
         outputs = np.maximum(windows @ row + bias, 0)
         scores.append(outputs.sum(1))
     return patterns[np.argmax(scores, 1)]
@@ -188,7 +193,9 @@ def _improve(
     *,
     band: int,
 ) -> Array:
-    """Find the best rows ``first`` to ``first + band - 1``, and again every period, with all other rows held fixed.
+    """Find the best rows ``first`` to ``first + band - 1``, and again every period.
+
+    All other rows are held fixed.
 
     Bands are kh - 1 rows apart, so no output sees two of them.
     """
@@ -197,15 +204,19 @@ def _improve(
     period = band + kh - 1
     bands = -(-h // period)
     row = jnp.arange(h) - first
-    is_inside = ((row >= 0) & (row % period < band)).reshape(1, 1, h, 1)
+    is_inside = (row >= 0) & (row % period < band)
+    is_inside = is_inside.reshape(1, 1, h, 1)
     fixed = _fixed_outputs(images, kernel, bias, is_inside, first, period)
     columns = _best_columns(fixed, responses, kw)  # [w, k, n * bands]
 
-    bits = (columns[..., None] >> jnp.arange(band).reshape(1, 1, 1, band)) & 1
+    shift = jnp.arange(band).reshape(1, 1, 1, band)
+    bits = (columns[..., None] >> shift) & 1
     pixels = jnp.where(bits == 1, high, low)
-    rows = jnp.pad(pixels, ((0, 0), (0, 0), (0, 0), (0, kh - 1)))
-    rows = jnp.moveaxis(rows, 0, 3).reshape(len(kernel), n, bands * period, w)
-    rows = jnp.pad(rows, ((0, 0), (0, 0), (period, 0), (0, 0)))
+    rows_between = ((0, 0), (0, 0), (0, 0), (0, kh - 1))
+    rows = jnp.moveaxis(jnp.pad(pixels, rows_between), 0, 3)
+    rows = rows.reshape(len(kernel), n, bands * period, w)
+    rows_before = ((0, 0), (0, 0), (period, 0), (0, 0))
+    rows = jnp.pad(rows, rows_before)
     moved = lax.dynamic_slice_in_dim(rows, period - first, h, 2)
     return jnp.where(is_inside, moved, images)
 
@@ -218,7 +229,8 @@ def _fixed_outputs(
     kh, kw = kernel.shape[1:]
     bands = -(-h // period)
     fixed = convolve(jnp.where(is_inside, 0, images), kernel, bias)
-    padding = ((0, 0), (0, 0), (kh - 1, 2 * period), (0, 0))
+    rows_added = (kh - 1, 2 * period)
+    padding = ((0, 0), (0, 0), rows_added, (0, 0))
     fixed = jnp.pad(fixed, padding, constant_values=_OFF)
     fixed = lax.dynamic_slice_in_dim(fixed, first, bands * period, 2)
     fixed = fixed.reshape(k, n * bands, period, w - kw + 1)
@@ -240,27 +252,31 @@ def _best_columns(fixed: Array, responses: Array, kw: int) -> Array:
     size = responses.shape[2]
     depth = size ** (kw - 2)
     wide = responses.reshape(k, period, 1, size, depth, size)
-    flat = jnp.moveaxis(responses.reshape(k, period, size, depth * size), 2, 3)
+    flat = responses.reshape(k, period, size, depth * size)
+    flat = jnp.moveaxis(flat, 2, 3)
     index = jnp.arange(k)[:, None]
     start = jnp.arange(m)[None]
 
     def step(value, fixed):
-        total = None
+        outputs = []
         for row in range(period):
-            output = jnp.maximum(fixed[:, :, row, None, None, None] + wide[:, row], 0)
-            total = output if total is None else total + output
-        best = jnp.max(value.reshape(k, m, size, depth, 1) + total, 2)
+            response = fixed[:, :, row, None, None, None] + wide[:, row]
+            outputs.append(jnp.maximum(response, 0))
+        total = sum(outputs[1:], outputs[0])
+        by_column = value.reshape(k, m, size, depth, 1)
+        best = jnp.max(by_column + total, 2)
         return best.reshape(k, m, depth * size), value
 
-    value, history = lax.scan(step, jnp.zeros((k, m, size * depth), jnp.float32), fixed)
+    nothing = jnp.zeros((k, m, size * depth), jnp.float32)
+    value, history = lax.scan(step, nothing, fixed)
 
     def back(state, inputs):
         value, fixed = inputs
-        total = None
+        outputs = []
         for row in range(period):
-            response = flat[:, row][index, state]
-            output = jnp.maximum(fixed[:, :, row, None] + response, 0)
-            total = output if total is None else total + output
+            response = fixed[:, :, row, None] + flat[:, row][index, state]
+            outputs.append(jnp.maximum(response, 0))
+        total = sum(outputs[1:], outputs[0])
         rest = state // size
         value = value.reshape(k, m, size, depth)[index, start, :, rest]
         column = jnp.argmax(value + total, 2)

@@ -1,4 +1,4 @@
-"""The mean of a first convolution's map over a box of pixels: an upper bound, and an image that comes close to it.
+"""The mean of a first convolution's map over a box of pixels: an upper bound and a close image.
 
 ``mean(relu(b + kernel * x))`` is convex in the image x, so its maximum over ``low <= x <= high`` is
 at an image whose pixels are all ``low`` or ``high``. A strip of such an image, a few rows high, is
@@ -14,8 +14,7 @@ The search solves bands of rows with all other rows held fixed, rows and columns
 band improves.
 
 Letters: maps k, image h w, kernel kh kw, images n. ``r`` rows of output see ``R = r + kh - 1`` rows
-    of pixels, so a
-column of them has ``C = 2**R`` values (bit i is row i).
+of pixels, so a column of them has ``C = 2**R`` values (bit i is row i).
 """
 
 import numpy as np
@@ -39,7 +38,9 @@ from oipjax.bounds.conv.strip_search import (
 __all__ = ["MAX_STATE_BITS", "MAX_TABLE_BITS", "mean_bound", "mean_search"]
 
 
-def mean_bound(kernel, bias, low, high, shape, *, reached=None, rows=None, steps=300) -> np.ndarray:
+def mean_bound(
+    kernel, bias, low, high, shape, *, reached=None, rows=None, steps: int = 300
+) -> np.ndarray:
     """Bound ``mean(relu(bias + kernel * x))`` from above over all images ``low <= x <= high``.
 
     The convolution has stride 1 and no padding. The bound is the better one of horizontal and of
@@ -86,7 +87,7 @@ def _reached_by_short_search(layer: StripLayer) -> np.ndarray:
 def mean_search(
     kernel, bias, low, high, shape, *, starts=12, seed=0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Search for images of ``low`` and ``high`` pixels with a large ``mean(relu(bias + kernel * x))``.
+    """Search for images of ``low`` and ``high`` with a large ``mean(relu(bias + kernel * x))``.
 
     Starts are periodic patterns (the best of every small period) and random images, lifted by sign
     steps. The best go on to bands of 2 rows, a quarter of them to bands of 3, one to bands of 4.

@@ -1,11 +1,10 @@
-"""The dual problem of the window bound: a valid bound for any multipliers, in float64 and rounded up.
+"""The dual problem of the window bound: valid for any multipliers, in float64, rounded up.
 
 `oipjax.bounds.conv.windows` states the problem.
 
 Axes: ``c`` channels of the first stage that are alive, ``q`` positions of the pooling window, ``p``
-    pixels of a
-patch, ``s`` patterns of bits, ``r`` rows, ``n`` problems (a row and a part of the box), ``u``
-corners.
+pixels of a patch, ``s`` patterns of bits, ``r`` rows, ``n`` problems (a row and a part of the box),
+``u`` corners.
 """
 
 from dataclasses import dataclass
@@ -75,7 +74,13 @@ class WindowDual:
         cut_order: the pixels along which a box may be cut, in order.
     """
 
-    def __init__(self, first: Cells, taps: tuple[int, int], shape: tuple[int, int], cuts: int):
+    def __init__(
+        self,
+        first: Cells,
+        taps: tuple[int, int],
+        shape: tuple[int, int],
+        cuts: int,
+    ):
         self.alive = np.flatnonzero(first.alive)
         conv = first.conv[self.alive]
         bias = first.bias[self.alive]
@@ -91,7 +96,7 @@ class WindowDual:
         self._parts: dict[int, Part] = {}
 
     def part(self, number: int) -> Part:
-        """Look up a part of the box; the halves of part ``number`` are ``2 * number`` and the next."""
+        """Look up a part; the halves of part ``number`` are ``2 * number`` and the next."""
         if number not in self._parts:
             self._parts[number] = self._make_part(number)
         return self._parts[number]
@@ -133,8 +138,9 @@ class WindowDual:
     def weights(self, kernel: np.ndarray) -> np.ndarray:
         """Sum the taps ``kernel[kh, kw, c]`` that each pattern of bits selects: ``[s, c]``."""
         bits = self.rows.bits
-        taps = kernel[::-1, ::-1, self.alive].reshape(bits.shape[1], -1)
-        return bits.astype(np.float64) @ taps
+        taps = kernel[::-1, ::-1, self.alive]
+        flat_taps = taps.reshape(bits.shape[1], -1)
+        return bits.astype(np.float64) @ flat_taps
 
     def bound(self, kernel: np.ndarray, bias: float, multipliers: WindowMultipliers) -> float:
         """Evaluate the bound of one map over all corners and patterns, in float64 and rounded up.
@@ -180,7 +186,7 @@ def _largest(part: Part, factors: np.ndarray) -> np.ndarray:
 
 
 def affine_part(sides: tuple[Side, ...], phi, slopes, bias_share, conv, bias):
-    """Sum up the part of each problem that is affine in its pixels: the minorants, the bias and phi.
+    """Sum up what is affine in the pixels of each problem: the minorants, the bias and phi.
 
     Args:
         sides: four sides, for the rows of ``n`` problems.

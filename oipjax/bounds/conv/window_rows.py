@@ -1,4 +1,4 @@
-"""The cells of the window bound: their kinds, the patterns of bits they can see, and what neighbours share.
+"""The cells of the window bound: their kinds, the bits they can see, what neighbours share.
 
 `oipjax.bounds.conv.windows` states the problem. A position of the second convolution is in the set
 ``S`` or not. A cell feeds ``kh * kw`` positions, and its *bits* say which of them are in ``S``. A
@@ -146,7 +146,12 @@ def _axis(cells: int, taps: int) -> _Axis:
     exists = (position >= 0) & (position <= cells - taps)
     facts = np.concatenate([cell == 0, cell == cells - 1, exists], 1)
     kinds, count = np.unique(facts, axis=0, return_counts=True)
-    return _Axis(first=kinds[:, 0], last=kinds[:, 1], exists=kinds[:, 2:], count=count)
+    return _Axis(
+        first=kinds[:, 0],
+        last=kinds[:, 1],
+        exists=kinds[:, 2:],
+        count=count,
+    )
 
 
 def _all_bits(size: int) -> np.ndarray:
@@ -219,11 +224,15 @@ def _sides(
     is_first_column = horizontal.first[column_kind]
     is_last_row = vertical.last[row_kind]
     is_first_row = vertical.first[row_kind]
+    right_pixels = pixels[:, pool:]
+    left_pixels = pixels[:, : w - pool]
+    bottom_pixels = pixels[pool:]
+    top_pixels = pixels[: h - pool]
     return (
-        side(0, bits[:, :, 1:], 1.0, is_last_column, pixels[:, pool:]),
-        side(0, bits[:, :, :-1], -1.0, is_first_column, pixels[:, : w - pool]),
-        side(1, bits[:, 1:], 1.0, is_last_row, pixels[pool:]),
-        side(1, bits[:, :-1], -1.0, is_first_row, pixels[: h - pool]),
+        side(0, bits[:, :, 1:], 1.0, is_last_column, right_pixels),
+        side(0, bits[:, :, :-1], -1.0, is_first_column, left_pixels),
+        side(1, bits[:, 1:], 1.0, is_last_row, bottom_pixels),
+        side(1, bits[:, :-1], -1.0, is_first_row, top_pixels),
     )
 
 

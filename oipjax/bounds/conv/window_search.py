@@ -1,4 +1,4 @@
-"""The search for good multipliers of the window bound: Adam on a smoothed maximum, in float32.
+"""The search for good multipliers of the window bound, in float32.
 
 `oipjax.bounds.conv.windows` states the problem. Any multipliers give a valid bound, so nothing here
 needs to be exact. Each problem has a working set of corners (column generation). A pass goes
@@ -8,23 +8,20 @@ through these phases:
    sets. From time to time a pass looks at all problems. It then knows a bound and keeps the best
    multipliers.
 2. Cut: cut the boxes of the problems that matter most in two.
-3. Improve: take steps of Adam on the problems that matter most, on their working sets.
+3. Improve: take steps of Adam on the problems that matter most, on their working sets
+   (`oipjax.bounds.conv.window_steps`).
 
 A problem matters most if its maximum is nearest to the largest one of its kind of cell.
 
 Axes: ``c`` channels, ``q`` positions of the pooling window, ``p`` pixels of a patch, ``s`` patterns
-    of bits, ``r``
-rows, ``n`` problems (a row and a part of the box), ``u`` corners, ``w`` corners of a working set.
+of bits, ``r`` rows, ``n`` problems (a row and a part of the box), ``u`` corners, ``w`` corners of a
+working set.
 """
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import Array, lax
 
 from oipjax.bounds.conv.window_dual import (
     WHOLE_BOX,
@@ -34,70 +31,17 @@ from oipjax.bounds.conv.window_dual import (
     affine_part,
 )
 from oipjax.bounds.conv.window_rows import Side
+from oipjax.bounds.conv.window_steps import Moments, Variables, WorkingSet, improve, rates_at
 
 _FULL_PASS_EVERY = 4  # passes from one over all problems to the next
 _ACTIVE = 256  # problems looked at in between; three times as many where boxes are cut
-_UPDATES = 8  # updates of the multipliers from one pass to the next
 _WORKING_SET = 32  # corners of a problem's working set
 _NEW_CORNERS = 8  # corners that a pass may add to a working set
-_FIRST_TEMPERATURE = 0.1  # in units of a cell's part of the bound
-_LAST_TEMPERATURE = 0.01
-_PHI_STEP = 0.002  # in the same units
-_ALPHA_STEP = 0.1
 _CUTS_AT_A_TIME = 384  # boxes cut in one pass
 _FIRST_CUT = 0.2  # as a part of all passes
 _LAST_CUT = 0.6
 _CUT_EVERY = 3  # passes
-_ADAM = optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-8)
-# Optax corrects the bias of the moments for one common count of updates. But problems join at
-# different times. From this count on the correction is 1. The steps were chosen without it, and
-# bounds are looser with it.
-_LARGE_COUNT = np.int32(10_000)
 _NEGLIGIBLE = 1e-6  # as a part of the largest channel
-
-
-class _Variables(NamedTuple):
-    """Multipliers, or something of the same shape.
-
-    Attributes:
-        phi: two tables, ``[entries, shared + 1]``.
-        alpha: ``[n, c, q]``.
-    """
-
-    phi: Any
-    alpha: Any
-
-
-class _WorkingSet(NamedTuple):
-    """The problems that an improvement sees.
-
-    Attributes:
-        x: ``[n, w, p]``, corners.
-        values: ``[n, w]``, the part with positive weights there.
-        negative: ``[n, c]``, the negative weights; 0 for the others.
-        bias_share: ``[n]``.
-        kind: ``[n]``, the kind of cell.
-        count: ``[kinds]``, the number of cells.
-        conv: ``[c, q, p]``.
-        bias: ``[c, q]``.
-    """
-
-    x: Any
-    values: Any
-    negative: Any
-    bias_share: Any
-    kind: Any
-    count: Any
-    conv: Any
-    bias: Any
-
-
-class _Rates(NamedTuple):
-    """The temperature of the smoothed maximum, and the largest steps of phi and alpha."""
-
-    temperature: Any
-    phi: Any
-    alpha: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,22 +124,27 @@ class _Search:
         self.passes = passes
         self.map, values = _prepare(dual, kernel, bias)
         self.problems = _first_problems(dual, values)
-        rows_table, columns_table = dual.rows.tables
-        self.phi = (np.zeros(rows_table, np.float32), np.zeros(columns_table, np.float32))
+        row_shape, column_shape = dual.rows.tables
+        row_table = np.zeros(row_shape, np.float32)
+        column_table = np.zeros(column_shape, np.float32)
+        self.phi = (row_table, column_table)
         self.phi_first = self.phi
         self.phi_second = self.phi
         self.best = _Best(value=np.inf, multipliers=self.multipliers())
         self.unit: Any = 0.0  # a cell's part of the bound, known after the first pass
-        p = self.map.conv.shape[2]
-        self.buffer = np.empty((2 ** (p // 2), 2 ** (p - p // 2)), np.float32)
+        whole = dual.part(WHOLE_BOX)
+        size = (len(whole.leading), len(whole.trailing))
+        self.buffer = np.empty(size, np.float32)
 
     def run(self) -> WindowMultipliers:
         """Go through all passes."""
-        chosen = np.arange(len(self.problems.origin))
+        chosen = self.all_problems()
         for number in range(self.passes + 1):
             is_last = number == self.passes
-            is_full = number % _FULL_PASS_EVERY == 0 or is_last
-            self.look(np.arange(len(self.problems.origin)) if is_full else chosen)
+            is_full = is_last or number % _FULL_PASS_EVERY == 0
+            if is_full:
+                chosen = self.all_problems()
+            self.look(chosen)
             worst = self.dual.rows.worst(self.problems.largest, self.problems.origin)
             if is_full:
                 self.keep_best(worst)
@@ -208,6 +157,14 @@ class _Search:
             chosen = np.argsort(gap, kind="stable")[: self.active()]
             self.improve(chosen, number / self.passes)
         return self.best.multipliers
+
+    def all_problems(self) -> np.ndarray:
+        """The numbers of all problems."""
+        return np.arange(len(self.problems.origin))
+
+    def sides_of(self, rows: np.ndarray) -> tuple[Side, ...]:
+        """The four sides, for some rows."""
+        return tuple(side.take(rows) for side in self.dual.rows.sides)
 
     def multipliers(self) -> WindowMultipliers:
         """The multipliers as they are now."""
@@ -223,17 +180,21 @@ class _Search:
         return _ACTIVE * (3 if len(self.dual.cut_order) else 1)
 
     def look(self, chosen: np.ndarray) -> None:
-        """Look at all corners of the problems ``chosen[n]``, and renew their maxima and working sets."""
+        """Look at all corners of the problems ``chosen[n]``: renew maxima and working sets."""
         problems = self.problems
         rows = problems.origin[chosen]
-        sides = tuple(side.take(rows) for side in self.dual.rows.sides)
         slopes = self.map.negative[rows, :, None] * problems.alpha[chosen]
         vector, offset = affine_part(
-            sides, self.phi, slopes, self.map.bias_share[rows], self.map.conv, self.map.bias
+            self.sides_of(rows),
+            self.phi,
+            slopes,
+            self.map.bias_share[rows],
+            self.map.conv,
+            self.map.bias,
         )
         candidates = np.empty((len(chosen), _WORKING_SET + _NEW_CORNERS), np.int64)
         for i, problem in enumerate(chosen):
-            part = self.dual.part(problems.part[problem])
+            part = self.dual.part(int(problems.part[problem]))
             largest, best = _highest(problems.values[problem], vector[i], part, self.buffer)
             problems.largest[problem] = largest
             candidates[i, :_NEW_CORNERS] = best
@@ -252,13 +213,17 @@ class _Search:
         x = []
         values = []
         for problem, corners in zip(chosen, numbers, strict=True):
-            part = self.dual.part(self.problems.part[problem])
+            part = self.dual.part(int(self.problems.part[problem]))
             x.append(part.corner(corners))
             values.append(self.problems.values[problem][corners])
         return np.stack(x), np.stack(values)
 
     def keep_best(self, worst: np.ndarray) -> None:
-        """After a full pass: sum up the bound from the maximum of each kind of cell, and keep the best."""
+        """After a full pass: keep the multipliers if they are the best.
+
+        Args:
+            worst: ``[kinds]``, the maximum of each kind of cell. Their sum over cells is the bound.
+        """
         count = self.map.count
         value = float(count @ worst)
         if value < self.best.value:
@@ -304,7 +269,7 @@ class _Search:
         return _with_copies(gap, cut)
 
     def renew_values(self, changed: np.ndarray) -> None:
-        """Evaluate the part with positive weights at every corner, for problems with another box."""
+        """Evaluate the part with positive weights at every corner of boxes that changed."""
         problems = self.problems
         for number in np.unique(problems.part[changed]):
             same_part = changed[problems.part[changed] == number]
@@ -323,37 +288,38 @@ class _Search:
         problems = self.problems
         rows = problems.origin[chosen]
         x, values = self.at_corners(chosen, problems.corners[chosen])
-        working_set = _WorkingSet(
+        working_set = WorkingSet(
             x=x,
             values=values,
             negative=self.map.negative[rows],
             bias_share=self.map.bias_share[rows],
             kind=self.dual.rows.kind[rows],
-            count=self.map.count,
+            cells=self.map.count,
+            sides=self.sides_of(rows),
             conv=self.map.conv,
             bias=self.map.bias,
         )
-        variables = _Variables(self.phi, problems.alpha[chosen])
-        adam = optax.ScaleByAdamState(
-            count=_LARGE_COUNT,
-            mu=_Variables(self.phi_first, problems.first[chosen]),
-            nu=_Variables(self.phi_second, problems.second[chosen]),
+        variables = Variables(phi=self.phi, alpha=problems.alpha[chosen])
+        moments = Moments(
+            first=Variables(phi=self.phi_first, alpha=problems.first[chosen]),
+            second=Variables(phi=self.phi_second, alpha=problems.second[chosen]),
         )
-        sides = tuple(side.take(rows) for side in self.dual.rows.sides)
-        rates = _rates(self.unit, done)
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes types
-            improved = _improve(variables, adam, sides, working_set, rates)
-        variables, adam = jax.tree.map(np.asarray, improved)
+        rates = rates_at(done, self.unit)
+        variables, moments = improve(variables, moments, working_set, rates)
         self.phi = variables.phi
-        self.phi_first = adam.mu.phi
-        self.phi_second = adam.nu.phi
+        self.phi_first = moments.first.phi
+        self.phi_second = moments.second.phi
         problems.alpha[chosen] = variables.alpha
-        problems.first[chosen] = adam.mu.alpha
-        problems.second[chosen] = adam.nu.alpha
+        problems.first[chosen] = moments.first.alpha
+        problems.second[chosen] = moments.second.alpha
 
 
 def _prepare(dual: WindowDual, kernel: np.ndarray, bias: float) -> tuple[_Map, list[np.ndarray]]:
-    """One map in float32, and the part with positive weights of each row at every corner of the whole box."""
+    """Describe one map in float32.
+
+    Returns:
+        the map; and for each row the part with positive weights at every corner of the whole box.
+    """
     rows = dual.rows
     weights = dual.weights(kernel).astype(np.float32)
     positive = np.maximum(weights, 0)
@@ -395,17 +361,6 @@ def _with_copies(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.concatenate([values, values[chosen]])
 
 
-def _rates(unit: Any, done: float) -> _Rates:
-    """The temperature and the steps after a share ``done`` of all passes."""
-    temperature = unit * _FIRST_TEMPERATURE ** (1 - done) * _LAST_TEMPERATURE**done
-    decay = 1 - 0.9 * done
-    return _Rates(
-        temperature=np.float32(temperature),
-        phi=np.float32(_PHI_STEP * unit * decay),
-        alpha=np.float32(_ALPHA_STEP * decay),
-    )
-
-
 def _highest(
     values: np.ndarray, vector: np.ndarray, part: Part, buffer: np.ndarray
 ) -> tuple[np.float32, np.ndarray]:
@@ -425,7 +380,8 @@ def _highest(
     leading = part.leading.shape[1]
     group_count = len(part.trailing)
     leading_values = part.leading @ vector[:leading]
-    table = np.add(values.reshape(-1, group_count), leading_values[:, None], out=buffer)
+    by_group = values.reshape(-1, group_count)
+    table = np.add(by_group, leading_values[:, None], out=buffer)
     largest = table.max(0) + part.trailing @ vector[leading:]
     groups = np.argsort(-largest)[:_NEW_CORNERS]
     corners = table[:, groups].argmax(0) * group_count + groups
@@ -441,51 +397,3 @@ def _best_corners(corners: np.ndarray, values: np.ndarray) -> np.ndarray:
     values[:, 1:][is_repeated] = -np.inf
     best = np.argpartition(-values, _WORKING_SET - 1, 1)[:, :_WORKING_SET]
     return np.take_along_axis(corners, best, 1)
-
-
-@jax.jit
-def _improve(
-    variables: _Variables,
-    adam: optax.ScaleByAdamState,
-    sides: tuple[Side, ...],
-    working_set: _WorkingSet,
-    rates: _Rates,
-) -> tuple[_Variables, optax.ScaleByAdamState]:
-    """Take steps of Adam on (phi, alpha) with these problems and corners."""
-
-    def update(state, _):
-        variables, adam = state
-        gradients = jax.grad(_smooth_bound)(variables, sides, working_set, rates.temperature)
-        moves, adam = _ADAM.update(gradients, adam)
-        phi = jax.tree.map(lambda table, move: table - rates.phi * move, variables.phi, moves.phi)
-        alpha = jnp.maximum(variables.alpha - rates.alpha * moves.alpha, 0)
-        alpha = alpha / jnp.maximum(jnp.sum(alpha, -1, keepdims=True), 1)
-        return (_Variables(phi, alpha), adam), None
-
-    return lax.scan(update, (variables, adam), length=_UPDATES)[0]
-
-
-def _smooth_bound(
-    variables: _Variables, sides: tuple[Side, ...], working_set: _WorkingSet, temperature: Array
-) -> Array:
-    """The bound on the working sets, with a smoothed maximum over problems and corners."""
-    kind = working_set.kind
-    count = working_set.count
-    kinds = len(count)
-    vector, offset = affine_part(
-        sides,
-        variables.phi,
-        working_set.negative[..., None] * variables.alpha,
-        working_set.bias_share,
-        working_set.conv,
-        working_set.bias,
-    )
-    products = jnp.einsum("nwp,np->nw", working_set.x, vector)
-    scaled = (working_set.values + products + offset[:, None]) / temperature  # [n, w]
-    largest_of_problem = lax.stop_gradient(jnp.max(scaled, 1))
-    largest = jax.ops.segment_max(largest_of_problem, kind, kinds)
-    exponentials = jnp.exp(scaled - largest[kind][:, None])
-    total = jax.ops.segment_sum(jnp.sum(exponentials, 1), kind, kinds)
-    # A kind of cell without a problem here has a total of 0 and does not count.
-    logarithm = jnp.log(jnp.where(total > 0, total, 1))
-    return temperature * jnp.sum(jnp.where(total > 0, count * logarithm, 0))

@@ -1,4 +1,4 @@
-"""A certified upper bound of the mean of a second convolution's map over a box of pixels, by its windows.
+"""A certified upper bound of the mean of a second convolution's map over a box of pixels.
 
 For a first stage ``P = relu(max_pool(conv(x)))`` and a second convolution with weights W and bias
 b, at n positions,
