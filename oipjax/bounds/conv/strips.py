@@ -39,7 +39,15 @@ __all__ = ["MAX_STATE_BITS", "MAX_TABLE_BITS", "mean_bound", "mean_search"]
 
 
 def mean_bound(
-    kernel, bias, low, high, shape, *, reached=None, rows=None, steps: int = 300
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    low: float,
+    high: float,
+    shape: tuple[int, int],
+    *,
+    reached: np.ndarray | None = None,
+    rows: int | None = None,
+    steps: int = 300,
 ) -> np.ndarray:
     """Bound ``mean(relu(bias + kernel * x))`` from above over all images ``low <= x <= high``.
 
@@ -85,7 +93,14 @@ def _reached_by_short_search(layer: StripLayer) -> np.ndarray:
 
 
 def mean_search(
-    kernel, bias, low, high, shape, *, starts=12, seed=0
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    low: float,
+    high: float,
+    shape: tuple[int, int],
+    *,
+    starts: int = 12,
+    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Search for images of ``low`` and ``high`` with a large ``mean(relu(bias + kernel * x))``.
 
