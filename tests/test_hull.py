@@ -1,12 +1,13 @@
-"""The joint patch hull: nothing exceeds it, whatever its multipliers, and where it must be exact it is."""
+"""The joint patch hull: no image exceeds it, for any multipliers, and simple cases are exact."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from oipjax.bounds.conv import hull as module
-from oipjax.bounds.conv.hull import cells, hull
+from oipjax.bounds.conv.hull import hull_bound
+from oipjax.bounds.conv.hull_dual import HullDual
+from oipjax.bounds.conv.patches import cells
 
 LOW, HIGH = -0.5, 1.5
 CASES = [(3, 2, 1, (1, 1)), (2, 2, 1, (2, 1)), (2, 1, 2, (1, 2)), (2, 2, 1, (2, 3))]
@@ -50,7 +51,7 @@ def images(shape, low, high, rng):
 
 
 def climbed(x, omega, weights, bias, pool, low, high, rng):
-    """The best values of ``omega`` (``[m]``) that coordinate search finds from the best of ``x``."""
+    """The best values ``[m]`` for ``omega`` that coordinate search finds from the best of ``x``."""
 
     def score(x, one):
         return np.tensordot(first_stage(x, weights, bias, pool), one, 3)
@@ -74,7 +75,7 @@ def climbed(x, omega, weights, bias, pool, low, high, rng):
 def test_no_image_exceeds_the_bound(case):
     _, pool, channels, window = case
     weights, bias, first, omega = problem(*case)
-    upper, hints = hull(first, omega, steps=60, splits=2)
+    upper, hints = hull_bound(first, omega, steps=60, splits=2)
     low, high = np.full(channels, LOW), HIGH - 0.2 * np.arange(channels)
     assert upper.shape == (3,) and upper.dtype == np.float64 and np.isfinite(upper).all()
     rng = np.random.default_rng(1)
@@ -90,21 +91,21 @@ def test_no_image_exceeds_the_bound(case):
 def test_any_multipliers_give_a_bound(case):
     _, pool, channels, window = case
     weights, bias, first, omega = problem(*case)
-    view = module._Window(first, *window, [1])
+    dual = HullDual(first, *window)
     rng = np.random.default_rng(2)
-    n, (k, q, p) = window[0] * window[1], view.conv.shape
+    n, (k, q, p) = window[0] * window[1], dual.conv.shape
     lam = rng.normal(size=(3, n, p)).astype(np.float32)
     alpha = rng.normal(0.3, 1, size=(2, 3, n, k, q)).astype(np.float32)
-    upper = view.certify(omega.reshape(3, n, -1)[..., view.alive], lam, alpha)
+    upper = dual.bound(omega.reshape(3, n, -1)[..., dual.alive], lam, alpha, first.boxes(1))
     low, high = np.full(channels, LOW), HIGH - 0.2 * np.arange(channels)
-    x = images(view.shape, low, high, rng)
+    x = images(dual.shape, low, high, rng)
     assert (climbed(x, omega, weights, bias, pool, low, high, rng) <= upper).all()
 
 
 def test_exact_for_one_cell_and_positive_weights():
     weights, bias, first, omega = problem(2, 2, 1, (1, 1))
     omega = np.abs(omega)
-    upper, _ = hull(first, omega, steps=0)
+    upper, _ = hull_bound(first, omega, steps=0)
     x = images((3, 3, 1), LOW, HIGH, np.random.default_rng(3))
     best = np.tensordot(first_stage(x, weights, bias, 2), omega, ((1, 2, 3), (1, 2, 3))).max(0)
     assert (best <= upper).all()
@@ -114,7 +115,7 @@ def test_exact_for_one_cell_and_positive_weights():
 def test_the_search_and_the_cuts_tighten():
     _, _, first, omega = problem(2, 2, 1, (2, 2), m=6)
     start, searched, cut = (
-        hull(first, omega, steps=s, splits=c)[0] for s, c in ((0, 0), (100, 0), (200, 3))
+        hull_bound(first, omega, steps=s, splits=c)[0] for s, c in ((0, 0), (100, 0), (200, 3))
     )
     assert (searched <= start).all() and searched.sum() < 0.95 * start.sum()
     assert cut.sum() < 0.99 * searched.sum()
@@ -122,18 +123,20 @@ def test_the_search_and_the_cuts_tighten():
 
 def test_a_problem_gets_its_own_answer():
     _, _, first, omega = problem(2, 1, 1, (3, 3), m=9)
-    seen = []
-    upper, hints = hull(first, omega, steps=40, splits=0, progress=lambda *at: seen.append(at))
-    alone, _ = hull(first, omega[4:5], steps=40, splits=0)
+    reports = []
+    upper, hints = hull_bound(
+        first, omega, steps=40, splits=0, progress=lambda *report: reports.append(report)
+    )
+    alone, _ = hull_bound(first, omega[4:5], steps=40, splits=0)
     np.testing.assert_allclose(alone[0], upper[4], rtol=1e-4)
-    assert seen == [(7, 9), (9, 9)] and hints.shape == (9, 4, 4, 1)
+    assert reports == [(7, 9), (9, 9)] and hints.shape == (9, 4, 4, 1)
 
 
 def test_dead_channels_are_zero():
     weights, _, _, omega = problem(2, 2, 1, (2, 2))
     first = cells(weights, np.full(4, -50.0), 2, np.array([LOW]), np.array([HIGH]))
     assert not first.alive.any()
-    np.testing.assert_array_equal(hull(first, omega)[0], 0)
+    np.testing.assert_array_equal(hull_bound(first, omega)[0], 0)
 
 
 def test_errors_say_what_to_do():
@@ -150,8 +153,8 @@ def test_errors_say_what_to_do():
     with pytest.raises(ValueError, match="low must not exceed high"):
         cells(weights, bias, 2, high, low)
     with pytest.raises(ValueError, match="omega must be finite"):
-        hull(first, omega[..., :2])
+        hull_bound(first, omega[..., :2])
     with pytest.raises(ValueError, match="steps"):
-        hull(first, omega, steps=-1)
+        hull_bound(first, omega, steps=-1)
     with pytest.raises(ValueError, match="splits"):
-        hull(first, omega, splits=9)
+        hull_bound(first, omega, splits=9)

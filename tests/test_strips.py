@@ -57,9 +57,9 @@ def test_one_strip_over_the_whole_image_is_exact():
 def test_any_multipliers_bound_and_steps_tighten(seed):
     kernel, bias = layer((2, 2), seed=seed)
     truth = exhaustive(kernel, bias, (4, 4))
-    given = {"rows": 1, "reached": truth}
-    loose = strips.mean_bound(kernel, bias, LOW, HIGH, (4, 4), **given, steps=0)
-    tight = strips.mean_bound(kernel, bias, LOW, HIGH, (4, 4), **given, steps=40)
+    options = {"rows": 1, "reached": truth}
+    loose = strips.mean_bound(kernel, bias, LOW, HIGH, (4, 4), **options, steps=0)
+    tight = strips.mean_bound(kernel, bias, LOW, HIGH, (4, 4), **options, steps=40)
     assert np.all(truth <= tight)
     assert np.all(tight <= loose)
     assert np.any(tight < loose - 1e-3)
@@ -86,7 +86,7 @@ def test_images_between_the_ends_stay_below():
         )
 
 
-def test_a_silent_map_has_a_bound_near_zero():
+def test_an_inactive_map_has_a_bound_near_zero():
     kernel, bias = np.full((2, 2, 1, 6), 0.1), np.full(6, -10.0)
     upper = strips.mean_bound(kernel, bias, LOW, HIGH, (4, 4), reached=np.zeros(6), rows=1, steps=5)
     assert np.all((upper >= 0) & (upper < 1e-9))
