@@ -75,7 +75,7 @@ def describe_run(
         "command": command,
         "model": model.name,
         "parameters_sha256": fingerprint(model.params),
-        "model_identity": model_identity(model),
+        "model_identity": model.identity,
         MATMUL_PRECISION: matmul_precision(),
         "key": {
             "implementation": str(jax.random.key_impl(key)),
@@ -86,14 +86,6 @@ def describe_run(
         **options,
     }
     return json.loads(json.dumps(described))
-
-
-def model_identity(model: Model) -> str:
-    """The sha256 by which a record knows a network: of its parameters and its traced program."""
-    # Temporary: until `Model` has an identity, its parameters stand for it.
-    if hasattr(Model, "identity"):
-        return model.identity  # pyright: ignore[reportAttributeAccessIssue]
-    return fingerprint(model.params)
 
 
 def headline(config: dict[str, Any]) -> dict[str, Any]:

@@ -16,16 +16,6 @@ from oipjax.search.results import (
 )
 from oipjax.search.starts import Starts, checked_start_numbers, images_of, make_starts
 
-# Old names that other packages still use.
-check_numbers = check_draws
-checked_index = checked_start_numbers
-
-
-def check_plan(steps: int, reports: int, criterion: float) -> tuple[int, ...]:
-    """The recorded steps of an ascent; a ValueError if an option is out of range."""
-    return AscentConfig(steps=steps, reports=reports, criterion=criterion).recorded_steps
-
-
 __all__ = [
     "COMPLETED",
     "CONVERGED",
@@ -44,9 +34,6 @@ __all__ = [
     "ascend_tiles",
     "best_of",
     "check_draws",
-    "check_numbers",
-    "check_plan",
-    "checked_index",
     "checked_start_numbers",
     "concatenate",
     "continued",

@@ -65,18 +65,7 @@ class Ahead:
 
 def _compile(study: Study) -> None:
     """Compile what climbs, ahead of its first use."""
-    options = study.ascent
-    prepare(
-        study.model,
-        Map(study.layer),
-        space=study.space,
-        method=options.method,
-        reports=options.reports,
-        criterion=options.criterion,
-        stop=options.stop,
-        precision=options.precision,
-        tile=options.tile_size,
-    )
+    prepare(study.model, Map(study.layer), config=study.ascent)
 
 
 def _limits(study: Study, responded: np.ndarray, bounds: Future[Arrays]) -> Limits | None:

@@ -94,7 +94,6 @@ def _parts(work: Work, job: Climb) -> Iterator[Ascent]:
 def _compute_part(work: Work, job: Climb, first: int, last: int) -> Arrays:
     """The runs of a climb from number ``first`` to ``last``."""
     study = work.study
-    options = study.ascent
 
     def progress(done: int, total: int) -> None:
         del total
@@ -106,14 +105,8 @@ def _compute_part(work: Work, job: Climb, first: int, last: int) -> Arrays:
         Map(study.layer),
         job.targets[first:last],
         job.starts[first:last],
-        space=study.space,
-        method=options.method,
+        config=study.ascent,
         steps=job.steps,
-        reports=options.reports,
-        criterion=options.criterion,
-        stop=options.stop,
-        precision=options.precision,
-        tile=options.tile_size,
         progress=progress,
     )
     return part._asdict()

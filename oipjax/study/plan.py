@@ -11,17 +11,11 @@ from oipjax.bounds import LEVELS
 from oipjax.model import LayerInfo, Model
 from oipjax.objectives import Map
 from oipjax.runtime import checked_precision
-from oipjax.search import AscentConfig, check_numbers, check_plan, replace_options
-from oipjax.spaces import Space, checked_space, space_for
+from oipjax.search import AscentConfig, check_draws, replace_options
+from oipjax.spaces import Space
 from oipjax.study.config import AtlasConfig
 
-DEFAULT_WORDS = {
-    "maps": "all",
-    "screen": "auto",
-    "keep_images": "all",
-    "tile": "auto",
-    "space": "standardised",
-}
+DEFAULT_WORDS = {"maps": "all", "screen": "auto", "keep_images": "all"}
 """What None means as the value of an option."""
 
 
@@ -70,7 +64,7 @@ def plan_study(
         config: the options.
         **changes: new values for some of the options, by the name of the field in `AtlasConfig` or
             in its `AscentConfig`. None means the default for ``maps``, ``screen``,
-            ``keep_images``, ``tile`` and ``space``.
+            ``keep_images`` and all options of an ascent.
 
     Raises:
         ValueError: an option is unknown, out of range, or does not fit the network.
@@ -82,7 +76,7 @@ def plan_study(
             changes[name] = word
     config = replace_options(config, changes)
     maps = _maps(config, model, facts)
-    space = _space(config.ascent, model)
+    space = config.ascent.image_space(model)
     config = _resolved(config, maps, space)
     _check(config, model)
     return Study(
@@ -99,7 +93,6 @@ def plan_study(
 def _resolved(config: AtlasConfig, maps: tuple[int, ...], space: Space) -> AtlasConfig:
     """The options with ``auto``, ``all`` and names replaced by numbers and objects."""
     ascent = config.ascent
-    check_plan(ascent.steps, ascent.reports, ascent.criterion)
     screen = config.screen
     if screen == "auto":
         screen = ascent.steps // 4 if ascent.method.restarts else 0
@@ -115,12 +108,6 @@ def _resolved(config: AtlasConfig, maps: tuple[int, ...], space: Space) -> Atlas
         screen=screen,
         keep_images=config.keep if config.keep_images == "all" else config.keep_images,
     )
-
-
-def _space(ascent: AscentConfig, model: Model) -> Space:
-    if isinstance(ascent.space, str):
-        return space_for(model, ascent.space)
-    return checked_space(model, ascent.space)
 
 
 def _maps(config: AtlasConfig, model: Model, facts: LayerInfo) -> tuple[int, ...]:
@@ -140,7 +127,7 @@ def _maps(config: AtlasConfig, model: Model, facts: LayerInfo) -> tuple[int, ...
 
 def _check(config: AtlasConfig, model: Model) -> None:
     """Raise a ValueError if one of the resolved options is out of range."""
-    check_numbers(config.draws, config.keep)
+    check_draws(config.draws, config.keep)
     not_negative = {
         "restarts": config.restarts,
         "search": config.search,

@@ -181,11 +181,10 @@ def _survey_part(work: Work, first: int, draws: int) -> Arrays:
         study.key,
         study.model,
         study.layer,
-        space=study.space,
         first=first,
         draws=draws,
         keep=min(config.keep, draws),
-        tile=study.ascent.tile_size,
+        config=study.ascent,
         progress=progress,
     )
     chosen = np.array(study.maps)
