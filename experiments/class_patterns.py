@@ -52,11 +52,6 @@ class LogProbability(Map):
         """See `Objective`."""
         return jnp.take(jax.nn.log_softmax(activations[self.layer]), target, axis=0)
 
-    @property
-    def channel_layer(self):
-        """None: the score needs the logits of all classes."""
-        return None
-
 
 @dataclass(frozen=True)
 class Config:

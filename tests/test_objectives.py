@@ -1,10 +1,13 @@
 """Objectives as values: algebra, targets, gradients."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import oipjax
 from oipjax.objectives import Class, Direction, Layer, Map, Node, PreActivation, Sum, TotalVariation
 
 rng = np.random.default_rng(0)
@@ -154,3 +157,21 @@ def test_pre_activation_is_for_maps_behind_a_floor(tiny, linear):
     assert Map("conv2_pre").pre_activation(tiny) is None
     assert (2 * Map("conv2")).pre_activation(tiny) is None
     assert Map("maps").pre_activation(linear) is None
+
+
+@dataclass(frozen=True)
+class LogProbability(Map):
+    def __call__(self, activations, image, target):
+        return jnp.take(jax.nn.log_softmax(activations[self.layer]), target, axis=0)
+
+
+def test_a_subclass_that_scores_differently_sees_the_whole_layer(tiny):
+    """One channel alone has a probability of 1, whatever the image."""
+    goal = LogProbability("logits")
+    assert goal.channel_layer is None and goal.pre_activation(tiny) is None
+    assert LogProbability("conv2").pre_activation(tiny) is None
+    run = oipjax.ascend(jax.random.key(0), tiny, goal, np.arange(3), np.arange(3), steps=5)
+    logits = tiny.apply(tiny.params, jnp.asarray(run.images))["logits"]
+    expected = np.asarray(jax.nn.log_softmax(logits))[np.arange(3), np.arange(3)]
+    np.testing.assert_allclose(run.scores, expected, rtol=1e-5)
+    assert (run.scores < 0).all() and (run.scores > run.start_scores).all()

@@ -34,6 +34,14 @@ class Objective:
 
     takes_target: ClassVar[bool] = True
 
+    def __init_subclass__(cls, **options: Any):
+        """A subclass that scores in its own way inherits no shortcut; it may state its own."""
+        super().__init_subclass__(**options)
+        if "__call__" in cls.__dict__:
+            for name in ("channel_layer", "pre_activation"):
+                if name not in cls.__dict__:
+                    setattr(cls, name, Objective.__dict__[name])
+
     def __call__(self, activations: Activations, image: Array, target: Target) -> Array:
         """The score, a float32 scalar."""
         raise NotImplementedError
