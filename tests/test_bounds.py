@@ -24,8 +24,8 @@ from oipjax.bounds import (
     tighten,
 )
 from oipjax.bounds.conv.chain import chain
+from oipjax.bounds.interval import trace
 from oipjax.bounds.linear.means import computed
-from oipjax.jaxpr import trace
 from oipjax.model import Model
 from oipjax.networks import cnn
 from oipjax.spaces import Box, Sphere, space_for, standardise

@@ -1,4 +1,4 @@
-"""The arithmetic of the bounds holds for the program that runs: its float32, its NaN, its rounded parameters."""
+"""The arithmetic of the bounds holds for the program as it runs: float32, NaN, roundings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +16,11 @@ from oipjax import ops
 from oipjax.bounds import assemble, certify, hull_limits, intervals, tighten
 from oipjax.bounds.conv.chain import chain
 from oipjax.bounds.conv.sphere import energy_bound
+from oipjax.bounds.interval import trace
 from oipjax.bounds.linear.backward import ROUNDING
 from oipjax.bounds.linear.means import computed
 from oipjax.data import mnist as data
-from oipjax.jaxpr import PIECEWISE, trace
+from oipjax.jaxpr import PIECEWISE
 from oipjax.model import Model
 from oipjax.networks import cnn
 from oipjax.spaces import Box, Sphere, space_for, standardise
@@ -145,7 +146,7 @@ def test_padding_with_what_depends_on_the_image_is_not_linear():
     ],
 )
 def test_nan_is_never_overlooked(function):
-    """0 / 0 is on no side of anything, and a step may hide it, but not what it does to comparisons."""
+    """0 / 0 is on no side of a threshold. Steps hide NaN, but not its effect on comparisons."""
     model = network(lambda p, x: function(x[:, :1] / x[:, 1:]), (2, 1, 1))
     assert not holds(model, box(2, 1, 1), np.zeros((1, 2, 1, 1))).dead[0]
 
@@ -210,8 +211,71 @@ def test_reduced_precision_is_counted():
         certify(narrow, "out", box(1, 1, 1))
 
 
+def test_powers_that_no_rounding_is_known_of_are_refused():
+    for power, message in ((-2, "negative powers"), (2**17, "powers above 65536")):
+        model = network(lambda p, x, y=power: jax.lax.integer_pow(x, y), (1, 1, 1))
+        with pytest.raises(ValueError, match=message):
+            certify(model, "out", box(1, 1, 1))
+
+
+def test_the_example_of_exp2_stays_below_its_bound():
+    high = 59.530567
+    model = network(lambda p, x: jnp.exp2(x), (1, 1, 1))
+    image = np.full((1, 1, 1, 1), high, np.float32)
+    found = certify(model, "out", box(1, 1, 1, high=high))
+    value = float(jax.jit(model.apply)(model.params, image)["out"].item())
+    assert value > 2.0 ** float(np.float32(high)) * (1 + 16 * 2.0**-24), "XLA rounds less by now"
+    assert found.node[0] >= value and found.score[0] >= value
+
+
+@pytest.mark.parametrize(
+    ("function", "exact", "low", "high"),
+    [
+        (jnp.exp2, np.exp2, 40, 60),
+        (jnp.sinh, np.sinh, 35, 60),
+        (lambda x: jnp.exp(x) * jnp.exp(x + 5), lambda x: np.exp(2 * x + 5), 28, 40),
+        (lambda x: jnp.exp(x) / jnp.exp(-5 - x), lambda x: np.exp(2 * x + 5), 28, 40),
+        (lambda x: jax.lax.integer_pow(jnp.exp(x), 3), lambda x: np.exp(3 * x), 20, 28),
+    ],
+    ids=["exp2", "sinh", "product", "quotient", "cube"],
+)
+def test_functions_that_xla_rounds_more_than_16_units_stay_below_their_bound(
+    function, exact, low, high
+):
+    """The image is the one whose value is rounded up most, and it is an end of the box."""
+    model = network(lambda p, x: function(x), (1, 1, 1))
+    numbers = np.linspace(low, high, 2**16, dtype=np.float32)
+    images = numbers.reshape(-1, 1, 1, 1)
+    values = np.asarray(jax.jit(model.apply)(model.params, images)["out"], np.float64).ravel()
+    error = values / exact(numbers.astype(np.float64)) - 1
+    worst = np.argmax(error)
+    assert error[worst] > 20 * 2.0**-24, "XLA rounds less by now"
+    found = holds(model, box(1, 1, 1, high=float(numbers[worst])), images[worst : worst + 1])
+    assert found.node[0] >= values[worst]
+
+
+def test_the_inverse_of_a_large_number_may_be_nothing():
+    """XLA multiplies with the inverse of a constant, which is below the smallest normal number."""
+    large = float(np.float32(2.5e38))
+    model = network(lambda p, x: x / np.float32(large), (1, 1, 1))
+    domain = box(1, 1, 1, low=large, high=3e38)
+    holds(model, domain, np.full((1, 1, 1, 1), large))
+    assert intervals(model, domain)["pre"].low.item() <= 0
+
+
+def test_a_parameter_that_is_too_small_may_be_nothing():
+    small = np.full((1, 1, 1, 1), 2.0**-130)
+    for function in (jnp.sqrt, lambda w: 1e-30 / jax.lax.rsqrt(w)):
+        model = network(
+            lambda p, x, f=function: jnp.where(x * 0 + f(p["w"]) > 1e-36, -1.0, 1.0),
+            (1, 1, 1),
+            w=small,
+        )
+        assert not certify(model, "out", box(1, 1, 1)).dead[0]
+
+
 # --- parameters that are computed
-# -------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 def test_what_is_computed_from_parameters_is_rounded():
@@ -280,9 +344,15 @@ def test_no_image_leaves_the_interval_of_a_network_that_computes_parameters(func
     rng = np.random.default_rng(seed)
     vectors = {name: rng.normal(size=3) for name in ("gamma", "beta", "mean", "columns")}
     model = network(
-        function, (4, 4, 1), w=rng.normal(size=(2, 2, 1, 3)), var=rng.uniform(0.01, 2, 3), **vectors,
-        u=rng.normal(size=(16, 2)), v=rng.normal(size=(2, 3)), e=rng.normal(size=(16, 3)),
-    )  # fmt: skip
+        function,
+        (4, 4, 1),
+        w=rng.normal(size=(2, 2, 1, 3)),
+        var=rng.uniform(0.01, 2, 3),
+        u=rng.normal(size=(16, 2)),
+        v=rng.normal(size=(2, 3)),
+        e=rng.normal(size=(16, 3)),
+        **vectors,
+    )
     domain = box(4, 4, 1, low=-1.0) if boxed else Sphere((4, 4, 1))
     images = rng.integers(0, 2, (64, 4, 4, 1)) * 2.0 - 1
     found = holds(
@@ -300,7 +370,7 @@ def test_an_unknown_step_between_parameters_is_named():
 
 
 # --- means and chains
-# -------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 def test_the_mean_itself_is_rounded():
@@ -354,7 +424,7 @@ def test_a_bias_of_columns_is_none_of_maps():
 
 
 # --- the sphere
-# -------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=10)
@@ -383,7 +453,7 @@ def random_cnn(config: cnn.CNNConfig, seed: int) -> Model:
 
 
 def climbed(model: Model, layer: str, starts):
-    """Standardised images that lift the first node of one map each, and stay standardised: ``[n, h, w, c]``."""
+    """Standardised images ``[n, h, w, c]``, each of which lifts the first node of one map."""
     return _climbed(model.apply, layer, model.params, starts)
 
 
@@ -407,7 +477,7 @@ _climbed = jax.jit(_climb, static_argnums=(0, 1))
 
 
 # --- the shipped network
-# ----------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 def test_what_the_hull_proves_of_the_shipped_network_holds_in_float32():

@@ -1,18 +1,10 @@
 """Any pure function as a flat list of steps."""
 
-from oipjax.jaxpr.flatten import (
-    PIECEWISE,
-    Constant,
-    Equation,
-    Piecewise,
-    Program,
-    bind,
-    in_float64,
-    is_crop,
-    restricted,
-    trace,
-    wholes,
-)
+from oipjax.jaxpr.evaluate import as_float64, bind, evaluate_step, in_float64
+from oipjax.jaxpr.flatten import flatten_apply, flatten_jaxpr
+from oipjax.jaxpr.originals import is_crop, original_variables
+from oipjax.jaxpr.piecewise import PIECEWISE, Piecewise
+from oipjax.jaxpr.program import Constant, Equation, Program, Reference, Shape, restrict
 
 __all__ = [
     "PIECEWISE",
@@ -20,10 +12,15 @@ __all__ = [
     "Equation",
     "Piecewise",
     "Program",
+    "Reference",
+    "Shape",
+    "as_float64",
     "bind",
+    "evaluate_step",
+    "flatten_apply",
+    "flatten_jaxpr",
     "in_float64",
     "is_crop",
-    "restricted",
-    "trace",
-    "wholes",
+    "original_variables",
+    "restrict",
 ]

@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from oipjax.bounds.interval.enclosures import parameters
-from oipjax.bounds.interval.evaluation import exactly, read
-from oipjax.jaxpr import Constant, Equation, Program, is_crop, trace, wholes
+from oipjax.bounds.interval import parameters, trace
+from oipjax.bounds.interval import value_of as read
+from oipjax.jaxpr import Constant, Equation, Program, is_crop
+from oipjax.jaxpr import evaluate_step as exactly
+from oipjax.jaxpr import original_variables as wholes
 from oipjax.model import Model
 
 

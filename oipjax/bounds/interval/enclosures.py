@@ -1,12 +1,11 @@
-"""Interval bound propagation: between which two values every node lies, for all images of a domain at once.
+"""Interval bound propagation: the ends of every node's values, for all images of a domain at once.
 
 The cheapest certificate there is (Gowal et al. 2018, "On the Effectiveness of Interval Bound
-Propagation for Training Verifiably Robust Models", arXiv:1810.12715); the arithmetic and its
+Propagation for Training Verifiably Robust Models", arXiv:1810.12715). The arithmetic and its
 rounding are those of `oipjax.bounds.interval.rules`.
 """
 
 import functools
-import operator
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -14,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oipjax.bounds.interval.evaluation import evaluate, read
-from oipjax.bounds.interval.values import Interval, Linear, lift, settled
-from oipjax.jaxpr import Program, restricted, trace, wholes
+from oipjax.bounds.interval.evaluation import evaluate, fits_in, value_of
+from oipjax.bounds.interval.network import parameters, trace
+from oipjax.bounds.interval.values import Interval, Linear, as_interval, nan_to_inf, saturate
+from oipjax.jaxpr import Program, original_variables, restrict
 from oipjax.model import Model
 from oipjax.spaces import Box, Domain, Sphere
 
@@ -25,11 +25,15 @@ SPHERE_SLACK = 1e-4
 
 
 class Ends(NamedTuple):
-    """Intervals of the nodes of a layer, ``[h, w, k]`` or ``[k]``, float64, for float32 and exact values alike.
+    """Intervals of the nodes of a layer, ``[h, w, k]`` or ``[k]``, float64.
+
+    They hold for the computed and for the exact values.
 
     Attributes:
-        low, high: the ends.
-        error: how far a node as computed in float32 can be from its exact value.
+        low: lower ends.
+        high: upper ends.
+        error: upper limit of the distance between a node as computed in float32 and its exact
+            value.
     """
 
     low: np.ndarray
@@ -38,45 +42,49 @@ class Ends(NamedTuple):
 
 
 Limits = Mapping[str, tuple[np.ndarray, np.ndarray]]
-"""For layers by name, ends ``(low, high)`` of the exact values of their nodes, each ``[k]`` or ``[h, w, k]``."""
+"""For layers by name, ends ``(low, high)`` of the exact values, each ``[k]`` or ``[h, w, k]``."""
 
 
 def intervals(
     model: Model, domain: Domain, limits: Limits | None = None, layers: tuple[str, ...] = ()
 ) -> dict[str, Ends]:
-    """Between which values every node of a layer lies, over all images of a domain.
+    """The ends of every node of some layers, over all images of a domain.
 
     Args:
         model: a network all of whose primitives have a rule.
         domain: a `Box` or a `Sphere`, in network input units.
-        limits: what is known already of some layers; all later ones profit.
-        layers: names of the layers that are asked for; all unless given.
+        limits: ends of some layers that are known already; they improve all later ones.
+        layers: names of the layers; all by default.
 
     Raises:
         ValueError: a primitive has no rule (the message names it), or the domain is of another
             kind.
     """
-    names = layers or model.layers
+    names = layers if layers else model.layers
+    domain = checked_domain(domain)
     program = trace(model)
     outputs = tuple(program.variable(model.layers.index(name)) for name in names)
-    steps = restricted(program, frozenset(outputs))
+    steps = restrict(program, frozenset(outputs))
     with jax.enable_x64(True):
-        out = _propagate(
-            steps, outputs, checked_domain(domain), parameters(model), numbered(model, limits)
-        )
+        params = parameters(model)
+        known = limits_by_variable(model, limits)
+        found = _propagate(steps, outputs, domain, params, known)
         return {
-            name: Ends(*(np.asarray(end)[0] for end in ends))
-            for name, ends in zip(names, out, strict=True)
+            name: Ends(
+                low=np.asarray(low)[0],
+                high=np.asarray(high)[0],
+                error=np.asarray(error)[0],
+            )
+            for name, (low, high, error) in zip(names, found, strict=True)
         }
 
 
-def opened(value: Interval) -> Interval:
-    """An interval whose ends are infinite where nothing is known, for what is cut down by other means."""
-    low, high = (
-        jnp.where(jnp.isnan(value.low), -jnp.inf, value.low),
-        jnp.where(jnp.isnan(value.high), jnp.inf, value.high),
-    )
-    return value._replace(low=low, high=high)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _propagate(program: Program, outputs: tuple[int, ...], domain: Box | Sphere, params, limits):
+    """``(low, high, error)`` of each output."""
+    values = evaluate(program, [*params, images_of(domain)], limits=limits)
+    intervals = [as_interval(value_of(values, output)) for output in outputs]
+    return [nan_to_inf(interval)[:3] for interval in intervals]
 
 
 def checked_domain(domain: Domain) -> Box | Sphere:
@@ -88,60 +96,62 @@ def checked_domain(domain: Domain) -> Box | Sphere:
     return domain
 
 
-def parameters(model: Model) -> list[np.ndarray]:
-    """The parameters as the program takes them, in float64."""
-    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(model.params)]
-
-
-def numbered(model: Model, limits: Limits | None) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Limits by the numbers of the program's variables; those of a layer are those of its crops too."""
-    program, out = trace(model), {}
-    whole = wholes(program)
-    for name, given in (limits or {}).items():
-        shape = (1, *model.shapes[name])
-        ends = tuple(np.broadcast_to(np.asarray(end, np.float64), shape) for end in given)
-        layer = whole[program.variable(model.layers.index(name))]
+def limits_by_variable(
+    model: Model, limits: Limits | None
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Limits by the numbers of the program's variables. They hold for the crops of a layer too."""
+    if limits is None:
+        return {}
+    program = trace(model)
+    originals = original_variables(program)
+    out = {}
+    for name, (low, high) in limits.items():
+        whole = (1, *model.shapes[name])
+        low = np.broadcast_to(np.asarray(low, np.float64), whole)
+        high = np.broadcast_to(np.asarray(high, np.float64), whole)
+        layer = originals[program.variable(model.layers.index(name))]
         for number, part in enumerate(program.shapes):
-            if (
-                whole[number] == layer
-                and len(part) == len(shape)
-                and all(map(operator.le, part, shape))
-            ):
-                out[number] = tuple(end[tuple(map(slice, part))] for end in ends)
+            is_part = len(part) == len(whole) and fits_in(part, whole)
+            if originals[number] == layer and is_part:
+                leading = tuple(slice(side) for side in part)
+                out[number] = (low[leading], high[leading])
     return out
 
 
 def box_ends(box: Box) -> tuple[np.ndarray, np.ndarray]:
     """The ends ``[1, 1, 1, c]`` of the pixels as float32 has them, in float64."""
-    low, high = (
-        np.asarray(end, np.float32).astype(np.float64).reshape(1, 1, 1, -1)
-        for end in (box.low, box.high)
-    )
-    return low, high
+    low = np.asarray(box.low, np.float32).astype(np.float64)
+    high = np.asarray(box.high, np.float32).astype(np.float64)
+    return low.reshape(1, 1, 1, -1), high.reshape(1, 1, 1, -1)
 
 
 def images_of(domain: Box | Sphere) -> Interval:
     """All images of a domain at once, ``[1, h, w, c]``."""
     shape = (1, *domain.shape)
-    zero, one = jnp.zeros(shape), jnp.ones(shape)
+    zero = jnp.zeros(shape)
     if isinstance(domain, Box):
         low, high = box_ends(domain)
-        return settled(Interval(jnp.broadcast_to(low, shape), jnp.broadcast_to(high, shape), zero))
-    pixels, norm = int(np.prod(shape)), sphere_norm(domain)
-    centred = float(np.sqrt(pixels)) * (1 + SPHERE_SLACK)
-    return settled(
-        Interval(
-            -norm * one, norm * one, zero, Linear(zero, one, one, pixels, centred, SPHERE_SLACK)
+        return saturate(
+            Interval(
+                low=jnp.broadcast_to(low, shape),
+                high=jnp.broadcast_to(high, shape),
+                error=zero,
+            )
         )
+    one = jnp.ones(shape)
+    norm = sphere_norm(domain)
+    pixels = int(np.prod(shape))
+    linear = Linear(
+        offset=zero,
+        total=one,
+        square=one,
+        pixels=pixels,
+        norm=float(np.sqrt(pixels)) * (1 + SPHERE_SLACK),
+        mean=SPHERE_SLACK,
     )
+    return saturate(Interval(-norm * one, norm * one, zero, linear))
 
 
 def sphere_norm(domain: Sphere) -> float:
-    """The norm of a standardised image, its mean included, at most."""
+    """Upper limit of the norm of a standardised image, its mean included."""
     return float(np.sqrt(np.prod(domain.shape)) * np.hypot(1 + SPHERE_SLACK, SPHERE_SLACK))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _propagate(program: Program, outputs: tuple[int, ...], domain: Box | Sphere, params, limits):
-    values = evaluate(program, [*params, images_of(domain)], limits=limits)
-    return [opened(lift(read(values, output)))[:3] for output in outputs]

@@ -1,25 +1,41 @@
-"""A program run on enclosures: every step by its rule, what depends on parameters alone in float64."""
+"""A program run on enclosures: every step by its rule, steps on parameters alone in float64."""
 
-import operator
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
+from oipjax.bounds.interval.choices import choose
 from oipjax.bounds.interval.products import PRODUCTS
 from oipjax.bounds.interval.rules import MOVES, RULES, UNROUNDED
+from oipjax.bounds.interval.transcendental import check_merges
 from oipjax.bounds.interval.values import (
     ROUNDOFF,
     TINY,
     Choice,
     Interval,
     Known,
-    exact,
-    lift,
-    settled,
+    as_interval,
+    exact_value,
+    is_floating,
+    saturate,
 )
-from oipjax.jaxpr import PIECEWISE, Constant, Equation, Piecewise, Program, in_float64, wholes
+from oipjax.jaxpr import (
+    PIECEWISE,
+    Constant,
+    Equation,
+    Piecewise,
+    Program,
+    Reference,
+    Shape,
+    as_float64,
+    evaluate_step,
+    original_variables,
+)
+
+LARGEST_INTEGER = 2**24
+"""Smaller integers are float32 numbers."""
 
 
 def evaluate(
@@ -31,7 +47,7 @@ def evaluate(
     """Run a program on arrays and intervals.
 
     Args:
-        program: what to run.
+        program: the program.
         given: values of its inputs.
         decided: values of other variables that are known already.
         limits: for variables by number, ends ``(low, high)`` of their exact values that were proved
@@ -43,148 +59,160 @@ def evaluate(
     Raises:
         ValueError: there is no rule for a primitive; the message names it.
     """
+    check_merges(program)
+    decided = decided if decided is not None else {}
+    limits = limits if limits is not None else {}
     values: dict[int, Any] = dict(zip(program.inputs, given, strict=True))
-    whole, shapes = wholes(program), program.shapes
     for equation in program.equations:
-        first = equation.outputs[0]
-        same = whole[first] != first and isinstance(values.get(whole[first]), Interval)
-        if decided and first in decided:
-            values[first] = decided[first]
-        elif same and all(map(operator.le, shapes[first], shapes[whole[first]])):
-            values[first] = _leading(values[whole[first]], shapes[first])
+        output = equation.outputs[0]
+        original = _known_original(program, values, output)
+        if output in decided:
+            values[output] = decided[output]
+        elif original is not None:
+            values[output] = _leading_part(original, program.shapes[output])
         else:
-            out = advance(equation, [read(values, reference) for reference in equation.inputs])
-            values.update(zip(equation.outputs, out, strict=True))
-        if limits and equation.outputs[0] in limits:
-            values[equation.outputs[0]] = _limited(
-                values[equation.outputs[0]], *limits[equation.outputs[0]]
-            )
+            inputs = [value_of(values, reference) for reference in equation.inputs]
+            values.update(zip(equation.outputs, apply_rule(equation, inputs), strict=True))
+        if output in limits:
+            low, high = limits[output]
+            values[output] = _cut_to_limits(values[output], low, high)
     return values
 
 
-def _leading(value: Interval, shape: tuple[int, ...]) -> Interval:
-    """The leading part of what is known already; it is computed again in the network, and may round otherwise."""
+def _known_original(program: Program, values: Mapping[int, Any], number: int) -> Interval | None:
+    """The interval of an earlier variable that a variable repeats, or is the leading part of."""
+    original = original_variables(program)[number]
+    value = values.get(original)
+    if original == number or not isinstance(value, Interval):
+        return None
+    return value if fits_in(program.shapes[number], program.shapes[original]) else None
 
-    def part(each: Array) -> Array:
-        return lax.slice(each, (0,) * len(shape), shape)
+
+def fits_in(part: Shape, whole: Shape) -> bool:
+    """Whether no side of a shape is longer than that of another one."""
+    return all(least <= most for least, most in zip(part, whole, strict=False))
+
+
+def _leading_part(value: Interval, shape: Shape) -> Interval:
+    """The leading part of an interval. The network may round its own leading part otherwise."""
+
+    def part(whole: Array) -> Array:
+        return lax.slice(whole, (0,) * len(shape), shape)
 
     return Interval(
-        part(value.low),
-        part(value.high),
-        part(value.error),
-        value.linear and value.linear.map(part),
+        low=part(value.low),
+        high=part(value.high),
+        error=part(value.error),
+        linear=value.linear.map(part) if value.linear is not None else None,
     )
 
 
-def _limited(value: Interval, low: Array, high: Array) -> Interval:
-    low, high = (
-        jnp.maximum(value.low, low - value.error),
-        jnp.minimum(value.high, high + value.error),
+def _cut_to_limits(value: Interval, low: Array, high: Array) -> Interval:
+    return saturate(
+        value._replace(
+            low=jnp.maximum(value.low, low - value.error),
+            high=jnp.minimum(value.high, high + value.error),
+        )
     )
-    return settled(value._replace(low=low, high=high))
 
 
-def read(values: Mapping[int, Any], reference) -> Any:
-    """The value of a reference; floating numbers become float64, as everything here."""
+def value_of(values: Mapping[int, Any], reference: Reference) -> Any:
+    """The value of a reference; arrays of floating numbers become float64."""
     value = reference.value if isinstance(reference, Constant) else values[reference]
     if isinstance(value, Interval | Choice | Known):
         return value
-    value = jnp.asarray(value)
-    return value.astype(jnp.float64) if jnp.issubdtype(value.dtype, jnp.floating) else value
+    return as_float64(value)
 
 
-def advance(equation: Equation, inputs: list[Any]) -> list[Any]:
+def apply_rule(equation: Equation, inputs: list[Any]) -> list[Any]:
     """The outputs of one step for inputs that are arrays, known numbers, intervals or choices."""
     if not any(isinstance(value, Interval | Choice) for value in inputs):
-        return _without_image(equation, inputs)
+        return _apply_to_parameters(equation, inputs)
     if equation.name == PIECEWISE:
-        (unknown,) = (value for value in inputs if isinstance(value, Interval))
-        return [settled(_in_two_pieces(equation.params["piecewise"], unknown))]
-    return [_apply(equation, inputs)]
+        (unknown,) = [value for value in inputs if isinstance(value, Interval)]
+        return [_apply_piecewise(equation.params["piecewise"], unknown)]
+    return [_apply_primitive(equation, inputs)]
 
 
-def _apply(equation: Equation, inputs: list[Any]):
-    """The rule of the step."""
+def _apply_primitive(equation: Equation, inputs: list[Any]) -> Interval | Choice:
     if equation.name not in RULES:
         known = ", ".join(sorted(RULES))
         raise ValueError(
             f"no bound is known for the primitive {equation.name!r}; there are rules for {known}"
         )
     out = RULES[equation.name](equation, *inputs)
-    return out if equation.name in MOVES else settled(out)
+    return out if equation.name in MOVES else saturate(out)
 
 
-def _without_image(equation: Equation, inputs: list[Any]) -> list[Any]:
-    """What is computed from parameters alone: exactly, and how far the rounded value may be from that."""
-    out = exactly(equation, [exact(value) for value in inputs])
-    floating = all(jnp.issubdtype(each.dtype, jnp.floating) for each in out)
-    integer = all(not jnp.issubdtype(exact(value).dtype, jnp.floating) for value in inputs)
-    if equation.name == "convert_element_type" and floating and integer:
-        return [
-            Known(each, jnp.where(jnp.abs(each) < 2**24, 0.0, ROUNDOFF * jnp.abs(each)))
-            for each in out
-        ]
-    if not any(isinstance(value, Known) for value in inputs) and (
-        not floating or equation.name in UNROUNDED
-    ):
+def _apply_to_parameters(equation: Equation, inputs: list[Any]) -> list[Any]:
+    """The exact outputs of a step on parameters alone, with the error of the rounded ones."""
+    out = evaluate_step(equation, [exact_value(value) for value in inputs])
+    is_float = all(is_floating(value) for value in out)
+    is_exact = not any(isinstance(value, Known) for value in inputs)
+    from_integers = not any(is_floating(exact_value(value)) for value in inputs)
+    if equation.name == "convert_element_type" and is_float and from_integers:
+        return [_rounded_integers(value) for value in out]
+    if is_exact and (not is_float or equation.name in UNROUNDED):
         return out
     if equation.name == PIECEWISE:
-        (variable,) = _variables(equation, inputs)
-        found = settled(_in_two_pieces(equation.params["piecewise"], lift(variable)))
+        (variable,) = [
+            value
+            for value, reference in zip(inputs, equation.inputs, strict=True)
+            if not isinstance(reference, Constant)
+        ]
+        found = _apply_piecewise(equation.params["piecewise"], as_interval(variable))
     else:
-        # The second factor of a product may stay what it is, all others become intervals.
-        kept = inputs[1:] if equation.name in PRODUCTS else []
-        lifted = [lift(v) if jnp.issubdtype(exact(v).dtype, jnp.floating) else v for v in inputs]
-        found = _apply(equation, [*lifted[: len(inputs) - len(kept)], *kept])
+        found = _apply_primitive(equation, _as_rule_inputs(equation, inputs))
     return [Known(out[0], found.error)] if isinstance(found, Interval) else [found]
 
 
-def exactly(equation: Equation, inputs: list[Any]) -> list[Any]:
-    """The outputs of one step for arrays, in float64 and without rounding."""
-    if equation.name == PIECEWISE:
-        body, given = equation.params["piecewise"].body, _variables(equation, inputs)
-        values = dict(zip(body.inputs, given, strict=True))
-        for each in body.equations:
-            values.update(
-                zip(
-                    each.outputs,
-                    exactly(each, [read(values, ref) for ref in each.inputs]),
-                    strict=True,
-                )
-            )
-        return [read(values, body.outputs[0])]
-    out = equation.primitive.bind(*inputs, **in_float64(equation.params))
-    return list(out) if equation.primitive.multiple_results else [out]
+def _rounded_integers(value: Array) -> Known:
+    is_exact = jnp.abs(value) < LARGEST_INTEGER
+    return Known(value, jnp.where(is_exact, 0.0, ROUNDOFF * jnp.abs(value)))
 
 
-def _variables(equation: Equation, inputs: list[Any]) -> list[Any]:
-    return [
-        value
-        for value, ref in zip(inputs, equation.inputs, strict=True)
-        if not isinstance(ref, Constant)
-    ]
+def _as_rule_inputs(equation: Equation, inputs: list[Any]) -> list[Any]:
+    """Parameters as intervals, so that a rule can be applied to them.
+
+    The second factor of a product stays as it is.
+    """
+    out = []
+    for index, value in enumerate(inputs):
+        is_kept = index > 0 and equation.name in PRODUCTS
+        if is_kept or not is_floating(exact_value(value)):
+            out.append(value)
+        else:
+            out.append(saturate(as_interval(value)))
+    return out
 
 
-def _in_two_pieces(piecewise: Piecewise, a: Interval) -> Interval:
-    """A function that looks at one threshold, on both sides of it; the threshold itself belongs to both."""
-    at = piecewise.threshold
+def _apply_piecewise(piecewise: Piecewise, a: Interval) -> Interval:
+    """A function in two pieces, one on either side. The threshold itself belongs to both."""
+    threshold = piecewise.threshold
+    above = _apply_piece(
+        piecewise,
+        Interval(jnp.maximum(a.low, threshold), jnp.maximum(a.high, threshold), a.error),
+        is_above=True,
+    )
+    below = _apply_piece(
+        piecewise,
+        Interval(jnp.minimum(a.low, threshold), jnp.minimum(a.high, threshold), a.error),
+        is_above=False,
+    )
+    only_above = a.low > threshold + TINY
+    only_below = a.high < threshold - TINY
+    out = choose(only_above, only_below, above, below)
+    may_be_nan = jnp.isnan(a.low)  # NaN is on neither side.
+    low = jnp.where(may_be_nan, jnp.nan, out.low)
+    high = jnp.where(may_be_nan, jnp.nan, out.high)
+    return saturate(Interval(low, high, out.error))
 
-    def side(low, high, above):
-        decided = {
-            number: jnp.full(low.shape, above == truth) for number, truth in piecewise.sides.items()
-        }
-        values = evaluate(piecewise.body, [Interval(low, high, a.error)], decided)
-        return lift(read(values, piecewise.body.outputs[0]))
 
-    above = side(jnp.maximum(a.low, at), jnp.maximum(a.high, at), True)
-    below = side(jnp.minimum(a.low, at), jnp.minimum(a.high, at), False)
-    only_above, only_below = a.low > at + TINY, a.high < at - TINY
-
-    def joined(end, join):
-        value = jnp.where(
-            only_above, above[end], jnp.where(only_below, below[end], join(above[end], below[end]))
-        )
-        return jnp.where(jnp.isnan(a.low), jnp.nan, value)  # NaN is on neither side
-
-    error = jnp.where(only_above, above.error, jnp.where(only_below, below.error, jnp.inf))
-    return Interval(joined(0, jnp.minimum), joined(1, jnp.maximum), error)
+def _apply_piece(piecewise: Piecewise, a: Interval, *, is_above: bool) -> Interval:
+    """The function on one side of the threshold."""
+    body = piecewise.body
+    decided = {}
+    for number, value_above in piecewise.sides.items():
+        decided[number] = jnp.full(a.low.shape, is_above == value_above)
+    values = evaluate(body, [a], decided)
+    return as_interval(value_of(values, body.outputs[0]))

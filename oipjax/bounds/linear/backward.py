@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from oipjax.bounds.interval.evaluation import exactly, read
-from oipjax.bounds.interval.products import PRODUCTS
-from oipjax.bounds.interval.rules import MOVES
-from oipjax.bounds.interval.values import Choice, Interval, exact
+from oipjax.bounds.interval import MOVES, PRODUCTS, Choice, Interval
+from oipjax.bounds.interval import exact_value as exact
+from oipjax.bounds.interval import value_of as read
 from oipjax.jaxpr import Equation, Program
+from oipjax.jaxpr import evaluate_step as exactly
 
 ROUNDING = 1e-9
 """Of all `magnitudes`: far more than float64 loses."""

@@ -18,19 +18,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from oipjax.bounds.interval.enclosures import (
+from oipjax.bounds.interval import (
+    Interval,
     Limits,
     checked_domain,
+    evaluate,
     images_of,
     intervals,
-    numbered,
-    opened,
     parameters,
+    trace,
 )
-from oipjax.bounds.interval.evaluation import evaluate
-from oipjax.bounds.interval.values import Interval
+from oipjax.bounds.interval import limits_by_variable as numbered
+from oipjax.bounds.interval import nan_to_inf as opened
 from oipjax.bounds.linear.backward import ROUNDING, magnitudes, pull
-from oipjax.jaxpr import Equation, Program, trace
+from oipjax.jaxpr import Equation, Program
 from oipjax.model import Model
 from oipjax.spaces import Box, Domain, Sphere
 

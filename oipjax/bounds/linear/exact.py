@@ -12,10 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oipjax.bounds.interval.enclosures import box_ends, checked_domain, images_of, parameters
-from oipjax.bounds.interval.evaluation import evaluate
+from oipjax.bounds.interval import (
+    box_ends,
+    checked_domain,
+    evaluate,
+    images_of,
+    parameters,
+    trace,
+)
 from oipjax.bounds.linear.backward import pull
-from oipjax.jaxpr import Program, trace
+from oipjax.jaxpr import Program
 from oipjax.model import Model
 from oipjax.objectives import Node
 from oipjax.spaces import Box, Domain, Sphere

@@ -14,18 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oipjax.bounds.interval.enclosures import (
+from oipjax.bounds.interval import (
+    TINY,
     Ends,
     Limits,
     checked_domain,
+    evaluate,
+    gamma,
     images_of,
-    numbered,
     parameters,
+    trace,
 )
-from oipjax.bounds.interval.evaluation import evaluate
-from oipjax.bounds.interval.values import TINY, gamma
+from oipjax.bounds.interval import limits_by_variable as numbered
 from oipjax.bounds.linear.backward import ROUNDING, magnitudes, pull
-from oipjax.jaxpr import Program, restricted, trace
+from oipjax.jaxpr import Program
+from oipjax.jaxpr import restrict as restricted
 from oipjax.model import Model
 from oipjax.spaces import Box, Domain, Sphere
 
