@@ -24,7 +24,7 @@ from matplotlib.ticker import PercentFormatter
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax.bounds import Bounds, assemble, best_images, hull_limits, strip_images, tighten
+from oipjax.bounds import Bounds, assemble, best_images, hull_limits, refine_scores, strip_images
 from oipjax.bounds.interval.enclosures import Limits
 from oipjax.plots import BLUE, FAINT, INACTIVE, INK
 
@@ -110,7 +110,7 @@ def proved(
         out[f"patch hull, {2**splits} parts"] = (bound, seconds + time.perf_counter() - begin)
     if config.tight:
         begin, (name, (last, before)) = time.perf_counter(), list(out.items())[-1]
-        best = tighten(model, last, domain)
+        best = refine_scores(model, last, domain)
         if best is not last:
             by = "strips" if layer == model.layers[1] else "windows"
             out[by if layer == model.layers[1] else f"{name}, {by}"] = (

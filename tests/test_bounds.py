@@ -21,10 +21,10 @@ from oipjax.bounds import (
     crown,
     hull_limits,
     intervals,
-    tighten,
+    refine_scores,
 )
 from oipjax.bounds.conv.chain import chain
-from oipjax.bounds.linear.means import computed
+from oipjax.bounds.interval.scores import computed_mean
 from oipjax.jaxpr import trace
 from oipjax.model import Model
 from oipjax.networks import cnn
@@ -165,7 +165,7 @@ def holds(model: Model, domain: Box | Sphere, seed: int, names: tuple[str, ...])
         proved, facts = assemble(model, name, domain), model.layer(name)
         assert np.all(out[name].mean((1, 2)) <= proved.score), name
         assert np.all(out[facts.pre].max((0, 1, 2)) <= proved.node), name
-        plain = computed(ends[name].high.mean((0, 1)), ends[name])
+        plain = computed_mean(ends[name].high.mean((0, 1)), ends[name])
         assert np.all(proved.score <= plain + 1e-12 * np.abs(plain))
         assert facts.floor is None or not np.any(
             (out[name] > facts.floor).any((0, 1, 2)) & proved.dead
@@ -466,7 +466,7 @@ def test_strips_count_only_the_pixels_that_are_seen():
     images = np.zeros((2**9, 6, 6, 1), np.float32)
     images[:, :3, :3] = (2.0 * bits - 1).reshape(-1, 3, 3, 1)
     best = np.asarray(model.apply(params, jnp.asarray(images))["out"]).mean((1, 2)).max(0)
-    found = tighten(model, assemble(model, "out", domain), domain)
+    found = refine_scores(model, assemble(model, "out", domain), domain)
     assert np.all(best <= found.score)
     np.testing.assert_allclose(found.score, best, rtol=1e-4)
 
