@@ -1,4 +1,4 @@
-"""What can be proved of the maps of a layer: how high they can come, and which of them are dead.
+"""Certificates: upper limits of the maps of a layer, and proofs that maps are dead.
 
 A certificate is made by refinements, in a fixed order. Each lives in the package of its family and
 says by itself whether it fits a network. A new one is a file there and a line in `REFINEMENTS`.
@@ -32,7 +32,7 @@ REFINEMENTS: tuple[Refinement, ...] = (
 )
 """In the order in which they are used: limits of nodes, then bounds of all maps, then scores."""
 
-_QUICK_LIMITS = (PatchHull(splits=2, lower=False), SharedEnergy())
+_QUICK_LIMITS: tuple[Refinement, ...] = (PatchHull(splits=2, lower=False), SharedEnergy())
 
 
 def certify(

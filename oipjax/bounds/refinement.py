@@ -21,7 +21,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """All that is known of a layer so far.
+    """All that is known of a layer at one point of a certificate.
 
     Attributes:
         model: the network.
@@ -29,13 +29,13 @@ class State:
         domain: the set of images.
         level: how hard to try, one of `LEVELS`.
         stack: what is recognised of the network up to the layer.
+        bounds: limits of the maps; infinite as long as nothing is proved.
         limits: ends that are proved for the nodes of some layers.
-        limited_by: the refinement that the limits come from; empty if there are none.
+        limited_by: name of the refinement that the limits come from; empty if there are none.
         ends: intervals of the layer and of the one before its nonlinearity, once they are known.
-        bounds: what is proved of the maps.
         maps: int ``[n]``, the maps whose scores are looked at closely; all if None.
         reasons: why refinements do not fit, by their names.
-        progress: is told how far a refinement has come.
+        progress: called with (phase, done, in all); None for nobody.
     """
 
     model: Model
@@ -67,9 +67,10 @@ class State:
 
     @property
     def placed_limits(self) -> Limits:
-        """The limits, and ends that say nothing for the layer that `conv` may limit.
+        """The limits, and infinite ends for the second convolution if it has no limits.
 
-        With them one compiled program serves before and after that layer is limited.
+        A program is compiled for the layers that have limits. With infinite ends one program serves
+        before and after the second convolution is limited.
         """
         if len(self.stack.longest) < 2:
             return self.limits
@@ -84,11 +85,11 @@ class State:
     def report(self, phase: str) -> Callable[[int, int], None]:
         """A function of (done, in all) that passes on how far a phase has come."""
 
-        def passed_on(done: int, total: int):
+        def report_phase(done: int, total: int):
             if self.progress is not None:
                 self.progress(phase, done, total)
 
-        return passed_on
+        return report_phase
 
 
 class Refinement(Protocol):
