@@ -631,10 +631,10 @@ def small_cnn(shape=(8, 8, 1), kernel=3, pools=(2, 1), activation="relu") -> Mod
 
 UNFIT = {
     "a patch of too many pixels": (
-        small_cnn((9, 9, 2), 4, (1, 1)),
+        small_cnn((9, 9, 2), 3, (1, 1)),
         "conv2",
         "box",
-        {"hull": "patch of 4 x 4 x 2 has 32 pixels", "windows": "patch of 4 x 4 x 2 has 32 pixels"},
+        {"hull": "patch of 3 x 3 x 2 has 18 pixels", "windows": "patch of 3 x 3 x 2 has 18 pixels"},
     ),
     "a second kernel of too many taps": (
         small_cnn((9, 9, 1), 4, (1, 1)),
@@ -664,7 +664,7 @@ UNFIT = {
         small_cnn(activation="elu"),
         "conv1",
         "box",
-        {"sets": "not the output of a ReLU|output of a ReLU", "strips": "recognised"},
+        {"sets": "output of a ReLU", "strips": "0 are recognised"},
     ),
     "a layer without positions": (
         small_cnn(),
@@ -679,22 +679,24 @@ UNFIT = {
         {"sets": "too long for 1089 positions, more than 1024"},
     ),
 }
+OTHERS_HELP = ("a second kernel of too many taps", "a layer without positions")
+"""Cases in which another refinement of the tight level fits."""
 
 
 @pytest.mark.parametrize("case", UNFIT)
 def test_a_shape_that_does_not_fit_gives_the_looser_bound_and_a_reason(case):
-    """Without the refinements that do not fit, the bounds are the same."""
+    """Where no refinement of the tight level fits, the bounds are the cheap ones."""
     model, layer, space, reasons = UNFIT[case]
     domain = space_for(model, space).domain
     found = certify(model, layer, domain, level="tight")
     for name, reason in reasons.items():
         assert re.search(reason, found.reasons[name])
         assert not any(name in method.split(" + ") for method in found.method)
-    if reasons.keys() >= {"hull", "windows"} or space == "standardised" or layer == "conv1":
-        cheap = certify(model, layer, domain)
+    cheap = certify(model, layer, domain)
+    assert np.all(found.score <= cheap.score)
+    if case not in OTHERS_HELP:
         np.testing.assert_array_equal(found.score, cheap.score)
         np.testing.assert_array_equal(found.node, cheap.node)
-    assert np.all(np.isfinite(found.score))
 
 
 def test_weights_that_are_not_finite_are_a_reason(tiny):
@@ -719,7 +721,7 @@ def test_the_reasons_name_all_refinements_that_were_not_used(tiny):
     assert set(tight.reasons) == {"energy", "crown", "strips"}
     assert set(few.reasons) == {"energy"}
     assert all(reason.endswith(".") for reason in tight.reasons.values())
-    assert "windows" in tight.method
+    assert "hull" in tight.method
 
 
 BROKEN = [
