@@ -24,7 +24,15 @@ from matplotlib.ticker import PercentFormatter
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax.bounds import Bounds, Limits, assemble, best_images, hull_limits, strip_images, tighten
+from oipjax.bounds import (
+    Bounds,
+    Limits,
+    assemble,
+    best_images,
+    hull_limits,
+    refine_scores,
+    strip_images,
+)
 from oipjax.plots import BLUE, FAINT, INACTIVE, INK
 
 RESULTS = Path(__file__).parent / "results"
@@ -141,7 +149,7 @@ def proved(
     if config.tight:
         name, last = list(found.items())[-1]
         begin = time.perf_counter()
-        refined: Bounds = tighten(model, last.value, domain)
+        refined: Bounds = refine_scores(model, last.value, domain)
         seconds = last.seconds + time.perf_counter() - begin
         if refined is not last.value:
             refined_name = "strips" if is_first else f"{name}, windows"

@@ -1,8 +1,15 @@
-"""Bounds hold: no image, sampled or optimised, exceeds one; what is dead is proved, what is barely alive is not."""
+"""Bounds hold: no image, sampled or optimised, exceeds one.
+
+Dead maps are proved dead, maps that are barely alive are not.
+"""
 
 import functools
+import importlib
+import pkgutil
+import re
 import sys
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +19,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oipjax
+import oipjax.study
 from oipjax import ops
 from oipjax.bounds import (
+    REFINEMENTS,
     Bounds,
+    State,
     assemble,
     best_images,
     certify,
     crown,
     hull_limits,
     intervals,
-    tighten,
+    refine,
+    refine_scores,
+    relaxed_images,
+    strip_images,
 )
+from oipjax.bounds.conv import recognise
 from oipjax.bounds.conv.chain import chain
 from oipjax.bounds.interval import trace
-from oipjax.bounds.linear.means import computed
+from oipjax.bounds.interval.scores import computed_mean
 from oipjax.model import Model
 from oipjax.networks import cnn
 from oipjax.spaces import Box, Sphere, space_for, standardise
@@ -113,7 +127,10 @@ def zoo(kind: str, seed: int, scale: float = 1.0) -> Model:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def attempts(apply, shape, params, key, low, high, sphere):
-    """Images that try hard, and their activations: random ones, corners, both climbed along gradients."""
+    """Images that try hard, and their activations.
+
+    They are random ones, corners, and both climbed along gradients.
+    """
     keys = jax.random.split(key)
     uniform = jax.random.uniform(keys[0], (24, *shape))
     start = jnp.concatenate([uniform, jnp.round(uniform)])
@@ -165,7 +182,7 @@ def holds(model: Model, domain: Box | Sphere, seed: int, names: tuple[str, ...])
         proved, facts = assemble(model, name, domain), model.layer(name)
         assert np.all(out[name].mean((1, 2)) <= proved.score), name
         assert np.all(out[facts.pre].max((0, 1, 2)) <= proved.node), name
-        plain = computed(ends[name].high.mean((0, 1)), ends[name])
+        plain = computed_mean(ends[name].high.mean((0, 1)), ends[name])
         assert np.all(proved.score <= plain + 1e-12 * np.abs(plain))
         assert facts.floor is None or not np.any(
             (out[name] > facts.floor).any((0, 1, 2)) & proved.dead
@@ -241,7 +258,7 @@ def test_a_linear_relaxation_is_tighter_and_slopes_help(tiny):
 
 
 def test_intervals_are_exact_for_the_first_convolution(tiny):
-    """Over the box, and over the sphere, the interval of a linear node is what the best image reaches."""
+    """Over the box and the sphere, the interval of a linear node ends at its best image."""
     nodes = np.array([(2, 3, number) for number in range(4)])
     for name in ("box", "standardised"):
         domain = space_for(tiny, name).domain
@@ -279,7 +296,10 @@ def test_closed_forms_are_for_linear_layers_only(tiny):
 
 
 def planted(tiny: Model, height: float) -> Model:
-    """A copy whose map 0 of conv2 peaks at ``height``: the one of a single pixel's weight, below zero but for that."""
+    """A copy whose map 0 of conv2 peaks at ``height``.
+
+    It is the value of one pixel less a constant.
+    """
     params = jax.tree.map(np.array, tiny.params)
     params["conv1"]["kernel"][:] = 0
     params["conv1"]["kernel"][1, 1, 0, 0] = 1.0
@@ -466,13 +486,16 @@ def test_strips_count_only_the_pixels_that_are_seen():
     images = np.zeros((2**9, 6, 6, 1), np.float32)
     images[:, :3, :3] = (2.0 * bits - 1).reshape(-1, 3, 3, 1)
     best = np.asarray(model.apply(params, jnp.asarray(images))["out"]).mean((1, 2)).max(0)
-    found = tighten(model, assemble(model, "out", domain), domain)
+    found = refine_scores(model, assemble(model, "out", domain), domain)
     assert np.all(best <= found.score)
     np.testing.assert_allclose(found.score, best, rtol=1e-4)
 
 
 def test_a_limit_is_not_carried_where_it_does_not_hold():
-    """Only leading rows and columns count as a crop, and what lies outside a named layer keeps its own limits."""
+    """Only leading rows and columns count as a crop.
+
+    Nodes outside of a named layer keep their own limits.
+    """
 
     @dataclass(frozen=True)
     class Parts:
@@ -511,6 +534,19 @@ def test_a_limit_is_not_carried_where_it_does_not_hold():
     )
 
 
+def modules_of(package):
+    """All modules of a package."""
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        yield importlib.import_module(found.name)
+
+
+def patch_study(monkeypatch, name: str, replacement):
+    """Replace a function of the bounds wherever the study uses it."""
+    for module in modules_of(oipjax.study):
+        if name in vars(module):
+            monkeypatch.setattr(module, name, replacement)
+
+
 @pytest.mark.parametrize("wrong", ["dead", "score"])
 def test_a_proof_that_an_image_contradicts_is_an_error(tiny, monkeypatch, wrong):
     def false(model, layer, domain, **options):
@@ -519,7 +555,7 @@ def test_a_proof_that_an_image_contradicts_is_an_error(tiny, monkeypatch, wrong)
         value[3] = {"dead": True, "score": 1e-6}[wrong]
         return replace(found, **{wrong: value})
 
-    monkeypatch.setattr(sys.modules["oipjax.study.run"], "certify", false)
+    patch_study(monkeypatch, "certify", false)
     with pytest.raises(
         RuntimeError,
         match="contradicted by an image, for conv2 of tiny, maps 3: please report this",
@@ -537,24 +573,238 @@ def test_a_proof_that_an_image_contradicts_is_an_error(tiny, monkeypatch, wrong)
         )
 
 
-def test_what_is_proved_later_is_added_by_map_and_never_looser(tiny, monkeypatch):
-    def better(model, layer, domain, maps, **_):
-        score, node = np.where(maps == 1, 0.5, 9.0), np.where(maps == 1, 9.0, 0.25)
-        return Bounds(layer, score, node, maps == 5, np.full(len(maps), "late"))
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [
+        ((0.5, 9e3, False), (0.5, 1e3, "later", 0)),
+        ((9e3, 0.25, True), (1e3, 0.25, "first", 1)),
+    ],
+)
+def test_a_later_proof_is_added_by_map_and_never_looser(tiny, monkeypatch, later, expected):
+    """Map 0 is dead and stays unresolved by the first proof; the others are found."""
+    score, node, dead = later
 
-    monkeypatch.setattr(sys.modules["oipjax.study.run"], "refine", better)
-    study = oipjax.Study(jax.random.key(0), tiny, "conv2", maps=(5, 0, 1))
-    known = {
-        "score": np.full(3, 2.0),
-        "node": np.full(3, 2.0),
-        "dead": np.array([False, True, False]),
-    }
-    known["method"] = np.full(3, "first")
-    out = study._proof(np.array([1, 5]), known, None, lambda *_: None)
-    assert out["score"].tolist() == [2.0, 2.0, 0.5] and out["node"].tolist() == [0.25, 2.0, 2.0]
-    assert out["dead"].tolist() == [True, True, False] and out["method"].tolist() == [
-        "first",
-        "first",
-        "late",
-    ]
-    assert known["score"].tolist() == [2.0, 2.0, 2.0], "what was given stays as it is"
+    def first(model, layer, domain, **_):
+        limits = np.full(6, 1e3)
+        return Bounds(layer, limits, limits, np.zeros(6, bool), np.full(6, "first"))
+
+    def second(model, layer, domain, maps, **_):
+        count = len(maps)
+        method = np.full(count, "later")
+        is_dead = np.full(count, dead)
+        return Bounds(layer, np.full(count, score), np.full(count, node), is_dead, method)
+
+    patch_study(monkeypatch, "certify", first)
+    patch_study(monkeypatch, "refine", second)
+    result = oipjax.atlas(
+        jax.random.key(0),
+        tiny,
+        "conv2",
+        maps=(2, 0, 3),
+        space=space_for(tiny, "box"),
+        draws=64,
+        keep=1,
+        steps=30,
+        restarts=0,
+        search=0,
+    )
+    assert result.counts["found"] == 2
+    assert result.bound.tolist() == [1e3, expected[0], 1e3]
+    assert result.node_bound.tolist() == [1e3, expected[1], 1e3]
+    assert result.bound_by.tolist() == ["first", expected[2], "first"]
+    assert result.counts["dead"] == expected[3]
+
+
+# --- refinements
+
+
+def small_cnn(shape=(8, 8, 1), kernel=3, pools=(2, 1), activation="relu") -> Model:
+    """A network of two convolutions with random weights."""
+    config = cnn.CNNConfig(shape, (3, 4), kernel, pools, (), 3, activation=activation)
+    shapes = jax.eval_shape(lambda: cnn.init(jax.random.key(0), config))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), shapes
+    )
+    return cnn.model(params, config)
+
+
+UNFIT = {
+    "a patch of too many pixels": (
+        small_cnn((9, 9, 2), 3, (1, 1)),
+        "conv2",
+        "box",
+        {"hull": "patch of 3 x 3 x 2 has 18 pixels", "windows": "patch of 3 x 3 x 2 has 18 pixels"},
+    ),
+    "a second kernel of too many taps": (
+        small_cnn((9, 9, 1), 4, (1, 1)),
+        "conv2",
+        "box",
+        {"windows": "second kernel of 4 x 4 has more than 9 taps"},
+    ),
+    "an image in colour": (
+        small_cnn((8, 8, 2)),
+        "conv1",
+        "box",
+        {"strips": "need an image of one channel, and this one has 2"},
+    ),
+    "a kernel that is too large for strips": (
+        small_cnn((16, 16, 1), 5),
+        "conv1",
+        "box",
+        {"strips": "kernel of 5 x 5 is too large for strips"},
+    ),
+    "a window of too many pixels": (
+        small_cnn((24, 24, 2), 8),
+        "conv2",
+        "standardised",
+        {"energy": "window of 23 x 23 x 2 has 1058 pixels"},
+    ),
+    "another nonlinearity": (
+        small_cnn(activation="elu"),
+        "conv1",
+        "box",
+        {"sets": "output of a ReLU", "strips": "0 are recognised"},
+    ),
+    "a layer without positions": (
+        small_cnn(),
+        "logits",
+        "box",
+        {"sets": r"need a layer \[h, w, k\], and this one is \(3,\)"},
+    ),
+    "too many positions": (
+        small_cnn((35, 35, 1)),
+        "conv1",
+        "standardised",
+        {"sets": "too long for 1089 positions, more than 1024"},
+    ),
+}
+OTHERS_HELP = ("a second kernel of too many taps", "a layer without positions")
+"""Cases in which another refinement of the tight level fits."""
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_shape_that_does_not_fit_gives_the_looser_bound_and_a_reason(case):
+    """Where no refinement of the tight level fits, the bounds are the cheap ones."""
+    model, layer, space, reasons = UNFIT[case]
+    domain = space_for(model, space).domain
+    found = certify(model, layer, domain, level="tight")
+    for name, reason in reasons.items():
+        assert re.search(reason, found.reasons[name])
+        assert not any(name in method.split(" + ") for method in found.method)
+    cheap = certify(model, layer, domain)
+    assert np.all(found.score <= cheap.score)
+    if case not in OTHERS_HELP:
+        np.testing.assert_array_equal(found.score, cheap.score)
+        np.testing.assert_array_equal(found.node, cheap.node)
+
+
+def test_weights_that_are_not_finite_are_a_reason(tiny):
+    params = jax.tree.map(np.array, tiny.params)
+    params["conv2"]["bias"][1] = np.nan
+    model = replace(tiny, params=jax.tree.map(jnp.asarray, params))
+    for space, name in (("box", "hull"), ("box", "windows"), ("standardised", "energy")):
+        domain = space_for(model, space).domain
+        found = certify(model, "conv2", domain, level="tight")
+        assert "of conv2_pre are not all finite" in found.reasons[name]
+        assert not found.dead[1]
+        assert strip_images(model, "conv2", domain) is None
+        assert relaxed_images(model, "conv2", domain, np.array([0])) is None
+
+
+def test_the_reasons_name_all_refinements_that_were_not_used(tiny):
+    domain = space_for(tiny, "box").domain
+    cheap = certify(tiny, "conv2", domain)
+    tight = certify(tiny, "conv2", domain, level="tight")
+    few = refine(tiny, "conv2", domain, np.array([1]))
+    assert not cheap.reasons
+    assert set(tight.reasons) == {"energy", "crown", "strips"}
+    assert set(few.reasons) == {"energy"}
+    assert all(reason.endswith(".") for reason in tight.reasons.values())
+    assert "hull" in tight.method
+
+
+BROKEN = [
+    ("conv.strip_means.mean_bound", "conv1", "box"),
+    ("conv.window_means.window_bound", "conv2", "box"),
+    ("conv.patch_hull.cells", "conv2", "box"),
+    ("conv.patch_hull.hull", "logits", "box"),
+    ("conv.shared_energy.energy_bound", "conv2", "standardised"),
+    ("linear.crown.crown", "logits", "box"),
+    ("linear.means.pull", "conv2", "box"),
+]
+
+
+@pytest.mark.parametrize(("name", "layer", "space"), BROKEN)
+def test_an_error_inside_a_bound_is_raised(tiny, monkeypatch, name, layer, space):
+    """A fault of a bound must not pass for a shape that does not fit."""
+
+    def broken(*_, **__):
+        raise ValueError("a fault inside the bound")
+
+    jax.clear_caches()
+    monkeypatch.setattr(f"oipjax.bounds.{name}", broken)
+    with pytest.raises(ValueError, match="a fault inside the bound"):
+        certify(tiny, layer, space_for(tiny, space).domain, level="tight")
+
+
+def test_an_error_inside_a_search_for_starts_is_raised(tiny, monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("a fault inside the search")
+
+    domain = space_for(tiny, "box").domain
+    monkeypatch.setattr("oipjax.bounds.conv.starts.mean_search", broken)
+    with pytest.raises(ValueError, match="a fault inside the search"):
+        strip_images(tiny, "conv1", domain)
+    monkeypatch.setattr("oipjax.bounds.conv.starts.cells", broken)
+    with pytest.raises(ValueError, match="a fault inside the search"):
+        relaxed_images(tiny, "conv2", domain, np.array([0]))
+
+
+def test_the_stack_is_recognised_once(tiny, monkeypatch):
+    calls = []
+
+    def counted(model, layer):
+        calls.append(layer)
+        return recognise(model, layer)
+
+    monkeypatch.setattr("oipjax.bounds.refinement.recognise", counted)
+    domain = space_for(tiny, "box").domain
+    for level in ("cheap", "tight"):
+        certify(tiny, "conv2", domain, level=level)
+    refine(tiny, "conv2", domain, np.array([1]))
+    assert calls == ["conv2"] * 3
+
+
+@dataclass(frozen=True)
+class Half:
+    """A false bound: half of what is proved."""
+
+    name: ClassVar[str] = "half"
+    level: ClassVar[str] = "cheap"
+
+    def fits(self, stack, domain):
+        return None if isinstance(domain, Box) else "Half is a bound over a box."
+
+    def refine(self, state: State) -> State:
+        half = state.bounds.with_scores(state.bounds.score / 2, self.name)
+        return replace(state, bounds=half)
+
+
+def test_a_refinement_is_one_line(tiny, monkeypatch):
+    box, sphere = (space_for(tiny, space).domain for space in ("box", "standardised"))
+    before, untouched = (certify(tiny, "conv2", domain) for domain in (box, sphere))
+    refinements = (*REFINEMENTS, Half())
+    monkeypatch.setattr("oipjax.bounds.certificate.REFINEMENTS", refinements)
+    found, other = (certify(tiny, "conv2", domain) for domain in (box, sphere))
+    np.testing.assert_array_equal(found.score, before.score / 2)
+    np.testing.assert_array_equal(found.node, before.node)
+    assert set(found.method) == {"half"}
+    np.testing.assert_array_equal(other.score, untouched.score)
+    assert other.reasons == {"half": "Half is a bound over a box."}
+
+
+def test_no_name_hides_a_module():
+    for module in modules_of(oipjax.bounds):
+        package, _, name = module.__name__.rpartition(".")
+        assert getattr(sys.modules[package], name) is module, module.__name__

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 import oipjax
 from oipjax import ops
-from oipjax.bounds import assemble, certify, hull_limits, intervals, tighten
+from oipjax.bounds import assemble, certify, hull_limits, intervals, refine_scores
 from oipjax.bounds.conv.chain import chain
 from oipjax.bounds.conv.sphere import energy_bound
 from oipjax.bounds.interval import trace
+from oipjax.bounds.interval.scores import computed_mean
 from oipjax.bounds.linear.backward import ROUNDING
-from oipjax.bounds.linear.means import computed
 from oipjax.data import mnist as data
 from oipjax.jaxpr import PIECEWISE
 from oipjax.model import Model
@@ -393,7 +393,7 @@ def test_a_mean_of_both_signs_is_rounded_by_its_magnitudes():
     values = np.asarray(model.params["w"], np.float64)[0, ..., 0].ravel()
     for order in (values, np.sort(values), -np.sort(-values)):
         assert np.cumsum(order.astype(np.float32), dtype=np.float32)[-1] / 400 <= proved[0]
-    assert proved[0] >= computed(ends.high.mean((0, 1)), ends)[0] > 0.1
+    assert proved[0] >= computed_mean(ends.high.mean((0, 1)), ends)[0] > 0.1
 
 
 @dataclass(frozen=True)
@@ -500,5 +500,5 @@ def test_what_the_hull_proves_of_the_shipped_network_holds_in_float32():
     )
     assert np.all(value.max((0, 1, 2)) <= found.node)
     assert np.all(np.asarray(out["conv2"]).mean((1, 2)).max(0) <= found.score)
-    strips = tighten(model, assemble(model, "conv1", domain), domain)
+    strips = refine_scores(model, assemble(model, "conv1", domain), domain)
     assert np.all(np.asarray(out["conv1"]).mean((1, 2)).max(0) <= strips.score)

@@ -81,7 +81,7 @@ def conv_elsewhere(stride: Pair, pads: Pads, x: Array, w: Array) -> Array:
     3x3 kernels), but as many times the memory as a kernel has places. A library may choose a
     Fourier transform, or minimal filtering, and then rounds more than bounds allow for.
     """
-    precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]  # noqa: TID251  (it is only read)
     if precision in _SUMS_OF_FLOAT32:
         return conv_patches(stride, pads, x, w)
     return conv_lax(stride, pads, x, w)

@@ -45,7 +45,7 @@ def surroundings() -> dict[str, Any]:
 
 def matmul_precision() -> str:
     """JAX's setting ``jax_default_matmul_precision``; ``default`` if it is not set."""
-    setting = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    setting = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]  # noqa: TID251  (it is only read)
     return "default" if setting is None else str(setting)
 
 

@@ -1,1 +1,5 @@
 """Bounds from linear relaxations of a network."""
+
+from oipjax.bounds.linear.exact import Optimum, best_images
+
+__all__ = ["Optimum", "best_images"]

@@ -1,23 +1,25 @@
 """Linear relaxation of a whole network, for any shape of it: CROWN, with slopes that are optimised.
 
 Every node is bounded by a linear function of the image, found by pulling it back through the
-network (`backward.pull`): a ReLU that may be on or off lies below its chord and above ``alpha x``
-    for any ``alpha`` in [0, 1],
-a maximum above each of its arguments and below its greatest value (Zhang et al. 2018,
-arXiv:1811.00866; Xu et al. 2021, "Fast and Complete" (alpha-CROWN), arXiv:2011.13824). What has no
-line is taken at its interval, and each ReLU's own limits are intervals, so the bound is never
-looser than those. The joint patch hull is tighter where it fits.
+network (`backward.pull`). A ReLU that may be on or off lies below its chord and above ``alpha x``
+for any ``alpha`` in [0, 1]. A maximum lies above each of its arguments and below its greatest value
+(Zhang et al. 2018, arXiv:1811.00866; Xu et al. 2021, "Fast and Complete" (alpha-CROWN),
+arXiv:2011.13824). A step without such lines is taken at its interval, and each ReLU's own limits
+are intervals, so the bound is never looser than those. The joint patch hull is tighter where it
+fits.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from oipjax.bounds.conv.chain import Stack
 from oipjax.bounds.interval import (
     Interval,
     Limits,
@@ -25,18 +27,53 @@ from oipjax.bounds.interval import (
     evaluate,
     images_of,
     intervals,
+    limits_by_variable,
+    nan_to_inf,
     parameters,
     trace,
 )
-from oipjax.bounds.interval import limits_by_variable as numbered
-from oipjax.bounds.interval import nan_to_inf as opened
-from oipjax.bounds.linear.backward import ROUNDING, magnitudes, pull
+from oipjax.bounds.linear.backward import ROUNDING, inner_axes, magnitudes, pull
+from oipjax.bounds.refinement import State
 from oipjax.jaxpr import Equation, Program
 from oipjax.model import Model
 from oipjax.spaces import Box, Domain, Sphere
 
 CHUNK = 128
 """Nodes pulled back at a time."""
+MOST_NODES = 8192
+"""A layer with more nodes takes too long; each of them is pulled back through the network."""
+
+
+@dataclass(frozen=True)
+class LinearRelaxation:
+    """Upper ends of the nodes of any layer, by `crown`; convolutions have bounds made for them."""
+
+    name: ClassVar[str] = "crown"
+    level: ClassVar[str] = "tight"
+
+    def fits(self, stack: Stack, domain: Box | Sphere) -> str | None:
+        """Why the layer does not fit, or None."""
+        if stack.stages:
+            return "The linear relaxation is not used for convolutions in a row from the image."
+        if stack.nodes > MOST_NODES:
+            return (
+                f"The linear relaxation takes too long for {stack.nodes} nodes, more than "
+                f"{MOST_NODES}."
+            )
+        return None
+
+    def refine(self, state: State) -> State:
+        """Limit the nodes of the layer from above."""
+        target = state.stack.target
+        high = crown(
+            state.model,
+            target,
+            state.domain,
+            limits=state.limits,
+            progress=state.report(self.name),
+        )
+        low = np.full_like(high, -np.inf)
+        return state.with_limits({target: (low, high)}, self.name)
 
 
 def crown(
@@ -55,83 +92,122 @@ def crown(
         layer: name of the layer; one before a nonlinearity gains most.
         domain: the set of images.
         steps: of the search for slopes; 1 keeps the first ones.
-        limits: what is known of some layers.
+        limits: ends that are known for the nodes of some layers.
         progress: called with (nodes done, nodes).
 
     Raises:
-        ValueError: as `intervals.intervals`, or ``steps`` is not positive.
+        ValueError: as `intervals`, or ``steps`` is not positive.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    program, domain = trace(model), checked_domain(domain)
-    high = intervals(model, domain, limits, (layer,))[layer].high
-    start, bounds = program.variable(model.layers.index(layer)), []
+    program = trace(model)
+    known_domain = checked_domain(domain)
+    high = intervals(model, known_domain, limits, (layer,))[layer].high
+    start = program.variable(model.layers.index(layer))
+    bounds = []
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # optax mixes types
-        given = parameters(model), numbered(model, limits)
+        arrays = (parameters(model), limits_by_variable(model, limits))
         for first in range(0, high.size, CHUNK):
             nodes = np.minimum(np.arange(first, first + CHUNK), high.size - 1)
-            bounds.append(np.asarray(_chunk(program, domain, start, steps, *given, nodes)))
+            bound = _chunk(program, known_domain, start, steps, *arrays, nodes)
+            bounds.append(np.asarray(bound))
             if progress is not None:
                 progress(min(first + CHUNK, high.size), high.size)
-    return np.minimum(np.concatenate(bounds)[: high.size].reshape(high.shape), high)
+    every_node = np.concatenate(bounds)[: high.size]
+    return np.minimum(every_node.reshape(high.shape), high)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _chunk(program: Program, domain: Box | Sphere, start: int, steps: int, params, limits, nodes):
-    values = evaluate(program, [*params, images_of(domain)], limits=limits)
-    values = {
-        number: opened(value) if isinstance(value, Interval) else value
-        for number, value in values.items()
-    }
+    """Upper bounds ``[n]`` of some nodes of the variable ``start``, rounded up."""
+    values: dict[int, Any] = {}
+    evaluated = evaluate(program, [*params, images_of(domain)], limits=limits)
+    for number, value in evaluated.items():
+        values[number] = nan_to_inf(value) if isinstance(value, Interval) else value
     shape = values[start].low.shape
     size = magnitudes(program, values)[start].ravel()[nodes]
     specs = jax.nn.one_hot(nodes, int(np.prod(shape)), dtype=jnp.float64).reshape(-1, *shape)
 
     def upper(slopes):
-        """Bounds of the nodes, rounded up."""
-        pulled = pull(program, values, start, specs, functools.partial(_lines, slopes))
+        """Bounds of the nodes with these slopes."""
+        lines = functools.partial(_lines, slopes)
+        pulled = pull(program, values, start, specs, lines)
         return pulled.upper(values) + ROUNDING * size
 
-    slopes: dict[int, Any] = {}
-    for equation in program.equations:
-        if (number := equation.rectified()) is not None and equation.outputs[0] <= start:
-            first = jnp.where(values[number].high > -values[number].low, 1.0, 0.0)
-            slopes[equation.outputs[0]] = jnp.broadcast_to(first[None], (len(nodes), *first.shape))
+    def total(slopes):
+        bounds = upper(slopes)
+        return jnp.sum(bounds), bounds
+
     optimiser = optax.adam(0.2)
 
     def step(state, _):
         slopes, memory, best = state
-        bounds, gradient = jax.value_and_grad(
-            lambda s: (lambda b: (jnp.sum(b), b))(upper(s)), has_aux=True
-        )(slopes)
+        (_, bounds), gradient = jax.value_and_grad(total, has_aux=True)(slopes)
         # A norm of nothing has no gradient.
-        updates, memory = optimiser.update(jax.tree.map(jnp.nan_to_num, gradient), memory)
-        slopes = jax.tree.map(lambda s: jnp.clip(s, 0, 1), optax.apply_updates(slopes, updates))
-        return (slopes, memory, jnp.fmin(best, bounds[1])), None
+        gradient = jax.tree.map(jnp.nan_to_num, gradient)
+        updates, memory = optimiser.update(gradient, memory)
+        slopes = optax.apply_updates(slopes, updates)
+        slopes = jax.tree.map(lambda s: jnp.clip(s, 0, 1), slopes)
+        return (slopes, memory, jnp.fmin(best, bounds)), None
 
-    begin = (slopes, optimiser.init(slopes), jnp.full(len(nodes), jnp.inf))
-    return jax.lax.scan(step, begin, None, steps)[0][2]
+    slopes = _first_slopes(program, values, start, len(nodes))
+    unknown = jnp.full(len(nodes), jnp.inf)
+    begin = (slopes, optimiser.init(slopes), unknown)
+    _, _, best = jax.lax.scan(step, begin, None, steps)[0]
+    return best
+
+
+def _first_slopes(program: Program, values, start: int, count: int) -> dict[int, Any]:
+    """For each ReLU below ``start`` slopes ``[count, *shape]``.
+
+    A slope is 1 where the ReLU's argument reaches further above 0 than below, else 0.
+    """
+    slopes: dict[int, Any] = {}
+    for equation in program.equations:
+        number = equation.rectified()
+        output = equation.outputs[0]
+        if number is None or output > start:
+            continue
+        is_mostly_on = values[number].high > -values[number].low
+        first = jnp.where(is_mostly_on, 1.0, 0.0)
+        slopes[output] = jnp.broadcast_to(first[None], (count, *first.shape))
+    return slopes
 
 
 def _lines(slopes, equation: Equation, c, x, out):
-    """A line above each value with a positive coefficient, below each with a negative one; see `backward.Lines`."""
-    above, below = jnp.maximum(c, 0), jnp.minimum(c, 0)
-    axes = tuple(range(1, c.ndim))
+    """A line above each value with a positive coefficient, below each with a negative one.
+
+    See `backward.Lines`.
+    """
     if equation.rectified() is not None:
-        crossing = (x.low < 0) & (x.high > 0)
-        chord = jnp.where(
-            crossing,
-            x.high / jnp.where(crossing, x.high - x.low, 1),
-            jnp.where(x.low >= 0, 1.0, 0.0),
-        )
-        under = jnp.where(crossing[None], slopes[equation.outputs[0]], chord[None])
-        return above * chord[None] + below * under, jnp.sum(
-            above * jnp.where(crossing, -chord * x.low, 0)[None], axes
-        )
+        return _relu_lines(slopes[equation.outputs[0]], c, x)
     if equation.name in ("reduce_window_max", "reduce_max"):
-        # Below: the argument whose least value is greatest.
-        _, transpose = jax.vjp(lambda v: equation.primitive.bind(v, **equation.params), x.low)
-        return jax.vmap(lambda part: transpose(part)[0])(below), jnp.sum(
-            above * out.high[None], axes
-        )
+        return _maximum_lines(equation, c, x, out)
     return None
+
+
+def _relu_lines(slopes, c, x):
+    """The chord above a ReLU, and a line of the given slope below it."""
+    above = jnp.maximum(c, 0)
+    below = jnp.minimum(c, 0)
+    is_crossing = (x.low < 0) & (x.high > 0)
+    width = jnp.where(is_crossing, x.high - x.low, 1)
+    on_or_off = jnp.where(x.low >= 0, 1.0, 0.0)
+    chord = jnp.where(is_crossing, x.high / width, on_or_off)
+    under = jnp.where(is_crossing[None], slopes, chord[None])
+    height = jnp.where(is_crossing, -chord * x.low, 0)
+    offset = jnp.sum(above * height[None], inner_axes(c))
+    return above * chord[None] + below * under, offset
+
+
+def _maximum_lines(equation: Equation, c, x, out):
+    """The greatest value above a maximum; below it, the argument whose least value is greatest."""
+    above = jnp.maximum(c, 0)
+    below = jnp.minimum(c, 0)
+
+    def maximum(v):
+        return equation.primitive.bind(v, **equation.params)
+
+    _, transpose = jax.vjp(maximum, x.low)
+    coefficients = jax.vmap(lambda part: transpose(part)[0])(below)
+    return coefficients, jnp.sum(above * out.high[None], inner_axes(c))

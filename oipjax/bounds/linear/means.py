@@ -1,151 +1,198 @@
-"""Upper bounds of a map's mean over its positions, which is its score.
+"""Upper bounds of a map's mean over its positions, which is its score, by sets of active positions.
 
 The mean of a ReLU over ``n`` positions is the greatest of ``sum over S of pre / n`` over all sets
 ``S`` of active positions. Each of these is linear in the layer below, where it is bounded as a
 whole: a value that helps one position and harms another is counted once, not at its best for each.
-    Sets are listed for blocks of up to 3x3 positions; blocks
-add up.
+Sets are listed for blocks of up to 3x3 positions; the bounds of the blocks add up.
 """
 
 import functools
 import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oipjax.bounds.interval import (
-    TINY,
-    Ends,
-    Limits,
-    checked_domain,
-    evaluate,
-    gamma,
-    images_of,
-    parameters,
-    trace,
-)
-from oipjax.bounds.interval import limits_by_variable as numbered
+from oipjax.bounds.conv.chain import Stack
+from oipjax.bounds.interval import evaluate, images_of, limits_by_variable, parameters, trace
+from oipjax.bounds.interval.scores import computed_mean, mean_of_nodes
 from oipjax.bounds.linear.backward import ROUNDING, magnitudes, pull
-from oipjax.jaxpr import Program
-from oipjax.jaxpr import restrict as restricted
-from oipjax.model import Model
-from oipjax.spaces import Box, Domain, Sphere
+from oipjax.bounds.refinement import State
+from oipjax.jaxpr import Program, restrict
+from oipjax.spaces import Box, Sphere
 
 BLOCK = 3
 """Side of a block, in positions."""
 MAPS = 32
-"""At a time; fewer are filled up, so that one program serves for all maps and for a few."""
+"""Maps at a time; fewer are filled up, so that one program serves for all maps and for a few."""
 MOST_POSITIONS = 1024
-"""Above that many the mean of the nodes' bounds has to do."""
+"""A layer with more positions takes too long."""
+
+Place = tuple[int, int]
 
 
-def mean_bounds(
-    model: Model,
-    layer: str,
-    domain: Domain,
-    ends: dict[str, Ends],
-    limits: Limits | None = None,
-    maps: np.ndarray | None = None,
-) -> np.ndarray:
-    """Upper bounds ``[k]`` of every map's mean over h and w, as computed in float32.
+@dataclass(frozen=True)
+class ActiveSets:
+    """Scores of a layer behind a ReLU, from the sets of positions at which a map can be on."""
 
-    Args:
-        model: the network.
-        layer: name of the layer.
+    name: ClassVar[str] = "sets"
+    level: ClassVar[str] = "cheap"
+
+    def fits(self, stack: Stack, domain: Box | Sphere) -> str | None:
+        """Why the layer does not fit, or None."""
+        shape = stack.layer.shape
+        if len(shape) != 3:
+            return f"Sets of active positions need a layer [h, w, k], and this one is {shape}."
+        if not stack.is_rectified:
+            return "Sets of active positions need a layer that is the output of a ReLU."
+        positions = shape[0] * shape[1]
+        if positions > MOST_POSITIONS:
+            return (
+                f"Sets of active positions take too long for {positions} positions, more than "
+                f"{MOST_POSITIONS}."
+            )
+        return None
+
+    def refine(self, state: State) -> State:
+        """Lower scores of the maps that are looked at closely."""
+        ends = state.ends[state.layer]
+        means = np.full(state.stack.layer.maps, np.inf)
+        maps = np.arange(len(means)) if state.maps is None else state.maps
+        means[maps] = _mean_bounds(state, maps)
+        # A mean that is not a number says nothing.
+        score = np.fmin(state.bounds.score, computed_mean(means, ends))
+        helps = score < mean_of_nodes(ends) * (1 - 1e-9)
+        name = f"{state.limited_by} + {self.name}" if state.limited_by else self.name
+        method = np.where(helps, name, state.bounds.method)
+        return replace(state, bounds=replace(state.bounds, score=score, method=method))
+
+
+class _Problem(NamedTuple):
+    """All that the blocks of a layer share.
+
+    Attributes:
+        program: the steps up to the nodes before the ReLU.
         domain: the set of images.
-        ends: of all layers, from `intervals.intervals` with the same limits.
-        limits: what is known of some layers.
-        maps: int ``[n]``, those that matter; the others get the mean of their nodes' bounds.
+        pre: number of the variable that holds these nodes.
+        parameters: of the network.
+        limits: of variables, by their numbers.
+        shape: of the layer, ``(h, w, k)``.
     """
-    high = ends[layer].high
-    if high.ndim == 1:
-        return high
-    positions = high.shape[0] * high.shape[1]
-    plain = computed(high.mean((0, 1)), ends[layer])
-    program = trace(model)
-    made = program.made(program.variable(model.layers.index(layer)))
-    pre = made and made.rectified()
-    if pre is None or positions > MOST_POSITIONS:
-        return plain
-    maps = np.arange(high.shape[2]) if maps is None else maps
+
+    program: Program
+    domain: Box | Sphere
+    pre: int
+    parameters: list[np.ndarray]
+    limits: Mapping[int, tuple[np.ndarray, np.ndarray]]
+    shape: tuple[int, ...]
+
+
+def _mean_bounds(state: State, maps: np.ndarray) -> np.ndarray:
+    """Upper bounds ``[n]`` of the means of some maps, of nodes as computed in float32."""
+    shape = state.stack.layer.shape
+    rows = _blocks(shape[0])
+    columns = _blocks(shape[1])
     sums = np.zeros(len(maps))
-    groups = [slice(first, first + MAPS) for first in range(0, len(maps), MAPS)]
     with jax.enable_x64(True):
-        given = (
-            restricted(program, frozenset({pre})),
-            checked_domain(domain),
-            pre,
-            parameters(model),
-            numbered(model, limits),
-        )
-        for places in itertools.product(*(_blocks(size) for size in high.shape[:2])):
-            for some in groups:
-                sums[some] += _block(
-                    *given, list(itertools.product(*places)), high.shape, maps[some]
-                )
-    means = plain.copy()
-    means[maps] = sums / positions + ends[layer].error.max((0, 1))[maps]
-    return np.fmin(plain, computed(means, ends[layer]))
+        problem = _problem(state)
+        for block in itertools.product(rows, columns):
+            places = list(itertools.product(*block))
+            for first in range(0, len(maps), MAPS):
+                group = slice(first, first + MAPS)
+                sums[group] += _greatest_sums(problem, places, maps[group])
+    error = state.ends[state.layer].error.max((0, 1))
+    return sums / (shape[0] * shape[1]) + error[maps]
 
 
-def computed(limit: np.ndarray, ends: Ends) -> np.ndarray:
-    """What the float32 mean of a map's nodes can come to, the mean of the computed nodes being ``limit`` at most.
-
-    Args:
-        limit: ``[k]``.
-        ends: of the nodes, ``[h, w, k]`` or ``[k]``; what a sum loses is a share of the sum of
-            their magnitudes.
-    """
-    if ends.high.ndim == 1:
-        return limit
-    magnitude = np.maximum(np.abs(ends.low), np.abs(ends.high)).mean((0, 1))
-    # The magnitudes of nodes that are not negative sum to their sum.
-    magnitude = np.where((ends.low >= 0).all((0, 1)), np.abs(limit), magnitude)
-    count = ends.high.shape[0] * ends.high.shape[1]
-    return limit + np.where(magnitude > 0, gamma(count + 1) * magnitude + count * TINY, 0)
+def _problem(state: State) -> _Problem:
+    model = state.model
+    program = trace(model)
+    relu = program.made(program.variable(model.layers.index(state.layer)))
+    pre = None if relu is None else relu.rectified()
+    if pre is None:
+        raise ValueError(f"{state.layer} of {model.name} is not the output of a ReLU")
+    return _Problem(
+        program=restrict(program, frozenset({pre})),
+        domain=state.domain,
+        pre=pre,
+        parameters=parameters(model),
+        limits=limits_by_variable(model, state.placed_limits),
+        shape=state.stack.layer.shape,
+    )
 
 
 def _blocks(size: int) -> list[range]:
+    """An axis of so many positions, cut into blocks."""
     return [range(first, min(first + BLOCK, size)) for first in range(0, size, BLOCK)]
 
 
-def _block(program: Program, domain, pre, params, limits, places, shape, maps) -> np.ndarray:
+def _greatest_sums(problem: _Problem, places: list[Place], maps: np.ndarray) -> np.ndarray:
     """The greatest sums ``[n]`` of a block's active nodes, over all sets of them, for some maps."""
-    count = min(MAPS, shape[2])
-    maps = np.resize(asked := maps, count)
+    filled = np.resize(maps, min(MAPS, problem.shape[2]))
+    specs = _node_specs(places, filled, problem.shape)
+    offset, parts, size = _pulled(
+        problem.program,
+        problem.domain,
+        problem.pre,
+        problem.parameters,
+        problem.limits,
+        specs,
+    )
+    sets = np.array(list(itertools.product((0.0, 1.0), repeat=len(places))))
+    total = sets @ _of_places(offset, places, filled)[..., 0]
+    for coefficients, low, high in parts:
+        c = _of_places(coefficients, places, filled)
+        is_used = np.flatnonzero(np.any(c != 0, (0, 1)))
+        low = np.ravel(low)[is_used]
+        high = np.ravel(high)[is_used]
+        total = total + np.asarray(_set_sums(sets, c[..., is_used], low, high))
+    magnitude = np.zeros(len(filled))
+    for i, j in places:
+        magnitude = magnitude + np.asarray(size)[0, i, j, filled]
+    greatest = total.max(0) + ROUNDING * magnitude
+    return greatest[: len(maps)]
+
+
+def _node_specs(places: list[Place], maps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Linear functions ``[m, 1, h, w, k]`` that each pick one node.
+
+    There is one for each place of a full block and each map; a missing place picks nothing.
+    """
+    count = len(maps)
     specs = np.zeros((BLOCK**2, count, 1, *shape))
     for index, (i, j) in enumerate(places):
         specs[index, np.arange(count), 0, i, j, maps] = 1
-    offset, parts, size = _pulled(
-        program, domain, pre, params, limits, specs.reshape(-1, 1, *shape)
-    )
-    sets = np.array(list(itertools.product((0.0, 1.0), repeat=len(places))))
-    total = sets @ np.asarray(offset).reshape(BLOCK**2, count)[: len(places)]
-    for c, low, high in parts:
-        c = np.asarray(c).reshape(BLOCK**2, count, -1)[: len(places)]
-        seen = np.flatnonzero(np.any(c != 0, (0, 1)))
-        total = total + np.asarray(
-            _sets(sets, c[..., seen], np.ravel(low)[seen], np.ravel(high)[seen])
-        )
-    return (total.max(0) + ROUNDING * sum(np.asarray(size)[0, i, j, maps] for i, j in places))[
-        : len(asked)
-    ]
+    return specs.reshape(-1, 1, *shape)
+
+
+def _of_places(values: Any, places: list[Place], maps: np.ndarray) -> np.ndarray:
+    """``values[m, ...]`` of the functions of `_node_specs` as ``[places, n, values]``."""
+    by_place = np.asarray(values).reshape(BLOCK**2, len(maps), -1)
+    return by_place[: len(places)]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _pulled(program: Program, domain: Box | Sphere, pre: int, params, limits, specs):
+    """The functions ``specs`` of a variable as functions of what lies below it.
+
+    Returns:
+        their offsets ``[m]``, for each value below the coefficients and its two ends, and the
+        magnitudes of the variable's nodes.
+    """
     values = evaluate(program, [*params, images_of(domain)], limits=limits)
     pulled = pull(program, values, pre, specs)
-    parts = [
-        (c, values[number].low, values[number].high) for number, c in pulled.coefficients.items()
-    ]
+    parts = []
+    for number, c in pulled.coefficients.items():
+        parts.append((c, values[number].low, values[number].high))
     return pulled.offset, parts, magnitudes(program, values)[pre]
 
 
 @jax.jit
-def _sets(sets, c, low, high):
-    """Greatest values ``[sets, k]`` of the sets' sums; ``c`` is ``[places, k, values]``."""
+def _set_sums(sets, c, low, high):
+    """The greatest values ``[sets, n]`` of the sets' sums; ``c`` is ``[places, n, values]``."""
 
     def of_map(c):
         together = sets @ c
