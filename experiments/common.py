@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,14 +21,14 @@ from rich.table import Table
 
 import oipjax
 from experiments.tools import quality
+from oipjax import training
 from oipjax.data import Dataset, Split
 from oipjax.data import mnist as data
 from oipjax.networks import Autoencoder, AutoencoderConfig, checkpoint
 from oipjax.plots import INK
 from oipjax.storage import surroundings
-from oipjax.training import TrainConfig
+from oipjax.training import AutoencoderTrainConfig
 from oipjax.training import autoencoder as autoencoding
-from oipjax.training import loop as training
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
@@ -41,7 +41,7 @@ AUTOENCODING = replace(autoencoding.PRESETS["mnist"], epochs=6)
 """How studies train many autoencoders: the preset with fewer epochs."""
 
 
-def sized(train: TrainConfig, **network: Any) -> TrainConfig:
+def sized(train: AutoencoderTrainConfig, **network: Any) -> AutoencoderTrainConfig:
     """The same training of a network that differs in some of its sizes."""
     return replace(train, network=replace(train.network, **network))
 
@@ -67,31 +67,32 @@ def machine() -> dict[str, Any]:
 
 def network(
     seed: int,
-    train: training.TrainConfig = training.TrainConfig(),
+    train: training.ClassifierTrainConfig = training.ClassifierTrainConfig(),
     folder: Path = NETWORKS,
     digits: Dataset | None = None,
 ) -> oipjax.Model:
     """The shipped network's architecture trained with another seed; done once, then read from ``folder``.
 
     Args:
-        seed: of the initial weights and of the order of images; it replaces that of ``train``.
+        seed: of the initial weights and of the order of images.
         train: how to train.
         folder: of the networks that were trained.
         digits: to train with; by default MNIST, from the folder ``OIPJAX_DATA`` or downloaded.
     """
-    place, plan = folder / f"seed{seed}", replace(train, seed=seed)
+    place = folder / f"seed{seed}"
     if not place.exists():
-        trained = training.train(
-            jax.random.key(seed), plan, digits or data.load(), name=f"seed{seed}",
+        trained = training.train_classifier(
+            jax.random.key(seed), train, digits or data.load(), name=f"seed{seed}",
             progress=lambda epoch: print(f"seed {seed}: epoch {epoch.epoch}, held out {epoch.validation_accuracy:.4f}"),
         )  # fmt: skip
-        checkpoint.save(
-            place, trained.model, {"config": asdict(plan), "test_accuracy": trained.test_accuracy}
-        )
+        facts = {"config": train.describe(), "seed": seed, "test_accuracy": trained.test_accuracy}
+        checkpoint.save(place, trained.model, facts)
     return oipjax.load(place)
 
 
-def autoencoder(config: TrainConfig, images: Dataset, folder: Path = AUTOENCODERS) -> Autoencoder:
+def autoencoder(
+    config: AutoencoderTrainConfig, images: Dataset, folder: Path = AUTOENCODERS, seed: int = 0
+) -> Autoencoder:
     """An autoencoder, trained once and then read from ``folder``; the whole configuration and the images name it.
 
     An interrupted training goes on after the last epoch that was finished.
@@ -100,10 +101,11 @@ def autoencoder(config: TrainConfig, images: Dataset, folder: Path = AUTOENCODER
         config: how to train.
         images: what with.
         folder: of the autoencoders that were trained.
+        seed: of the initial weights, the order of images and the corruption.
     """
     if not isinstance(config.network, AutoencoderConfig):
         raise ValueError(f"expected the training of an autoencoder, got {config.network}")
-    key = jax.random.key(config.seed)
+    key = jax.random.key(seed)
     plan = training.plan(key, config, images)
     facts = {
         part: plan[part] for part in ("config", "key", "data")

@@ -11,7 +11,7 @@ silent, and others must be tried. Cost: half a minute of two cores.
 Command: python -m experiments.one_map
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +25,8 @@ import oipjax
 from experiments import classic_curve
 from experiments.classic_curve import PUBLISHED, responding_starts
 from experiments.common import command, save, show
-from oipjax.cli.oip import oip
+from oipjax.cli.oip import CLASSIC, oip
+from oipjax.cli.options import Output, SpaceOptions
 from oipjax.plots import BLUE, FAINT, INACTIVE, INK, oip_figure
 from oipjax.records import read_run
 from oipjax.search import Ascent
@@ -60,9 +61,16 @@ def first_run(config: Config, start: int) -> Ascent:
     """What ``oipjax oip`` finds from this start."""
     with TemporaryDirectory() as folder:
         oip(
-            map=config.map, checkpoint=config.checkpoint, steps=config.steps, reports=config.reports, recipe=(RECIPE,),
-            start=start, criterion=config.criterion, seed=config.seed, out=Path(folder) / "run",
-        )  # fmt: skip
+            map=config.map,
+            checkpoint=config.checkpoint,
+            start=start,
+            ascent=replace(
+                CLASSIC, steps=config.steps, reports=config.reports, criterion=config.criterion
+            ),
+            space=SpaceOptions(recipe=(RECIPE,)),
+            seed=config.seed,
+            output=Output(out=Path(folder) / "run"),
+        )
         return read_run(Path(folder) / "run")
 
 

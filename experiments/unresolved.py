@@ -21,11 +21,11 @@ import numpy as np
 
 import oipjax
 from experiments.common import NETWORKS, command, network, save, show
+from oipjax import training
 from oipjax.data import Dataset
 from oipjax.data import mnist as data
 from oipjax.pytrees import fingerprint
 from oipjax.study import BY_PRE_ACTIVATION, BY_SURVEY, DEAD, FOUND, UNRESOLVED
-from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -36,7 +36,7 @@ class Config:
 
     seeds: tuple[int, ...] = (1, 2, 3)
     layers: tuple[str, ...] = ("conv1", "conv2", "conv3")
-    train: training.TrainConfig = training.TrainConfig()
+    train: training.ClassifierTrainConfig = training.ClassifierTrainConfig()
     draws: int = 4096
     steps: int = 100
     seed: int = 0

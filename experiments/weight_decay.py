@@ -16,9 +16,9 @@ import numpy as np
 
 import oipjax
 from experiments.common import command, save, show
+from oipjax import training
 from oipjax.data import Dataset
 from oipjax.data import mnist as data
-from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -28,18 +28,19 @@ class Config:
     """Values of ``l2`` to compare; everything else is the default training."""
 
     l2: tuple[float, ...] = (0.0, 3e-5, 1e-4, 3e-4, 1e-3)
-    train: training.TrainConfig = training.TrainConfig()
+    train: training.ClassifierTrainConfig = training.ClassifierTrainConfig()
     draws: int = 4096
     norm: float = 1e-2
+    seed: int = 0
 
 
-SMOKE = Config((0.0, 1e-3), training.TrainConfig(epochs=1, validation=66), 64)
+SMOKE = Config((0.0, 1e-3), training.ClassifierTrainConfig(epochs=1, validation=66), 64)
 
 
 def measure(config: Config, l2: float, digits: Dataset) -> dict[str, Any]:
     """Train with one weight decay, and count the maps of the last convolution."""
-    key = jax.random.key(config.train.seed)
-    trained = training.train(
+    key = jax.random.key(config.seed)
+    trained = training.train_classifier(
         key, replace(config.train, l2=l2), digits,
         progress=lambda epoch: print(f"l2 {l2:g}: epoch {epoch.epoch}, held out {epoch.validation_accuracy:.4f}"),
     )  # fmt: skip

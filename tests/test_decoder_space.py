@@ -168,7 +168,7 @@ def test_bad_input(tiny, linear):
 
 @pytest.mark.parametrize("command", [("atlas",), ("oip", "--map", "1")])
 def test_the_command_line_says_what_is_wrong(tiny_folder, tmp_path, capfd, monkeypatch, command):
-    monkeypatch.setattr(cli, "_use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)
     checkpoint.save(tmp_path / "small", made(), {"command": "test"})
     for arguments, message in (
@@ -185,7 +185,7 @@ def test_the_command_line_says_what_is_wrong(tiny_folder, tmp_path, capfd, monke
 
 
 def test_the_command_line_with_what_ships(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(cli, "_use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
     small = ["--draws", "32", "--steps", "3", "--space", "decoder", "--tile", "8"]
     assert cli.main(["oip", "--map", "120", *small, "--out", str(tmp_path / "oip")]) == 0
     assert (
