@@ -492,6 +492,7 @@ def test_a_folder_that_cannot_be_written_is_named(call, tiny_folder):
 def test_a_killed_run_goes_on_where_it_stopped(tiny_folder, tmp_path):
     """A real process, stopped by Ctrl-C in the middle, then called again."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     command = [
         sys.executable,
         "-m",

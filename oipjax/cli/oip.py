@@ -1,8 +1,10 @@
 """``oipjax oip``."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -10,7 +12,7 @@ from rich.table import Table
 import oipjax
 from oipjax import records
 from oipjax.cli.options import Output, SpaceOptions, key_of, layer_name
-from oipjax.cli.progress import progress
+from oipjax.cli.progress import Report, progress
 from oipjax.objectives import Map
 from oipjax.search import (
     INACTIVE,
@@ -64,50 +66,43 @@ def oip(
     check_plan(ascent.steps, ascent.reports, ascent.criterion)
     if start != "best":
         checked_index([start])
-    images = space.of(model)
-    options = _described(ascent) | {"draws": draws, "start": None if start == "best" else start}
+    ascent = replace(ascent, space=space.of(model))
     config = records.describe_run(
-        "oip", model, key, images, ascent.method, layer=layer, map=map, **options
+        "oip",
+        model,
+        key,
+        ascent.space,
+        ascent.method,
+        layer=layer,
+        map=map,
+        draws=draws,
+        start=None if start == "best" else start,
+        **_described(ascent),
     )
     folder = output.folder(f"{model.name}-{layer}-map{map}")
-    names = output.pictures("oip")
+    pictures = [folder / name for name in output.pictures("oip")]
     if records.is_finished(folder, config, overwrite=output.overwrite):
-        run = records.read_run(folder)
-        first = int(records.read_manifest(folder)["start"])
-        for name in names:
-            if not (folder / name).exists():
-                records.save_picture(folder / name, _figure(config, run, first))
-        print(f"finished before; nothing to do: {folder / names[0]}")
+        _draw_missing(folder, config, pictures)
+        print(f"finished before; nothing to do: {pictures[0]}")
         return
     with progress() as report:
-        first = start
-        if first == "best":
-            found = survey(
-                key,
-                model,
-                layer,
-                space=images,
-                draws=draws,
-                keep=1,
-                tile=ascent.tile_size,
-                progress=lambda done, total: report("survey", done, total),
-            )
-            first = int(found.start_index[map, 0])
+        if start == "best":
+            start = _best_start(key, model, layer, map, draws, ascent, report)
         run = ascend(
             key,
             model,
             Map(layer),
             np.array([map]),
-            np.array([first]),
+            np.array([start]),
             progress=lambda done, total: report("ascent", done, total),
-            **_keywords(replace(ascent, space=images)),
+            **_options(ascent),
         )
     _print(run)
-    pictures = {name: _figure(config, run, first) for name in names}
-    records.write_run(folder, config, run, pictures, start=first, precision=ascent.precision)
+    figures = {picture.name: _figure(config, run, start) for picture in pictures}
+    records.write_run(folder, config, run, figures, start=start, precision=ascent.precision)
     status = int(run.status[0])
     best = f"best score {run.scores[0]:.4f}"
-    print(f"map {map} of {layer}: {STATUS[status]}; {best}: {folder / names[0]}")
+    print(f"map {map} of {layer}: {STATUS[status]}; {best}: {pictures[0]}")
     if status == INACTIVE:
         print(
             "try --method momentum, which climbs the pre-activation first, or another --seed, "
@@ -115,32 +110,53 @@ def oip(
         )
 
 
+def _best_start(
+    key: jax.Array,
+    model: oipjax.Model,
+    layer: str,
+    map: int,
+    draws: int,
+    ascent: AscentConfig,
+    report: Report,
+) -> int:
+    """Number of the random start that the map responds to most."""
+    space: Any = ascent.space
+    found = survey(
+        key,
+        model,
+        layer,
+        draws=draws,
+        keep=1,
+        space=space,
+        tile=ascent.tile_size,
+        progress=lambda done, total: report("survey", done, total),
+    )
+    return int(found.start_index[map, 0])
+
+
+def _draw_missing(folder: Path, config: dict[str, Any], pictures: list[Path]) -> None:
+    """Draw the pictures of a finished run that are not there yet."""
+    run = records.read_run(folder)
+    start = int(records.read_manifest(folder)["start"])
+    for picture in pictures:
+        if not picture.exists():
+            records.save_picture(picture, _figure(config, run, start))
+
+
+def _options(ascent: AscentConfig) -> dict[str, Any]:
+    """All options of the ascent by name, with the tile as a number."""
+    options = {field.name: getattr(ascent, field.name) for field in fields(ascent)}
+    return options | {"tile": ascent.tile_size}
+
+
 def _described(ascent: AscentConfig) -> dict[str, Any]:
-    """The options of the ascent that stand in the record."""
-    described = {
-        "steps": ascent.steps,
-        "reports": ascent.reports,
-        "criterion": ascent.criterion,
-        "stop": ascent.stop,
-        "tile": ascent.tile_size,
-    }
-    if ascent.precision != "float32":  # Records without this entry are of float32.
-        described["precision"] = ascent.precision
+    """The options of the ascent that stand in the record, beside its space and its method."""
+    described = _options(ascent)
+    for name in ("space", "method", "record_images"):
+        del described[name]
+    if ascent.precision == "float32":  # Records without this entry are of float32.
+        del described["precision"]
     return described
-
-
-def _keywords(ascent: AscentConfig) -> dict[str, Any]:
-    return {
-        "space": ascent.space,
-        "method": ascent.method,
-        "steps": ascent.steps,
-        "reports": ascent.reports,
-        "criterion": ascent.criterion,
-        "stop": ascent.stop,
-        "record_images": ascent.record_images,
-        "precision": ascent.precision,
-        "tile": ascent.tile_size,
-    }
 
 
 def _print(run: Ascent) -> None:
