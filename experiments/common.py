@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, make_dataclass, replace
+from dataclasses import make_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,14 +20,14 @@ from rich.table import Table
 
 import oipjax
 from experiments.tools import quality
+from oipjax import training
 from oipjax.data import Dataset, Split
 from oipjax.data import mnist as data
 from oipjax.networks import Autoencoder, AutoencoderConfig, checkpoint
 from oipjax.plots import INK
 from oipjax.storage import surroundings
-from oipjax.training import TrainConfig
+from oipjax.training import AutoencoderTrainConfig, ClassifierTrainConfig
 from oipjax.training import autoencoder as autoencoding
-from oipjax.training import loop as training
 
 NETWORKS = Path("oipjax-out/seeds")
 """The folder of networks that experiments have trained, so that each is trained once."""
@@ -38,7 +38,7 @@ AUTOENCODING = replace(autoencoding.PRESETS["mnist"], epochs=6)
 """The training of studies that train many autoencoders: the preset with fewer epochs."""
 
 
-def sized(train: TrainConfig, **network: Any) -> TrainConfig:
+def sized(train: AutoencoderTrainConfig, **network: Any) -> AutoencoderTrainConfig:
     """The same training of a network that differs in some of its sizes."""
     return replace(train, network=replace(train.network, **network))
 
@@ -68,34 +68,37 @@ def _processor() -> str:
 
 def network(
     seed: int,
-    train: TrainConfig = TrainConfig(),
+    train: ClassifierTrainConfig = ClassifierTrainConfig(),
     folder: Path = NETWORKS,
     digits: Dataset | None = None,
 ) -> oipjax.Model:
     """The shipped network's architecture, trained with another seed; a second call reads it.
 
     Args:
-        seed: of the initial weights and of the order of images; it replaces that of ``train``.
+        seed: of the initial weights and of the order of images.
         train: how to train.
         folder: of the networks that were trained.
         digits: to train with; by default MNIST, from the folder ``OIPJAX_DATA`` or downloaded.
     """
     name = f"seed{seed}"
     place = folder / name
-    plan = replace(train, seed=seed)
 
     def report(epoch: Any) -> None:
         print(f"seed {seed}: epoch {epoch.epoch}, held out {epoch.validation_accuracy:.4f}")
 
     if not place.exists():
         images = data.load() if digits is None else digits
-        trained = training.train(jax.random.key(seed), plan, images, name=name, progress=report)
-        facts = {"config": asdict(plan), "test_accuracy": trained.test_accuracy}
+        trained = training.train_classifier(
+            jax.random.key(seed), train, images, name=name, progress=report
+        )
+        facts = {"config": train.describe(), "seed": seed, "test_accuracy": trained.test_accuracy}
         checkpoint.save(place, trained.model, facts)
     return oipjax.load(place)
 
 
-def autoencoder(config: TrainConfig, images: Dataset, folder: Path = AUTOENCODERS) -> Autoencoder:
+def autoencoder(
+    config: AutoencoderTrainConfig, images: Dataset, folder: Path = AUTOENCODERS, seed: int = 0
+) -> Autoencoder:
     """An autoencoder, trained once; a second call with an equal configuration and images reads it.
 
     An interrupted training goes on after the last epoch that was finished.
@@ -104,10 +107,11 @@ def autoencoder(config: TrainConfig, images: Dataset, folder: Path = AUTOENCODER
         config: how to train.
         images: the images to train with.
         folder: of the autoencoders that were trained.
+        seed: of the initial weights, the order of images and the corruption.
     """
     if not isinstance(config.network, AutoencoderConfig):
         raise ValueError(f"expected the training of an autoencoder, got {config.network}")
-    key = jax.random.key(config.seed)
+    key = jax.random.key(seed)
     plan = training.plan(key, config, images)
     # Versions are left out: an update of a library is no new training.
     facts = {part: plan[part] for part in ("config", "key", "data")}

@@ -35,7 +35,7 @@ from experiments.common import (
 from experiments.figures import tasks as figures
 from experiments.tools import linear, quantisation
 from oipjax.data import Dataset
-from oipjax.training import TrainConfig
+from oipjax.training import AutoencoderTrainConfig
 from oipjax.training import autoencoder as autoencoding
 
 RESULTS = Path(__file__).parent / "results"
@@ -55,7 +55,7 @@ class Config:
     sides: tuple[int, ...] = (2, 3, 4, 5, 7, 10, 14)
     bits: tuple[int, ...] = (8, 6, 4, 3, 2)
     qualities: tuple[int, ...] = (1, 3, 5, 10, 15, 20, 30, 50, 70, 90)
-    train: TrainConfig = AUTOENCODING
+    train: AutoencoderTrainConfig = AUTOENCODING
     shown: int = 10
 
     def __post_init__(self):

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 import oipjax
 from experiments.common import command, save, show, words
-from oipjax.cli.options import space_of
+from oipjax.cli.options import SpaceOptions
 from oipjax.data import mnist as data
 from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
 from oipjax.spaces import Space, standardise
@@ -102,7 +102,7 @@ def quartiles(values: Any) -> list[float]:
 def measure(config: Config, model: oipjax.Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Facts, and the pictures of each source ``[k, h, w, c]`` for the maps found in all spaces."""
     # All spaces before the first search: what is wrong with one is said at once.
-    spaces = {name: space_of(model, name, autoencoder=config.autoencoder) for name in SPACES}
+    spaces = {name: SpaceOptions(name, config.autoencoder).of(model) for name in SPACES}
     atlases = {name: find(config, model, name, space) for name, space in spaces.items()}
     print()
     digits = model.to_input(data.sample().images)

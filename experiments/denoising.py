@@ -40,7 +40,15 @@ from oipjax.analysis import layer_activations
 from oipjax.data import Dataset, Split
 from oipjax.model import Model
 from oipjax.networks import Autoencoder
-from oipjax.training import Corruption, Dropped, Noise, OneOf, TrainConfig, corrupted, reconstruct
+from oipjax.training import (
+    AutoencoderTrainConfig,
+    Corruption,
+    Dropped,
+    Noise,
+    OneOf,
+    corrupted,
+    reconstruct,
+)
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("corruption", "images", "strength", "psnr", "gain", "ssim", "accuracy")
@@ -62,7 +70,7 @@ class Config:
     classifier: str | None = "mnist-cnn"
     sigmas: tuple[float, ...] = (0.25, 0.5, 0.75)
     dropped: tuple[float, ...] = (0.25, 0.5, 0.75)
-    train: TrainConfig = sized(AUTOENCODING, latent=64)
+    train: AutoencoderTrainConfig = sized(AUTOENCODING, latent=64)
     blurs: tuple[float, ...] = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.7, 2.0)
     medians: tuple[int, ...] = (2, 3, 4, 5, 7)
     components: tuple[int, ...] = (5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300)

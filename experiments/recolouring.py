@@ -33,7 +33,7 @@ from experiments.figures import tasks as figures
 from experiments.tools import linear, quality
 from oipjax.data import Dataset, Split
 from oipjax.data import folder as pictures
-from oipjax.training import Grey, TrainConfig
+from oipjax.training import AutoencoderTrainConfig, Grey
 from oipjax.training import autoencoder as autoencoding
 
 RESULTS, FIGURES = Path(__file__).parent / "results", Path("oipjax-out/recolouring")
@@ -55,8 +55,8 @@ class Config:
     name: str | None = None
     crop: tuple[int, int, int, int] | None = None
     size: tuple[int, int] | None = None
-    train: TrainConfig = sized(AUTOENCODING, input_shape=(28, 28, 3), latent=64)
-    faces: TrainConfig = replace(autoencoding.PRESETS["faces"], epochs=10)
+    train: AutoencoderTrainConfig = sized(AUTOENCODING, input_shape=(28, 28, 3), latent=64)
+    faces: AutoencoderTrainConfig = replace(autoencoding.PRESETS["faces"], epochs=10)
     shown: int = 10
 
     def __post_init__(self):
@@ -99,13 +99,13 @@ def coloured(digits: Dataset) -> Dataset:
     )
 
 
-def images(config: Config, digits: Dataset | None) -> tuple[Dataset, TrainConfig, bool]:
+def images(config: Config, digits: Dataset | None) -> tuple[Dataset, AutoencoderTrainConfig, bool]:
     """Colour images, how to train with them, and whether their hue is that of their class."""
     if config.data is None:
         return coloured(digits or images_of(config.source)), config.train, True
     own = pictures.load(config.data, crop=config.crop, size=config.size, colour=True)
     train = sized(config.faces, input_shape=own.train.images.shape[1:])
-    return own, replace(train, validation=len(own.train.images) // 12), False
+    return own, train, False
 
 
 def lookup(grey: np.ndarray, colours: np.ndarray) -> np.ndarray:
@@ -121,7 +121,7 @@ def lookup(grey: np.ndarray, colours: np.ndarray) -> np.ndarray:
     return np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], mean)
 
 
-def recoloured(data: Dataset, train: TrainConfig) -> dict[str, np.ndarray]:
+def recoloured(data: Dataset, train: AutoencoderTrainConfig) -> dict[str, np.ndarray]:
     """The test images, from their luma alone, by every method; ``float32 [n, h, w, 3]``."""
     auto = autoencoder(replace(train, corrupt=Grey()), data)
     learnt, seen = (grey_of(split.images) for split in (data.train, data.test))

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 
 import oipjax
 from experiments.common import NETWORKS, command, network, save, show, unseen
+from oipjax import training
 from oipjax.analysis import Matching, correlations, match, over_pairs, similarity
 from oipjax.data import Dataset, Split
 from oipjax.data import mnist as data
@@ -32,7 +33,6 @@ from oipjax.networks import cnn
 from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
 from oipjax.pytrees import fingerprint
 from oipjax.study import FOUND
-from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS, TWINS, UNTRAINED, SHUFFLED = (
@@ -56,7 +56,7 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     reordered: tuple[int, ...] = (0, 1)
     layers: tuple[str, ...] = ("conv1", "conv2", "conv3")
-    train: training.TrainConfig = training.TrainConfig()
+    train: training.ClassifierTrainConfig = training.ClassifierTrainConfig()
     draws: int = 1024
     steps: int = 60
     rows: int = 7
@@ -90,9 +90,8 @@ def twin(config: Config, seed: int, digits: Dataset | None) -> Model:
     """A network trained from the initial weights of another one, with the images in another order."""
     folder = config.networks / "reordered"
     if not (folder / f"seed{seed}").exists():
-        digits = other_order(
-            data.load() if digits is None else digits, config.train.validation, seed
-        )
+        digits = data.load() if digits is None else digits
+        digits = other_order(digits, config.train.held_out(len(digits.train.images)), seed)
     return network(seed, config.train, folder, digits)
 
 

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax import keys
+from oipjax import keys, training
 from oipjax.analysis import THRESHOLD, correlations, similarity
 from oipjax.data import Dataset
 from oipjax.data import mnist as data
@@ -32,7 +32,6 @@ from oipjax.model import Model
 from oipjax.networks import cnn
 from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
 from oipjax.study import FOUND
-from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
 GREEN = "#009E73"
@@ -47,7 +46,7 @@ class Config:
     `optima.THRESHOLD`.
     """
 
-    train: training.TrainConfig = training.TrainConfig(epochs=6)
+    train: training.ClassifierTrainConfig = training.ClassifierTrainConfig(epochs=6)
     stops: tuple[int, ...] = (0, 10, 30, 100, 300)
     layer: str = "conv3"
     images: int = 1000
@@ -59,17 +58,23 @@ class Config:
 
 
 SMOKE = Config(
-    training.TrainConfig(epochs=1, validation=66), (0, 3), "conv1", 50, draws=64, steps=3, rows=3
+    training.ClassifierTrainConfig(epochs=1, validation=66),
+    (0, 3),
+    "conv1",
+    50,
+    draws=64,
+    steps=3,
+    rows=3,
 )
 
 
 def trained(config: Config, digits: Dataset) -> list[tuple[str, Model]]:
-    """One training, as `training.train` does it, and the network at each stop and at the end of each epoch."""
+    """One training, as `training.train_classifier` does it, and the network at each stop and at the end of each epoch."""
     plan, stream = config.train, keys.stream(jax.random.key(config.seed), keys.TRAIN)
     if not isinstance(plan.network, cnn.CNNConfig):
         raise ValueError(f"expected a training of a classifier, got one of {plan.network}")
     images, labels = digits.train
-    count = len(images) - plan.validation
+    count = len(images) - plan.held_out(len(images))
     batches = count // plan.batch
     steps = batches * plan.epochs
     pixels = images.astype(np.float32) / 255
@@ -139,7 +144,7 @@ def settled(values: np.ndarray, least: float) -> np.ndarray:
 
 def accuracy(model: Model, digits: Dataset) -> float:
     """Share of the test images classified rightly."""
-    confusion, _ = training.evaluate(model, model.params, digits.test)
+    confusion, _ = training.evaluate_classifier(model, model.params, digits.test)
     return float(np.trace(confusion) / confusion.sum())
 
 

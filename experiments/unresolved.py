@@ -23,7 +23,7 @@ from oipjax.data import Dataset
 from oipjax.data import mnist as data
 from oipjax.pytrees import fingerprint
 from oipjax.study import BY_PRE_ACTIVATION, BY_SURVEY, DEAD, FOUND, UNRESOLVED
-from oipjax.training import TrainConfig
+from oipjax.training import ClassifierTrainConfig
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("network", "space", "layer", "maps", "found", "dead", "unresolved")
@@ -46,7 +46,7 @@ class Config:
 
     seeds: tuple[int, ...] = (1, 2, 3)
     layers: tuple[str, ...] = ("conv1", "conv2", "conv3")
-    train: TrainConfig = TrainConfig()
+    train: ClassifierTrainConfig = ClassifierTrainConfig()
     draws: int = 4096
     steps: int = 100
     seed: int = 0

@@ -16,10 +16,10 @@ import numpy as np
 
 import oipjax
 from experiments.common import command, save, show
+from oipjax import training
 from oipjax.data import Dataset
 from oipjax.data import mnist as data
-from oipjax.training import TrainConfig
-from oipjax.training import loop as training
+from oipjax.training import ClassifierTrainConfig
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -33,15 +33,17 @@ class Config:
         train: the training.
         draws: random starts of each survey.
         norm: a kernel with a smaller norm counts as near zero.
+        seed: of the training, the survey and the atlas.
     """
 
     l2: tuple[float, ...] = (0.0, 3e-5, 1e-4, 3e-4, 1e-3)
-    train: TrainConfig = TrainConfig()
+    train: ClassifierTrainConfig = ClassifierTrainConfig()
     draws: int = 4096
     norm: float = 1e-2
+    seed: int = 0
 
 
-SMOKE = Config((0.0, 1e-3), TrainConfig(epochs=1, validation=66), 64)
+SMOKE = Config((0.0, 1e-3), ClassifierTrainConfig(epochs=1, validation=66), 64)
 
 
 def measure(config: Config, l2: float, digits: Dataset) -> dict[str, Any]:
@@ -50,9 +52,9 @@ def measure(config: Config, l2: float, digits: Dataset) -> dict[str, Any]:
     def report(epoch: Any) -> None:
         print(f"l2 {l2:g}: epoch {epoch.epoch}, held out {epoch.validation_accuracy:.4f}")
 
-    key = jax.random.key(config.train.seed)
+    key = jax.random.key(config.seed)
     plan = replace(config.train, l2=l2)
-    trained = training.train(key, plan, digits, progress=report)
+    trained = training.train_classifier(key, plan, digits, progress=report)
     model = trained.model
     layer = model.default_layer
     kernel = np.asarray(model.params[layer]["kernel"])

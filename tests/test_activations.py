@@ -1,5 +1,6 @@
 """Activations of real images: statistics beside the same written the dumb way, and the command."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from test_plots import check_text
 
 from oipjax.analysis import activations as acts
 from oipjax.cli import main as cli
-from oipjax.cli.activations import _readings, _said
+from oipjax.cli.activations import caption_of, readings_of
 from oipjax.data import mnist as data
 from oipjax.data import read_image
 from oipjax.plots import exemplars_figure, maps_figure
@@ -152,7 +153,7 @@ def test_pictures_that_do_not_fit_get_one_clear_line(tmp_path):
 
 @pytest.fixture
 def call(capfd, monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "_use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -210,6 +211,19 @@ def test_activations_of_files_beside_a_digit(call):
     assert code == 2 and "--overwrite" in err
 
 
+def test_a_comma_in_a_file_name_makes_no_further_column(call):
+    digits = data.sample().images[..., 0]
+    Image.fromarray(digits[0]).save("a,b.png")
+    Image.fromarray(digits[1]).save('say "c".png')
+    options = ["--layer", "conv1", "--out", "there"]
+    code, _, err = call("--file", "a,b.png", 'say "c".png', *options)
+    assert code == 0, err
+    with Path("there/activations.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert {len(row) for row in rows} == {6} and len(rows) == 1 + 2 * 32
+    assert {row[0] for row in rows[1:]} == {"a,b.png", 'say "c".png'}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -237,12 +251,12 @@ def test_bad_input_is_one_line(call, arguments, words):
 
 def test_a_network_without_classes_reads_nothing(linear, tiny):
     assert (
-        _readings(linear, np.zeros((4, 3))) == [None] * 4
-        and _readings(tiny, np.zeros((2, 6, 6, 3))) == [None] * 2
+        readings_of(linear, np.zeros((4, 3))) == [None] * 4
+        and readings_of(tiny, np.zeros((2, 6, 6, 3))) == [None] * 2
     )
-    ((name, chance),) = _readings(tiny, np.array([[0.0, np.log(2), 0.0]]))
+    ((name, chance),) = readings_of(tiny, np.array([[0.0, np.log(2), 0.0]]))
     assert name == "b" and chance == pytest.approx(0.5)
-    assert _said(7, None) == "class 7" and _said(None, ("b", 0.5)) == "read as b (50 %)"
+    assert caption_of(7, None) == "class 7" and caption_of(None, ("b", 0.5)) == "read as b (50 %)"
 
 
 def test_digits_that_do_not_fit_the_network(call, tiny_folder):

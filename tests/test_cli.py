@@ -7,21 +7,25 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import oipjax
 from oipjax.cli import main as cli
 from oipjax.networks import checkpoint, cnn
+from oipjax.search import INACTIVE, STATUS
+from oipjax.training import ReconstructionEpoch
 
 SMALL = ["--draws", "64", "--steps", "8", "--tile", "8"]
 
 
 @pytest.fixture(autouse=True)
 def _own_cache_and_folder(monkeypatch, tmp_path_factory, tmp_path):
-    monkeypatch.setattr(cli, "_use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
     monkeypatch.chdir(tmp_path)
 
 
@@ -66,9 +70,10 @@ def test_atlas(call, tiny_folder):
 
 def test_atlas_with_everything_said(call, tiny_folder):
     code, out, _ = call(
-        "atlas", "--checkpoint", tiny_folder, *SMALL, "--layer", "conv1", "--maps", "0,2-3", "--keep", 2, "--method",
-        "classic", "--space", "box", "--recipe", "2:1", "4:1,8:.5~0.5", "--restarts", 0, "--stop", "--criterion", "1e-3",
-        "--format", "png", "svg", "--out", "there/patterns", "--keep-images", 1, "--screen", 4, "--finish", 2,
+        "atlas", "--checkpoint", tiny_folder, *SMALL, "--layer", "conv1", "--maps", "0,2-3",
+        "--keep", 2, "--method", "classic", "--space", "box", "--recipe", "2:1", "4:1,8:.5~0.5",
+        "--restarts", 0, "--stop", "--criterion", "1e-3", "--format", "png", "svg",
+        "--out", "there/patterns", "--keep-images", 1, "--screen", 4, "--finish", 2,
     )  # fmt: skip
     assert code == 0, out
     assert sorted(p.name for p in Path("there/patterns").iterdir()) == [
@@ -132,13 +137,9 @@ def test_oip_leaves_the_parts_of_an_atlas_alone(call, tiny_folder):
     assert code == 2 and "command" in err and not Path("there/manifest.json").exists()
 
 
-def test_oip_says_when_a_map_is_silent(call, tiny_folder):
+def test_oip_says_when_a_run_is_inactive(call, tiny_folder):
     code, out, _ = call("oip", "--checkpoint", tiny_folder, "--map", 0, *SMALL)
-    assert (
-        code == 0
-        and "silent: the map never rose above its floor" in out
-        and "--method momentum" in out
-    )
+    assert code == 0 and STATUS[INACTIVE] in out and "--method momentum" in out
 
 
 def test_layers(call, tiny_folder):
@@ -151,8 +152,8 @@ def test_layers(call, tiny_folder):
 def test_train_on_the_sample_and_use_what_it_made(call):
     with jax.numpy_dtype_promotion("standard"):  # optax is exempt
         code, out, err = call(
-            "train", "--data", "sample", "--epochs", 2, "--filters", 4, 6, "--pools", 2, 2, "--dense", 8,
-            "--out", "net", "--name", "mine", "--learning-rate", "3e-3",
+            "train", "--data", "sample", "--epochs", 2, "--filters", 4, 6, "--pools", 2, 2,
+            "--dense", 8, "--out", "net", "--name", "mine", "--learning-rate", "3e-3", "--seed", 3,
         )  # fmt: skip
     assert code == 0 and "of 200 test images right" in out and "epoch   2" in err
     assert {p.name for p in Path("net").iterdir()} == {
@@ -164,6 +165,7 @@ def test_train_on_the_sample_and_use_what_it_made(call):
     facts = checkpoint.read_facts(Path("net"))
     assert facts["name"] == "mine" and len(facts["training"]["history"]) == 2
     assert facts["training"]["config"]["validation"] == 66
+    assert facts["training"]["seed"] == 3 and "seed" not in facts["training"]["config"]
     code, out, _ = call("atlas", "--checkpoint", "net", *SMALL)
     assert code == 0 and "of 6 maps of conv2" in out
     code, _, err = call("train", "--data", "sample", "--out", "net")
@@ -206,7 +208,7 @@ def test_train_an_autoencoder_on_own_images_and_look_into_it(call, images):
         code, out, err = call(*AUTOENCODER, "--dataset", images, "--size", 8, 8, "--epochs", 2)
     assert code == 0 and "mean squared error 0." in out and "on 6 test images, epoch" in out
     assert "1 of 61 images cannot be read and are left out" in err and "a/zz.jpg" in err
-    folder = Path("oipjax-out/train/images-autoencoder")
+    folder = Path("oipjax-out/train/my-images-autoencoder")
     assert {p.name for p in folder.iterdir()} == {
         "checkpoint.json",
         "params",
@@ -228,10 +230,11 @@ def test_train_an_autoencoder_on_own_images_and_look_into_it(call, images):
 def test_train_a_classifier_on_own_images(call, images):
     with jax.numpy_dtype_promotion("standard"):
         code, out, _ = call(
-            "train", "--dataset", images, "--filters", 3, "--pools", 2, "--dense", 4, "--epochs", 1, "--batch", 8,
+            "train", "--dataset", images, "--filters", 3, "--pools", 2, "--dense", 4,
+            "--epochs", 1, "--batch", 8,
         )  # fmt: skip
     assert code == 0 and "% of 6 test images right" in out
-    facts = checkpoint.read_facts(Path("oipjax-out/train/images-cnn"))
+    facts = checkpoint.read_facts(Path("oipjax-out/train/my-images-cnn"))
     assert facts["classes"] == ["a", "b"] and facts["architecture"]["config"]["input_shape"] == [
         12,
         10,
@@ -241,21 +244,19 @@ def test_train_a_classifier_on_own_images(call, images):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_an_interrupted_training_goes_on(call, monkeypatch, overwrite):
-    from oipjax.cli import train as command
-
-    line, options = command._line, ["--data", "sample", "--epochs", 3]
+    summary, options = ReconstructionEpoch.summary, ["--data", "sample", "--epochs", 3]
     if overwrite:
         options += ["--overwrite"]
 
     def interrupt(epoch):
         if epoch.epoch == 2:
             raise KeyboardInterrupt
-        return line(epoch)
+        return summary(epoch)
 
     with jax.numpy_dtype_promotion("standard"):
         assert call(*AUTOENCODER, *options, "--out", "straight")[0] == 0
         with monkeypatch.context() as patch:
-            patch.setattr(command, "_line", interrupt)
+            patch.setattr(ReconstructionEpoch, "summary", interrupt)
             code, _, err = call(*AUTOENCODER, *options, "--out", "broken")
         assert code == 130 and "the same call goes on from there" in err
         assert [p.name for p in Path("broken").iterdir()] == ["training.npz"]
@@ -277,15 +278,13 @@ def test_an_interrupted_training_goes_on(call, monkeypatch, overwrite):
 
 
 def test_an_autoencoder_that_undoes_what_is_done_to_images(call, images, monkeypatch):
-    from oipjax.cli import train as command
-
     def interrupt(epoch):
         raise KeyboardInterrupt
 
     options = ["--dataset", images, "--size", 16, 16, "--epochs", 1, "--out", "colours"]
     with jax.numpy_dtype_promotion("standard"):
         with monkeypatch.context() as patch:
-            patch.setattr(command, "_line", interrupt)
+            patch.setattr(ReconstructionEpoch, "summary", interrupt)
             assert call(*AUTOENCODER, *options, "--corrupt", "grey", "noise:0.1")[0] == 130
         code, _, err = call(*AUTOENCODER, *options, "--corrupt", "grey")
         assert code == 2 and "holds another run" in err and '"Grey()" asked for' in err
@@ -301,8 +300,69 @@ def test_version_and_help(call):
     for command in cli.COMMANDS:
         code, out, _ = call(command, "--help")
         assert code == 0 and f"Example: oipjax {command}" in out and "default:" in out
-    code, out, err = call()
-    assert code == 2 and "atlas" in out + err
+    code, out, _ = call("--help")
+    assert code == 0 and all(f"  {command} " in out for command in cli.COMMANDS)
+    code, _, err = call()
+    assert code == 2 and "expected a command; there are atlas, oip" in err
+
+
+def test_flags_are_the_fields_of_the_configurations(call):
+    _, out, _ = call("atlas", "--help")
+    hidden = {"ascent", "maps", "exemplars", "space", "record_images"}
+    for config in (oipjax.AtlasConfig, oipjax.AscentConfig):
+        for field in fields(config):
+            flag = f"--{field.name.replace('_', '-')} "
+            assert field.name in hidden or flag in out, flag
+    assert "--record-images" not in out and "--exemplars" not in out and "None" not in out
+    words = " ".join(out.replace("│", " ").split())
+    assert "auto: a quarter of steps" in words and "(default: auto)" in words
+    defaults = {
+        (): ("--epochs INT", "(default: 12)", "--pools"),
+        ("--network", "autoencoder"): ("--epochs INT", "(default: 10)", "--latent INT"),
+        ("--network", "autoencoder", "--dataset", "photos"): ("(default: 32)", "(default: 256)"),
+        ("--network", "autoencoder", "--preset", "faces"): ("(default: 32)", "(default: 256)"),
+    }
+    for arguments, expected in defaults.items():
+        code, out, _ = call("train", *arguments, "--help")
+        assert code == 0 and all(text in out for text in expected), (arguments, out)
+
+
+ONLY_WHAT_IS_NEEDED = """
+import sys
+import oipjax
+assert "jax" not in sys.modules
+from oipjax.cli import main
+for arguments in (["--version"], ["--help"], ["nonsense"]):
+    main.main(arguments)
+    assert "jax" not in sys.modules, arguments
+"""
+
+
+def test_neither_the_package_nor_its_version_imports_jax(tmp_path):
+    environment = os.environ | {"JAX_PLATFORMS": "nonsense", "HOME": str(tmp_path)}
+    for script in (["-c", ONLY_WHAT_IS_NEEDED], ["-m", "oipjax.cli", "--version"]):
+        subprocess.run([sys.executable, *script], env=environment, check=True)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_needs_no_device(command, tmp_path):
+    environment = os.environ | {"JAX_PLATFORMS": "nonsense", "HOME": str(tmp_path)}
+    called = [sys.executable, "-m", "oipjax.cli", command, "--help"]
+    out = subprocess.run(called, env=environment, capture_output=True, text=True, check=True).stdout
+    assert f"Example: oipjax {command}" in out
+
+
+@pytest.mark.parametrize("network", ["cnn", "autoencoder"])
+def test_a_trained_network_is_not_named_like_one_that_ships(call, network):
+    small = AUTOENCODER[3:] if network == "autoencoder" else ["--filters", 2, "--pools", 2]
+    with jax.numpy_dtype_promotion("standard"):
+        options = ["--data", "sample", "--epochs", 1]
+        code, out, err = call("train", "--network", network, *options, *small)
+    assert code == 0, err
+    folder = Path(f"oipjax-out/train/my-mnist-{network}")
+    assert out.strip().endswith(str(folder))
+    name = checkpoint.read_facts(folder)["name"]
+    assert name == folder.name and name not in checkpoint.shipped()
 
 
 @pytest.mark.parametrize(
@@ -388,12 +448,13 @@ def test_checkpoints_that_cannot_be_used(call, tiny, tiny_folder):
         (["--data", "sample", "--kernel", "20"], "too small"),
         (["--data", "sample", "--validation", "790"], "fewer than a batch"),
         (["--data", "sample", "--learning-rate", "0"], "learning_rate must be positive"),
-        (["--data", "sample", "--latent", "3"], "--latent: not for this --network"),
-        (["--data", "sample", "--corrupt", "grey"], "--corrupt: not for this --network"),
+        (["--data", "sample", "--latent", "3"], "Unrecognized options: --latent, 3"),
+        (["--data", "sample", "--corrupt", "grey"], "Unrecognized options: --corrupt, grey"),
         (
             ["--data", "sample", "--network", "autoencoder", "--pools", "2"],
-            "--pools: not for this --network",
+            "Unrecognized options: --pools, 2",
         ),
+        (["--preset", "faces"], "--preset faces: is for --network autoencoder"),
         (
             ["--data", "sample", "--network", "autoencoder", "--corrupt", "rain:2"],
             "cannot read the corruption 'rain:2'",
@@ -411,7 +472,7 @@ def test_checkpoints_that_cannot_be_used(call, tiny, tiny_folder):
             "one stride per convolution",
         ),
         (["--data", "sample", "--network", "autoencoder", "--latent", "0"], "at least 1"),
-        (["--data", "sample", "--size", "8", "8"], "are for one's own images"),
+        (["--data", "sample", "--size", "8", "8"], "are for your images"),
         (["--dataset", "fashion", "--data", "nowhere"], "no such folder"),
         (["--dataset", "nowhere"], "nowhere: no such folder or file"),
         (["--dataset", "."], "no images there"),
@@ -431,6 +492,7 @@ def test_a_folder_that_cannot_be_written_is_named(call, tiny_folder):
 def test_a_killed_run_goes_on_where_it_stopped(tiny_folder, tmp_path):
     """A real process, stopped by Ctrl-C in the middle, then called again."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     command = [
         sys.executable,
         "-m",

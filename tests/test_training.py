@@ -15,8 +15,15 @@ import pytest
 from oipjax.data import mnist as data
 from oipjax.networks import checkpoint, cnn
 from oipjax.runtime import cores
-from oipjax.training import TrainConfig
-from oipjax.training import loop as training
+from oipjax.training import (
+    ClassifierTrainConfig,
+    ConfusionMatrix,
+    Curves,
+    normalisation,
+    optimizer,
+    schedule,
+)
+from oipjax.training import classifier as training
 
 KEY = jax.random.key(0)
 
@@ -44,7 +51,7 @@ def squares() -> data.Dataset:
 
 
 NETWORK = cnn.CNNConfig((8, 8, 1), (4, 6), 3, (2, 1), (5,), 3)
-CONFIG = TrainConfig(NETWORK, epochs=4, batch=20, validation=60, learning_rate=3e-3)
+CONFIG = ClassifierTrainConfig(NETWORK, epochs=4, batch=20, validation=60, learning_rate=3e-3)
 
 
 def run(config, dataset, key=KEY):
@@ -93,7 +100,7 @@ def test_l2_is_the_gradient_of_the_sum_of_squares_of_kernels():
     config = replace(
         CONFIG, optimizer="sgd", schedule="constant", momentum=0.0, learning_rate=1.0, l2=0.1
     )
-    tx = training.optimizer(config, 10)
+    tx = optimizer(config, 10)
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = tx.update(zeros, tx.init(params), params)
     penalty = jax.grad(
@@ -114,7 +121,7 @@ def test_l2_is_the_gradient_of_the_sum_of_squares_of_kernels():
     ],
 )
 def test_schedules_start_at_the_rate_and_end_where_they_say(name, end):
-    rate = training.schedule(replace(CONFIG, schedule=name, learning_rate=0.5), 1000)
+    rate = schedule(replace(CONFIG, schedule=name, learning_rate=0.5), 1000)
     assert float(rate(0)) == pytest.approx(0.5) and float(rate(1000)) == pytest.approx(
         0.5 * end, abs=1e-6
     )
@@ -123,7 +130,7 @@ def test_schedules_start_at_the_rate_and_end_where_they_say(name, end):
 
 
 def test_an_epoch_sees_every_image_once(squares):
-    """With one step per epoch over all images, an epoch is the full-batch gradient step, whatever the order."""
+    """With one step per epoch over all images, an epoch is the full-batch gradient step."""
     config = replace(
         CONFIG,
         optimizer="sgd",
@@ -158,6 +165,33 @@ def test_an_epoch_sees_every_image_once(squares):
     assert (
         trained.history[0].loss == pytest.approx(float(value), rel=1e-4) and trained.best_epoch == 1
     )
+
+
+def test_a_result_says_what_it_is(squares):
+    trained = run(replace(CONFIG, epochs=1), squares)
+    assert trained.summary() == f"{100 * trained.test_accuracy:.2f} % of 100 test images right"
+    assert json.loads(json.dumps(trained.facts())) == {
+        "test_accuracy": trained.test_accuracy,
+        "confusion": trained.confusion.tolist(),
+    }
+    figures = trained.figures(squares)
+    assert figures["curves"] == Curves(trained.history, trained.best_epoch)
+    assert isinstance(figures["confusion"], ConfusionMatrix) and len(figures) == 2
+    assert figures["confusion"].classes == squares.classes
+    assert trained.history[0].summary().startswith("epoch   1  loss ")
+
+
+def test_a_twelfth_is_held_out_by_default(squares):
+    config = ClassifierTrainConfig(NETWORK, epochs=1, batch=20)
+    assert config.held_out(60_000) == 5000 and config.held_out(300) == 25
+    other = replace(NETWORK, input_shape=(9, 9, 3), classes=7)
+    fitted = replace(config, network=other).for_data(squares)
+    assert fitted.validation == 25 and fitted.network.classes == 3
+    assert fitted.network.input_shape == (8, 8, 1)
+    auto, number = run(config, squares), run(replace(config, validation=25), squares)
+    assert auto.history == number.history
+    with pytest.raises(TypeError, match="seed"):
+        ClassifierTrainConfig(seed=1)  # pyright: ignore[reportCallIssue]
 
 
 def interrupted(after: int, config, dataset, file, **options) -> list[int]:
@@ -267,11 +301,11 @@ def test_what_cannot_be_trained_is_named(squares, change, words):
 
 def test_normalisation_is_mean_and_standard_deviation():
     images = np.random.default_rng(0).integers(0, 200, (1203, 3, 2, 2)).astype(np.uint8)
-    mean, std = training.normalisation(images)
+    mean, std = normalisation(images)
     np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), atol=5e-5)
     np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), atol=5e-5)
     with pytest.raises(ValueError, match="all pixels of a channel are equal"):
-        training.normalisation(np.full((3, 4, 4, 1), 7, np.uint8))
+        normalisation(np.full((3, 4, 4, 1), 7, np.uint8))
 
 
 def test_images_without_classes_are_named(squares):
@@ -320,13 +354,15 @@ PARTS = """
 import json, sys
 from pathlib import Path
 import jax, numpy as np
-from oipjax import data, training
-from oipjax.training import TrainConfig
+from oipjax import training
+from oipjax.data import mnist
 
 devices, folder = int(sys.argv[1]), Path(sys.argv[2])
 jax.config.update("jax_num_cpu_devices", devices)
-config = TrainConfig(epochs=1, batch=32, validation=100, optimizer="sgd", learning_rate=0.01)
-trained = training.train(jax.random.key(0), config, data.sample_dataset())
+config = training.ClassifierTrainConfig(
+    epochs=1, batch=32, validation=100, optimizer="sgd", learning_rate=0.01
+)
+trained = training.train_classifier(jax.random.key(0), config, mnist.sample_dataset())
 leaves = jax.tree_util.tree_leaves_with_path(trained.model.params)
 found = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 np.savez(folder, parts=training.parts_of(config), loss=trained.history[0].loss, **found)
@@ -334,7 +370,10 @@ np.savez(folder, parts=training.parts_of(config), loss=trained.history[0].loss, 
 
 
 def test_a_batch_may_be_shared_by_devices(tmp_path):
-    """The mean of the parts' gradients is that of the batch, to rounding; the command line gives each core a part."""
+    """The mean of the parts' gradients is that of the batch, to rounding.
+
+    The command line gives each core a part.
+    """
     environment = {
         name: value
         for name, value in os.environ.items()

@@ -27,11 +27,10 @@ from matplotlib.figure import Figure
 
 import oipjax
 from experiments.common import command, save, show
-from oipjax import ops
+from oipjax import ops, training
 from oipjax.data import mnist as data
 from oipjax.plots import BLUE, FAINT, INK
 from oipjax.runtime import cast, default_tile
-from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
 FORWARD = 6.2e6
@@ -172,7 +171,7 @@ def plain_jax(
 
 def epoch(config: Config) -> Callable[[], Any]:
     """One epoch of training, on digits of the sample over and over."""
-    plan = training.TrainConfig(epochs=1, validation=0)
+    plan = training.ClassifierTrainConfig(epochs=1, validation=0)
     images, labels = data.sample_dataset().train
     place = np.arange(config.images) % len(images)
     digits = jnp.asarray(images[place])
@@ -185,9 +184,9 @@ def epoch(config: Config) -> Callable[[], Any]:
     key = jax.random.key(0)
 
     def run():
-        state = training._State(*jax.tree.map(jnp.array, (params, start)))
+        state = training.State(*jax.tree.map(jnp.array, (params, start)))
         given = (plan, steps, model.apply, normalisation, state, key, digits, truth)
-        return jax.block_until_ready(training._epoch(*given))
+        return jax.block_until_ready(training.run_epoch(*given))
 
     return run
 

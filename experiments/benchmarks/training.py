@@ -10,7 +10,7 @@ the images differs. Cost: about half an hour of two cores, more where the enviro
 ``peers.py`` are yet to be made. Command: OIPJAX_DATA=folder python -m
 experiments.benchmarks.training
 
-oipjax trains in this process, its epoch as `oipjax.training.loop.train` compiles it; each peer in a
+oipjax trains in this process, its epoch as `oipjax.training.train_classifier` compiles it; each peer in a
 process and environment of its own, as in ``peers.py``. First all variants of a peer are tried on a
 few images, and the fastest one counts: torch in both memory layouts, Adam fused or not, images
 gathered batch by batch or shuffled at once; ``model.fit`` from arrays and from a data set, and a
@@ -40,12 +40,12 @@ import oipjax
 from experiments.benchmarks import peers
 from experiments.benchmarks.common import ENVIRONMENTS, Contender, Process, exported
 from experiments.common import command, save, show
+from oipjax import training
 from oipjax.cli.options import use_cores
 from oipjax.data import Dataset
 from oipjax.data import mnist as data
 from oipjax.networks import cnn
 from oipjax.plots import BLUE, FAINT, INACTIVE, INK
-from oipjax.training import loop as training
 
 RESULTS = Path(__file__).parent / "results"
 OWN = "oipjax"
@@ -108,7 +108,7 @@ class Own:
     """Oipjax, asked as a `Process` is."""
 
     def __init__(self, config: Config, digits: Dataset, model: oipjax.Model, starts: list[Any]):
-        self.plan = training.TrainConfig(
+        self.plan = training.ClassifierTrainConfig(
             learning_rate=config.learning_rate,
             schedule="constant",
             l2=0.0,
@@ -129,18 +129,18 @@ class Own:
             params = jax.tree.map(
                 jnp.array, self.starts[seed]
             )  # a copy: an epoch takes the state for itself
-            self.state = training._State(params, training.optimizer(self.plan, 1).init(params))
+            self.state = training.State(params, training.optimizer(self.plan, 1).init(params))
         count, model = int(targets[0]), self.model
         given = tuple(part[:count] for part in self.given)
         key = jax.random.fold_in(jax.random.key(seed), steps)
         jax.block_until_ready((given, self.state))
         begin = time.perf_counter()
-        state, *means = training._epoch(
+        state, *means = training.run_epoch(
             self.plan, 1, model.apply, (model.mean, model.std), self.state, key, *given
         )
         self.state = jax.block_until_ready((state, means))[0]
         seconds = time.perf_counter() - begin
-        confusion, _ = training.evaluate(model, self.state.params, self.digits.test)
+        confusion, _ = training.evaluate_classifier(model, self.state.params, self.digits.test)
         return seconds, np.array([[seconds, np.trace(confusion) / confusion.sum()]])
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,43 +12,74 @@ import numpy as np
 
 import oipjax
 from oipjax import records
-from oipjax.cli.options import AUTOENCODER, OUT, Formats, Spaces, indices, key_of, space_of
-from oipjax.cli.progress import progress
-from oipjax.search import METHODS
-from oipjax.study import Progress, Study
+from oipjax.cli.options import Output, SpaceOptions, indices, key_of, layer_name
+from oipjax.cli.progress import Report, progress
+from oipjax.search import replace_options
+from oipjax.study import AtlasConfig, Study
+
+
+@dataclass(frozen=True)
+class Group:
+    """Several processes that make the record together, in a folder that all of them see.
+
+    Attributes:
+        coordinator: host:port of process 0. ``none``: there is one process; ``auto``: the cluster's
+            environment tells it (Slurm, Open MPI, Kubernetes).
+        processes: how many processes there are. ``auto``: the cluster's environment tells it.
+        process: the number of this process, from 0. ``auto``: likewise.
+    """
+
+    coordinator: str = "none"
+    processes: int | Literal["auto"] = "auto"
+    process: int | Literal["auto"] = "auto"
+
+    def join(self) -> tuple[int, int]:
+        """The number of this process, and how many there are, once all of them have met."""
+        is_auto = self.coordinator == "auto"
+        given: dict[str, Any] = {}
+        if self.processes != "auto":
+            given["num_processes"] = self.processes
+        if self.process != "auto":
+            given["process_id"] = self.process
+        if self.coordinator == "none":
+            if given:
+                raise ValueError(
+                    "--processes and --process need --coordinator host:port, where process 0 can "
+                    "be reached"
+                )
+            return 0, 1
+        if not is_auto:
+            if not self._is_numbered():
+                raise ValueError(
+                    "--coordinator needs --processes N and --process, a number from 0 to N - 1"
+                )
+            given["coordinator_address"] = self.coordinator
+        try:
+            jax.distributed.initialize(**given)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"cannot join the other processes at {self.coordinator}: {error}"
+            ) from None
+        return jax.process_index(), jax.process_count()
+
+    def _is_numbered(self) -> bool:
+        if self.processes == "auto" or self.process == "auto":
+            return False
+        return 0 <= self.process < self.processes
 
 
 def atlas(
     *,
     checkpoint: str = "mnist-cnn",
-    layer: str = "",
+    layer: str = "auto",
     maps: str = "all",
-    draws: int = 4096,
-    keep: int = 4,
-    steps: int = 100,
-    screen: int | None = None,
-    finish: int = 1,
-    keep_images: int | None = None,
-    method: Literal["momentum", "classic"] = "momentum",
-    space: Spaces = "standardised",
-    autoencoder: str = AUTOENCODER,
-    recipe: tuple[str, ...] = (),
-    restarts: int = 4,
-    search: int = 16,
-    bounds: Literal["none", "cheap", "tight"] = "cheap",
-    criterion: float = 2e-4,
-    stop: bool = False,
-    precision: Literal["float32", "tf32", "bf16"] = "float32",
+    config: AtlasConfig = AtlasConfig(),
+    space: SpaceOptions = SpaceOptions(),
     seed: int = 0,
-    tile: int | None = None,
-    format: tuple[Formats, ...] = ("png",),
-    out: Path | None = None,
-    overwrite: bool = False,
-    coordinator: str = "",
-    processes: int | None = None,
-    process: int | None = None,
+    output: Output = Output(),
+    group: Group = Group(),
 ) -> None:
-    """Find the input patterns of all maps of a layer: survey, ascent, and a verdict for each map.
+    """Find the input patterns of all maps of a layer: survey, ascent, and a status for each map.
 
     Example: oipjax atlas --layer conv3 --maps 0,5,120 --out patterns
 
@@ -56,149 +88,122 @@ def atlas(
 
     Args:
         checkpoint: a checkpoint folder, or the name of a network that ships with oipjax.
-        layer: the layer; by default the deepest one with maps. See 'oipjax layers'.
-        maps: which maps: all, or indices and ranges such as 0,5,120-127.
-        draws: random starts that the survey feeds through the network.
-        keep: best starts, and so ascents and patterns, per map.
-        steps: steps of each ascent that is climbed to its end.
-        screen: steps of a short ascent from every start before that, by default a quarter of
-            --steps; 0: all starts are climbed to their end at once.
-        finish: how many of each map's short ascents are climbed on, the best first.
-        keep_images: keep the images of so many of each map's patterns; scores and traces are kept
-            of all.
-        method: momentum (default), or classic: the reference rule, best with --steps 600.
-        space: standardised images (mean 0, std 1), the box of valid pixels, or images that a
-            decoder makes.
-        autoencoder: whose decoder, for --space decoder: a checkpoint folder, or one that ships with
-            oipjax; its latent vectors are kept to those like the codes of digits.
-        recipe: mixtures of random fields to start from, as size:weight,... and ~blur, e.g.
-            3:0.2,7:0.2~1.
-        restarts: further starts for each map that stays silent.
-        search: for maps neither found nor proved dead: as many starts from real digits, and four
-            times as many random.
-        bounds: how hard to prove upper limits: none, cheap (seconds), or tight (minutes; box only).
-        criterion: relative change of the score per step below which a run counts as converged.
-        stop: end each run once it has converged.
-        precision: of the steps' products on a GPU: tf32 and, more so, bf16 are faster there. Scores
-            are those of float32 in any case.
+        layer: name of the layer; auto: the deepest one with maps. See 'oipjax layers'.
+        maps: all, or indices and ranges such as 0,5,120-127.
+        config: what is searched, and how hard.
+        space: which images are searched.
         seed: the same seed gives the same patterns.
-        tile: batch size of the compiled programs; part of what decides the last bits.
-        format: of the picture, one or more.
-        out: folder of the record; by default oipjax-out/<model>-<layer>.
-        overwrite: replace another run's record in that folder.
-        coordinator: host:port of process 0, if several processes make the record together in a
-            folder that all of them see; 'auto' finds it, and the next two, in a cluster's
-            environment (Slurm, Open MPI, Kubernetes).
-        processes: how many there are.
-        process: the number of this one, from 0.
+        output: where the results go.
+        group: for several processes that make the record together.
     """
     begin = time.perf_counter()
-    number, count = _join(coordinator, processes, process)
+    number, processes = group.join()
     model = oipjax.load(checkpoint)
-    key = key_of(seed)
-    study = Study(
-        key,
-        model,
-        layer,
-        maps=indices(maps, model.layer(layer or model.default_layer).maps),
-        space=space_of(model, space, recipe, autoencoder),
-        draws=draws,
-        keep=keep,
-        method=METHODS[method](),
-        steps=steps,
-        screen=screen,
-        finish=finish,
-        keep_images=keep_images,
-        restarts=restarts,
-        search=search,
-        exemplars=exemplars(model),
-        bounds=bounds,
-        criterion=criterion,
-        stop=stop,
-        precision=precision,
-        tile=tile,
+    name = layer_name(model, layer)
+    config = replace_options(
+        config,
+        {
+            "maps": indices(maps, model.layer(name).maps),
+            "space": space.of(model),
+            "exemplars": exemplars(model),
+        },
     )
-    folder = out or OUT / f"{model.name}-{study.layer}"
+    study = _plan(key_of(seed), model, name, config)
+    folder = output.folder(f"{model.name}-{name}")
     with progress() as report:
-        report = (
-            report
-            if number
-            else _preparing_to_draw(report, "ascent-on" if study.screen else "ascent")
-        )
+        if number == 0:
+            report = _preparing_to_draw(report, "ascent-on" if study.screen else "ascent")
         record = records.make(
-            folder, study, overwrite=overwrite, progress=report, process=(number, count)
+            folder,
+            study,
+            overwrite=output.overwrite,
+            progress=report,
+            process=(number, processes),
         )
     if number:
         return
-    counts = record.manifest["counts"]
-    pictures = [folder / f"atlas.{ending}" for ending in format]
+    pictures = [folder / picture for picture in output.pictures("atlas")]
     for picture in pictures:
         if record.fresh or not picture.exists():
-            _save_atlas(record, picture)
-    verdict = f"found {counts['found']} of {counts['maps']} maps of {study.layer}"
-    if counts["dead"]:
-        verdict += f", {counts['dead']} proved dead"
-    if counts["unresolved"]:
-        verdict += f", {counts['unresolved']} unresolved"
-    took = (
-        f"in {time.perf_counter() - begin:.1f} s"
-        if record.fresh
-        else "(finished before; nothing to do)"
+            _save_picture(record, picture)
+    took = f"in {time.perf_counter() - begin:.1f} s"
+    if not record.fresh:
+        took = "(finished before; nothing to do)"
+    print(f"{_summary(record)} of {name}{_proved(record)} {took}: {pictures[0]}")
+
+
+def _plan(key: jax.Array, model: oipjax.Model, layer: str, config: AtlasConfig) -> Study:
+    ascent = config.ascent
+    space: Any = ascent.space
+    return Study(
+        key,
+        model,
+        layer,
+        maps=None if config.maps == "all" else config.maps,
+        space=space,
+        draws=config.draws,
+        keep=config.keep,
+        method=ascent.method,
+        steps=ascent.steps,
+        screen=None if config.screen == "auto" else config.screen,
+        finish=config.finish,
+        keep_images=None if config.keep_images == "all" else config.keep_images,
+        restarts=config.restarts,
+        search=config.search,
+        exemplars=config.exemplars,
+        criterion=ascent.criterion,
+        stop=ascent.stop,
+        precision=ascent.precision,
+        tile=ascent.tile_size,
+        bounds=config.bounds,
     )
-    print(f"{verdict} {took}: {pictures[0]}")
 
 
 def exemplars(model: oipjax.Model) -> np.ndarray | None:
-    """The digits that ship with oipjax as the network takes them; None if they do not fit."""
-    from oipjax.data import mnist as data
+    """The digits that ship with oipjax, as network inputs; None if they do not fit the network."""
+    from oipjax.data import mnist
 
-    images = data.sample().images
+    images = mnist.sample().images
     return model.to_input(images) if images.shape[1:] == model.input_shape else None
 
 
-def _preparing_to_draw(report: Progress, last: str) -> Progress:
-    """A report that imports what draws once the phase ``last`` is over: until then all cores have their work."""
+def _preparing_to_draw(report: Report, last: str) -> Report:
+    """A report that imports the plots when the phase ``last`` ends.
+
+    All cores are busy until then.
+    """
     ready = threading.Thread(
         target=lambda: importlib.import_module("oipjax.plots.atlas").warm_up(), daemon=True
     )
 
-    def tell(phase: str, done: int, total: int) -> None:
+    def report_and_prepare(phase: str, done: int, total: int) -> None:
         if phase == last and done == total and not ready.ident:
             ready.start()
         report(phase, done, total)
 
-    return tell
+    return report_and_prepare
 
 
-def _save_atlas(record: records.Record, picture: Path) -> None:
+def _save_picture(record: records.Record, picture: Path) -> None:
     from oipjax import plots
 
     config = record.manifest["config"]
     method = config["method"]["name"].lower()
+    space = record.manifest["image_space"].lower()
     caption = (
-        f"best of {config['keep']} ascents each, {method}, {config['steps']} steps, from {config['draws']:,} random "
-        f"starts, {record.manifest['image_space'].lower()} images"
+        f"best of {config['keep']} runs each, {method}, {config['steps']} steps, "
+        f"from {config['draws']:,} random starts, {space} images"
     )
     records.save_picture(picture, plots.atlas_figure(record.atlas, caption))
 
 
-def _join(coordinator: str, processes: int | None, process: int | None) -> tuple[int, int]:
-    """This process's number, and how many there are, once all have met."""
-    if not coordinator:
-        if processes is not None or process is not None:
-            raise ValueError(
-                "--processes and --process need --coordinator host:port, where process 0 can be reached"
-            )
-        return 0, 1
-    given: dict[str, Any] = {"num_processes": processes, "process_id": process}
-    if coordinator != "auto":
-        if processes is None or process is None or not 0 <= process < processes:
-            raise ValueError(
-                "--coordinator needs --processes N and --process, a number from 0 to N - 1"
-            )
-        given["coordinator_address"] = coordinator
-    try:
-        jax.distributed.initialize(**given)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"cannot join the other processes at {coordinator}: {error}") from None
-    return jax.process_index(), jax.process_count()
+def _summary(record: records.Record) -> str:
+    counts = record.manifest["counts"]
+    return f"found {counts['found']} of {counts['maps']} maps"
+
+
+def _proved(record: records.Record) -> str:
+    counts = record.manifest["counts"]
+    dead = f", {counts['dead']} proved dead" if counts["dead"] else ""
+    unresolved = f", {counts['unresolved']} unresolved" if counts["unresolved"] else ""
+    return dead + unresolved

@@ -9,7 +9,7 @@ from rich.table import Table
 
 import oipjax
 from oipjax.bounds import certify
-from oipjax.cli.options import indices
+from oipjax.cli.options import indices, layer_name
 from oipjax.cli.progress import progress
 from oipjax.objectives import Map
 from oipjax.spaces import space_for
@@ -18,12 +18,12 @@ from oipjax.spaces import space_for
 def bounds(
     *,
     checkpoint: str = "mnist-cnn",
-    layer: str = "",
+    layer: str = "auto",
     maps: str = "all",
     space: Literal["standardised", "box"] = "standardised",
     level: Literal["cheap", "tight"] = "cheap",
 ) -> None:
-    """Print what is proved of the maps of a layer: how high they can come, and which are dead.
+    """Print what is proved of the maps of a layer: upper limits, and which maps are dead.
 
     Example: oipjax bounds --layer conv3 --space box --level tight
 
@@ -32,26 +32,34 @@ def bounds(
 
     Args:
         checkpoint: a checkpoint folder, or the name of a network that ships with oipjax.
-        layer: the layer; by default the deepest one with maps.
-        maps: which maps: all, or indices and ranges such as 0,5,120-127.
-        space: standardised images (mean 0, std 1), or the box of valid pixels.
+        layer: name of the layer; auto: the deepest one with maps.
+        maps: all, or indices and ranges such as 0,5,120-127.
+        space: standardised images (mean 0, standard deviation 1), or the box of valid pixels.
         level: cheap (seconds), or tight (minutes).
     """
-    model, begin = oipjax.load(checkpoint), time.perf_counter()
-    name = model.layer(layer or model.default_layer).name
+    begin = time.perf_counter()
+    model = oipjax.load(checkpoint)
+    name = layer_name(model, layer)
     chosen = indices(maps, model.layer(name).maps)
-    if chosen is not None:
+    if chosen != "all":
         Map(name).check(model, np.array(chosen))
     with progress() as report:
         proved = certify(model, name, space_for(model, space).domain, level=level, progress=report)
     table = Table("map", "score at most", "node at most", "by", "", box=None, header_style="bold")
     for column in table.columns[:3]:
         column.justify = "right"
-    asked = range(len(proved.score)) if chosen is None else chosen
-    for k in asked:
-        numbers = (f"{value:.5g}" for value in (proved.score[k], proved.node[k]))
-        table.add_row(str(k), *numbers, str(proved.method[k]), "dead" if proved.dead[k] else "")
+    shown = range(len(proved.score)) if chosen == "all" else chosen
+    for number in shown:
+        table.add_row(
+            str(number),
+            f"{proved.score[number]:.5g}",
+            f"{proved.node[number]:.5g}",
+            str(proved.method[number]),
+            "dead" if proved.dead[number] else "",
+        )
     Console(highlight=False).print(table)
-    dead = int(sum(proved.dead[k] for k in asked))
-    took = f"in {time.perf_counter() - begin:.1f} s"
-    print(f"{dead} of {len(asked)} maps of {name} proved dead over {space} images {took}")
+    dead = int(np.sum(proved.dead[list(shown)]))
+    seconds = time.perf_counter() - begin
+    print(
+        f"{dead} of {len(shown)} maps of {name} proved dead over {space} images in {seconds:.1f} s"
+    )

@@ -16,25 +16,31 @@ def layers(*, checkpoint: str = "mnist-cnn") -> None:
         checkpoint: a checkpoint folder, or the name of a network that ships with oipjax.
     """
     model = oipjax.load(checkpoint)
-    parameters = flatten(model.params)
+    sizes = {path: array.size for path, array in flatten(model.params).items()}
     table = Table(
         "layer", "nodes of a map", "maps", "values", "parameters", box=None, header_style="bold"
     )
     for column in table.columns[1:]:
         column.justify = "right"
     for name in model.layers:
-        facts = model.layer(name)
-        base = name.removesuffix("_pre")
-        own = (f"{base}/", f"encoder/{base}/")  # those of an autoencoder's encoder
-        owned = sum(a.size for path, a in parameters.items() if path.startswith(own))
-        shown = "" if facts.pre or not owned else f"{owned:,}"
-        values = "from the floor " + f"{facts.floor:g} up" if facts.floor is not None else "any"
-        space = " x ".join(map(str, facts.shape[:-1])) or "1"
-        table.add_row(name, space, str(facts.maps), values, shown)
+        info = model.layer(name)
+        nodes = " x ".join(map(str, info.shape[:-1])) or "1"
+        values = "any" if info.floor is None else f"from the floor {info.floor:g} up"
+        count = 0 if info.pre else _parameters(name, sizes)
+        table.add_row(name, nodes, str(info.maps), values, f"{count:,}" if count else "")
     Console(highlight=False).print(table)
+    shape = " x ".join(map(str, model.input_shape))
+    print(f"{model.name}: images {shape}, inputs {_box(model)}; {sum(sizes.values()):,} parameters")
+
+
+def _parameters(layer: str, sizes: dict[str, int]) -> int:
+    """How many parameters belong to a layer; those of an autoencoder lie in its encoder."""
+    base = layer.removesuffix("_pre")
+    prefixes = (f"{base}/", f"encoder/{base}/")
+    return sum(size for path, size in sizes.items() if path.startswith(prefixes))
+
+
+def _box(model: oipjax.Model) -> str:
+    """The valid inputs of each channel."""
     low, high = model.input_box
-    box = ", ".join(f"{a:.3f} to {b:.3f}" for a, b in zip(low, high, strict=True))
-    total = sum(a.size for a in parameters.values())
-    print(
-        f"{model.name}: images {' x '.join(map(str, model.input_shape))}, inputs {box}; {total:,} parameters"
-    )
+    return ", ".join(f"{a:.3f} to {b:.3f}" for a, b in zip(low, high, strict=True))

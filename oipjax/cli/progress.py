@@ -9,12 +9,16 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
 stderr = Console(stderr=True, highlight=False)
+
+Report = Callable[[str, int, int], None]
+"""Called with (phase, done, in all)."""
 
 
 class _Rate(ProgressColumn):
@@ -25,16 +29,21 @@ class _Rate(ProgressColumn):
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
+def progress() -> Iterator[Report]:
     """A bar per phase on stderr, with count, rate and time left."""
-    columns = (
-        TextColumn("{task.description:>11}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
-    )  # fmt: skip
-    bars, tasks = Progress(*columns, console=stderr), {}
+    bars = Progress(
+        TextColumn("{task.description:>17}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=stderr,
+    )
+    tasks: dict[str, TaskID] = {}
 
     def report(phase: str, done: int, total: int) -> None:
         if phase not in tasks:
-            tasks[phase] = bars.add_task(phase, total=total)
+            tasks[phase] = bars.add_task(_label(phase), total=total)
             bars.start()
         bars.update(tasks[phase], completed=done, total=total)
 
@@ -45,19 +54,27 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
             bars.stop()
 
 
-class DownloadBar:
-    """What pooch wants of a progress bar, on top of ours."""
+def _label(phase: str) -> str:
+    """The text beside the bar of a phase."""
+    name = phase.removesuffix("-on")
+    return name if name == phase else f"{name} continued"
 
-    def __init__(self, report: Callable[[str, int, int], None]):
-        self.report, self.total, self.done = report, 0, 0
+
+class DownloadBar:
+    """The progress bar that pooch expects, on top of ours."""
+
+    def __init__(self, report: Report):
+        self.report = report
+        self.total = 0
+        self.done = 0
 
     def update(self, count: int) -> None:
-        """Some bytes have come."""
+        """Add some bytes that have been read."""
         self.done += count
         self.report("download", self.done, self.total)
 
     def reset(self) -> None:
-        """The next file begins; pooch then sets ``total``."""
+        """Begin the next file; pooch then sets ``total``."""
         self.done = 0
 
     def close(self) -> None:

@@ -1,260 +1,245 @@
 """``oipjax train``."""
 
+import functools
 import time
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from oipjax.cli.options import OUT, key_of, use_cores
-from oipjax.cli.progress import DownloadBar, progress, stderr
+from oipjax.cli.flags import Varying, read_some
+from oipjax.cli.options import OUT, RULES, key_of, use_cores
+from oipjax.cli.progress import DownloadBar, Report, progress, stderr
+from oipjax.data import Dataset, folder, mnist
+from oipjax.networks import checkpoint
 from oipjax.storage import surroundings
+from oipjax.training import (
+    PRESETS,
+    AutoencoderTrainConfig,
+    ClassifierTrainConfig,
+    ConfusionMatrix,
+    Curves,
+    Epoch,
+    Picture,
+    ReconstructionEpoch,
+    Reconstructions,
+    TrainConfig,
+    Trained,
+    train_autoencoder,
+    train_classifier,
+)
 
-SHOWN = 3  # names of unreadable files that are told
-PICTURES = 24  # test images in the picture of reconstructions
+NAMED = 3
+"""How many unreadable files are named."""
 
 
-def train(
+@dataclass(frozen=True)
+class Kind:
+    """What is trained; this decides the defaults of the other options.
+
+    Attributes:
+        network: a classifier (``cnn``) or an autoencoder. Each has options of its own: see also
+            --network autoencoder --help.
+        dataset: mnist, fashion, or your images: a folder or zip of image files, in sub-folders by
+            class or all in one; an .npz with images and labels; olivettifaces.mat.
+        preset: for an autoencoder: training whose options are the defaults. ``auto``: that of the
+            data set, and ``faces`` (64 x 64 pixels) for your images.
+    """
+
+    network: Literal["cnn", "autoencoder"] = "cnn"
+    dataset: str = "mnist"
+    preset: Literal["auto", "mnist", "fashion", "faces"] = "auto"
+
+    @property
+    def is_official(self) -> bool:
+        """Whether the images are those of MNIST or Fashion-MNIST."""
+        return self.dataset in ("mnist", "fashion")
+
+    def default_config(self) -> TrainConfig:
+        """The default options of the training."""
+        if self.network == "cnn":
+            if self.preset != "auto":
+                raise ValueError(f"--preset {self.preset}: is for --network autoencoder")
+            return ClassifierTrainConfig()
+        if self.preset != "auto":
+            return PRESETS[self.preset]
+        return PRESETS[self.dataset if self.is_official else "faces"]
+
+    def default_name(self) -> str:
+        """The default name of the network; no network that ships with oipjax has such a name."""
+        dataset = self.dataset if self.is_official else Path(self.dataset).stem
+        return f"my-{dataset}-{self.network}"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where the images come from, and how your images are prepared.
+
+    Attributes:
+        data: folder with the official files of mnist or fashion. ``auto``: the environment variable
+            OIPJAX_DATA names it, or else they are downloaded; ``sample``: the 1,000 digits that
+            ship with oipjax, for a quick try.
+        crop: left, top, right and bottom edge of the used part of your images, in pixels.
+        size: height and width to which your images are resized. ``auto``: those of the preset for
+            an autoencoder, else their own.
+        channels: channels of your images. ``auto``: grey if all of them are.
+        test: share of your images that is held out for the test.
+    """
+
+    data: str = "auto"
+    crop: tuple[int, int, int, int] | Literal["none"] = "none"
+    size: tuple[int, int] | Literal["auto"] = "auto"
+    channels: Literal["auto", "grey", "colour"] = "auto"
+    test: float = 0.1
+
+    def check(self, kind: Kind) -> None:
+        """Refuse options for your images where the images are official ones."""
+        if kind.is_official and self != Images(data=self.data):
+            raise ValueError(
+                "--crop, --size, --channels and --test are for your images: --dataset FOLDER"
+            )
+
+    def read(self, kind: Kind, config: TrainConfig, report: Report) -> Dataset:
+        """The data set; unreadable files are reported on stderr."""
+        if self.data == "sample":
+            return mnist.sample_dataset()
+        if kind.is_official:
+            source = mnist.MNIST if kind.dataset == "mnist" else mnist.FASHION
+            place = None if self.data == "auto" else self.data
+            bar: Any = DownloadBar(report)
+            return mnist.load(source, folder=place, progress=bar)
+        size = None if self.size == "auto" else self.size
+        if size is None and isinstance(config, AutoencoderTrainConfig):
+            size = config.network.input_shape[:2]
+        data = folder.load(
+            kind.dataset,
+            crop=None if self.crop == "none" else self.crop,
+            size=size,
+            colour=None if self.channels == "auto" else self.channels == "colour",
+            test=self.test,
+            progress=report,
+        )
+        _report_skipped(data)
+        return data
+
+
+def _report_skipped(data: Dataset) -> None:
+    skipped = data.skipped
+    if not skipped:
+        return
+    count = len(skipped) + len(data.train.images) + len(data.test.images)
+    stderr.print(
+        f"{len(skipped):,} of {count:,} images cannot be read and are left out:", style="yellow"
+    )
+    for line in skipped[:NAMED]:
+        stderr.print(f"  {line}", markup=False)
+    if len(skipped) > NAMED:
+        stderr.print(f"  and {len(skipped) - NAMED:,} more")
+
+
+def _train(
     *,
-    network: Literal["cnn", "autoencoder"] = "cnn",
-    dataset: str = "mnist",
-    data: str = "",
-    crop: tuple[int, int, int, int] | None = None,
-    size: tuple[int, int] | None = None,
-    channels: Literal["auto", "grey", "colour"] = "auto",
-    test: float = 0.1,
-    preset: Literal["mnist", "fashion", "faces"] | None = None,
-    out: Path | None = None,
-    name: str | None = None,
-    epochs: int | None = None,
-    batch: int | None = None,
-    optimizer: Literal["adam", "rmsprop", "sgd"] | None = None,
-    learning_rate: float | None = None,
-    schedule: Literal["constant", "cosine", "exponential", "inverse", "piecewise"] | None = None,
-    momentum: float | None = None,
-    l2: float | None = None,
-    loss: Literal["mse", "bce"] | None = None,
-    validation: int | None = None,
-    filters: tuple[int, ...] | None = None,
-    kernel: int | None = None,
-    pools: tuple[int, ...] | None = None,
-    dense: tuple[int, ...] | None = None,
-    strides: tuple[int, ...] | None = None,
-    latent: int | None = None,
-    activation: Literal["relu", "leaky_relu", "elu", "tanh"] | None = None,
-    corrupt: tuple[str, ...] = (),
+    kind: Kind = Kind(),
+    images: Images = Images(),
+    config: TrainConfig = ClassifierTrainConfig(),
+    name: str = "auto",
+    out: Literal["auto"] | Path = "auto",
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Train a classifier or an autoencoder and write a checkpoint, with its curves and results as pictures.
+    """Train a classifier or an autoencoder.
 
-    What is not given is that of the CNN which ships with oipjax, or of the autoencoder's preset.
+    Example: oipjax train --network autoencoder --dataset fashion --latent 16
+
+    Writes a checkpoint, with its curves and results as pictures.
+
+    The defaults are those of the CNN that ships with oipjax, or of the autoencoder's preset.
     Interrupted, the same call goes on after the last epoch that was finished, and ends in the same
     bits.
 
     On a CPU each core, up to four, takes a part of every batch; JAX_NUM_CPU_DEVICES in the
-    environment says otherwise. Their number is among what decides the bits: to go on with other
-    cores, say with how many it began.
-
-    Example: oipjax train --network autoencoder --dataset fashion --latent 16
+    environment sets another number. The number of cores is among what decides the bits: to go on
+    with other cores, set the number that the training began with.
 
     Args:
-        network: a classifier, or an autoencoder.
-        dataset: mnist, fashion, or one's own images: a folder or zip of image files, in sub-folders
-            by class or all in one; an .npz with images and labels; olivettifaces.mat.
-        data: folder with the official files of mnist or fashion; else the environment variable
-            OIPJAX_DATA; else they are downloaded. 'sample': the 1,000 digits that ship with oipjax,
-            for a quick try.
-        crop: left, top, right and bottom edge of the part of one's own images that is used, in
-            pixels.
-        size: height and width to which one's own images are brought.
-        channels: of one's own images; auto: grey if all of them are.
-        test: share of one's own images that is held out for the test.
-        preset: of an autoencoder; by default that of the data set, faces (64 x 64 pixels) for one's
-            own images.
-        out: checkpoint folder to write; by default oipjax-out/train/NAME.
-        name: of the network; by default DATASET-NETWORK.
-        epochs: passes through the training images; of a CNN 12.
-        batch: images per step; of a CNN 64.
-        optimizer: of optax; adam.
-        learning_rate: at the start; of a CNN 1e-3.
-        schedule: of the learning rate; cosine.
-        momentum: of sgd and rmsprop; 0.9.
-        l2: times the sum of squares of all kernels is added to the loss; of a CNN 3e-4, of an
-            autoencoder 0.
-        loss: of an autoencoder: binary cross-entropy, or mean squared error of pixels, as for
-            faces.
-        validation: training images held out to choose the best epoch; by default a twelfth of them.
-        filters: maps of each convolution; of a CNN 32 64 128, of the autoencoder for MNIST 32 64 64
-            64.
-        kernel: side of the kernels; 3.
-        pools: of a CNN: side of the max-pool after each convolution, 1 for none; 2 2 1.
-        dense: of a CNN: nodes of each hidden dense layer; 100.
-        strides: of an autoencoder: of each convolution of its encoder; for MNIST 2 2 1 1.
-        latent: of an autoencoder: how many numbers describe an image; 16, of faces 256.
-        activation: after every hidden layer; of a CNN relu, of an autoencoder leaky_relu.
-        corrupt: of an autoencoder: what is done to images before it sees them, which it is trained
-            to undo; noise:SIGMA (Gaussian, cut to the range of pixels, 0 to 1), dropped:SHARE (of
-            the pixels), grey; several in this order.
-        seed: of the initial weights and the order of images.
+        kind: what is trained.
+        images: where the images come from.
+        config: the network, and how it is trained.
+        name: name of the network; auto: my-DATASET-NETWORK.
+        out: checkpoint folder to write; auto: oipjax-out/train/NAME.
+        seed: decides the initial weights and the order of images.
         overwrite: replace the checkpoint, or the unfinished training, in that folder.
     """
-    from oipjax.networks import checkpoint
-    from oipjax.training import autoencoder as autoencoding
-    from oipjax.training import corruptions, described
-    from oipjax.training import loop as training
-
     use_cores()
-    own = dataset not in ("mnist", "fashion")
-    named = Path(dataset).stem if own else dataset
-    name = name if name is not None else f"{named}-{network}"
-    out = out if out is not None else OUT / "train" / name
-    is_cnn = network == "cnn"
-    _refuse(not is_cnn, pools=pools, dense=dense)
-    _refuse(
-        is_cnn, preset=preset, loss=loss, strides=strides, latent=latent, corrupt=corrupt or None
-    )
-    if not own and (crop, size, channels, test) != (None, None, "auto", 0.1):
-        raise ValueError(
-            "--crop, --size, --channels and --test are for one's own images: --dataset FOLDER"
-        )
-    chosen = preset if preset is not None else "faces" if own else dataset
-    base = training.TrainConfig() if is_cnn else autoencoding.PRESETS[chosen]
-    if own and not is_cnn and size is None:
-        size = base.network.input_shape[:2]
-    corruption = corruptions.parse(corrupt)
-    checkpoint.check_free(out, overwrite=overwrite)
-    begin, key = time.perf_counter(), key_of(seed)
+    name = kind.default_name() if name == "auto" else name
+    place = OUT / "train" / name if out == "auto" else Path(out)
+    images.check(kind)
+    checkpoint.check_free(place, overwrite=overwrite)
+    begin = time.perf_counter()
     with progress() as report:
-        source = _read(dataset, data, report, crop, size, channels, test)
-        parts = _given(
-            filters=filters,
-            kernel=kernel,
-            activation=activation,
-            input_shape=source.train.images.shape[1:],
-        )
-        parts |= _given(pools=pools, dense=dense, strides=strides, latent=latent)
-        parts |= {"classes": max(1, len(source.classes))} if is_cnn else {}
-        held_out = len(source.train.images) // 12 if validation is None else validation
-        changes = _given(
-            epochs=epochs, batch=batch, optimizer=optimizer, learning_rate=learning_rate, loss=loss
-        )
-        changes |= _given(
-            schedule=schedule, momentum=momentum, l2=l2, validation=held_out, seed=seed
-        )
-        changes |= {"corrupt": corruption}
-        config = replace(base, network=replace(base.network, **parts), **changes)
-
-        told: list[int] = []
-
-        def tell(epoch: Any) -> None:
-            if not told and epoch.epoch > 1:
-                stderr.print(f"goes on after epoch {epoch.epoch - 1}, where it was interrupted")
-            told.append(epoch.epoch)
-            report("epochs", epoch.epoch, config.epochs)
-            stderr.print(_line(epoch))
-
+        data = images.read(kind, config, report)
+        config = config.for_data(data)
+        train: Any = train_classifier if kind.network == "cnn" else train_autoencoder
         report("epochs", 0, config.epochs)
-        fit = training.train if is_cnn else autoencoding.train
-        state = out / checkpoint.STATE
-        trained: Any = fit(
-            key, config, source, name=name, progress=tell, state=state, overwrite=overwrite
+        trained: Trained = train(
+            key_of(seed),
+            config,
+            data,
+            name=name,
+            progress=_telling(report, config.epochs),
+            state=place / checkpoint.STATE,
+            overwrite=overwrite,
         )
-    # The time is told, not stored: the same call writes the same file.
+    # The time is printed, not stored: the same call writes the same file.
     facts = {
         "command": "oipjax train",
-        "data": source.name,
-        "config": described(config),
+        "data": data.name,
+        "seed": seed,
+        "config": config.describe(),
         "history": [epoch._asdict() for epoch in trained.history],
         "best_epoch": trained.best_epoch,
-        "test_images": len(source.test.images),
-        **_results(trained),
+        "test_images": len(data.test.images),
+        **trained.facts(),
         **surroundings(),
     }
-    checkpoint.save(
-        out, trained.model if is_cnn else trained.autoencoder, facts, overwrite=overwrite
-    )
-    said = _pictures(out, name, source, trained, corruption)
-    print(f"{said}, epoch {trained.best_epoch} kept, in {time.perf_counter() - begin:.0f} s: {out}")
+    checkpoint.save(place, trained.network, facts, overwrite=overwrite)
+    for label, picture in trained.figures(data).items():
+        figure = _figure(picture, name, f"{name} on {data.name}: {trained.summary()}")
+        figure.savefig(place / f"{label}.png", dpi=150)
+    seconds = time.perf_counter() - begin
+    print(f"{trained.summary()}, epoch {trained.best_epoch} kept, in {seconds:.0f} s: {place}")
 
 
-def _read(
-    dataset: str, data: str, report: Any, crop: Any, size: Any, channels: str, test: float
-) -> Any:
-    """The data set; files that cannot be read are told."""
-    from oipjax.data import folder as pictures
-    from oipjax.data import mnist as datasets
-
-    if data == "sample":
-        return datasets.sample_dataset()
-    if dataset in ("mnist", "fashion"):
-        source = datasets.MNIST if dataset == "mnist" else datasets.FASHION
-        bar: Any = DownloadBar(report)
-        return datasets.load(source, folder=data or None, progress=bar)
-    colour = {"auto": None, "grey": False, "colour": True}[channels]
-    read = pictures.load(dataset, crop=crop, size=size, colour=colour, test=test, progress=report)
-    if read.skipped:
-        count = len(read.skipped) + len(read.train.images) + len(read.test.images)
-        stderr.print(
-            f"{len(read.skipped):,} of {count:,} images cannot be read and are left out:",
-            style="yellow",
-        )
-        for line in read.skipped[:SHOWN]:
-            stderr.print(f"  {line}", markup=False)
-        if len(read.skipped) > SHOWN:
-            stderr.print(f"  and {len(read.skipped) - SHOWN:,} more")
-    return read
+def _choose(arguments: list[str]) -> functools.partial[None]:
+    """`_train`, with the defaults of the kind that the arguments name."""
+    kind = read_some(Kind, "oipjax train", arguments, RULES)
+    return functools.partial(_train, config=kind.default_config())
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+train = Varying(_choose)
 
 
-def _refuse(wrong: bool, **options: Any) -> None:
-    """Say which options do not go with the network that is asked for."""
-    given = ", ".join(f"--{name}" for name in _given(**options))
-    if wrong and given:
-        raise ValueError(f"{given}: not for this --network")
+def _telling(report: Report, epochs: int) -> Any:
+    """A function that reports each epoch, and first where an interrupted training goes on."""
+    numbers: list[int] = []
+
+    def tell(epoch: Epoch | ReconstructionEpoch) -> None:
+        if not numbers and epoch.epoch > 1:
+            stderr.print(f"goes on after epoch {epoch.epoch - 1}, where it was interrupted")
+        numbers.append(epoch.epoch)
+        report("epochs", epoch.epoch, epochs)
+        stderr.print(epoch.summary())
+
+    return tell
 
 
-def _line(epoch: Any) -> str:
-    start = f"epoch {epoch.epoch:3d}  loss {epoch.loss:.4f}  "
-    if hasattr(epoch, "train_mse"):
-        return f"{start}squared error {epoch.train_mse:.5f}  held out {epoch.validation_mse:.5f}"
-    return f"{start}accuracy {epoch.train_accuracy:.4f}  held out {epoch.validation_accuracy:.4f}"
+def _figure(picture: Picture, name: str, title: str) -> Any:
+    from oipjax import plots
 
-
-def _results(trained: Any) -> dict[str, Any]:
-    if hasattr(trained, "test_mse"):
-        return {"test_mse": trained.test_mse, "test_bce": trained.test_bce}
-    return {"test_accuracy": trained.test_accuracy, "confusion": trained.confusion.tolist()}
-
-
-def _pictures(out: Path, name: str, source: Any, trained: Any, corruption: Any) -> str:
-    """Write them, and say in a few words how good the network is."""
-    from oipjax import keys, plots
-    from oipjax.training import autoencoder as autoencoding
-    from oipjax.training import corruptions
-
-    tested = f"{len(source.test.images):,} {'' if corruption is None else 'corrupted '}test images"
-    if hasattr(trained, "test_mse"):
-        said = f"mean squared error {trained.test_mse:.5f} on {tested}"
-        shown, seen = source.test.images[:PICTURES], None
-        if corruption is not None:
-            seen = corruptions.corrupted(corruption, keys.stream(key_of(0), keys.NOISE), shown)
-        back = autoencoding.reconstruct(trained.autoencoder, shown if seen is None else seen)
-        note = f"the first of {tested}; each as {trained.autoencoder.config.latent} numbers; {said}"
-        figure = plots.reconstruction_figure(
-            shown / 255, back, f"{name}: test images given back", note, seen
-        )
-        figure.savefig(out / "reconstructions.png", dpi=150)
-    else:
-        said = f"{100 * trained.test_accuracy:.2f} % of {tested}"
-    title = f"{name} on {source.name}: {said}"
-    plots.history_figure(trained.history, trained.best_epoch, title).savefig(
-        out / "curves.png", dpi=150
-    )
-    if hasattr(trained, "confusion"):
-        figure = plots.confusion_figure(trained.confusion, source.classes, title)
-        figure.savefig(out / "confusion.png", dpi=150)
-        said += " right"
-    return said
+    match picture:
+        case Curves(history, best_epoch):
+            return plots.history_figure(history, best_epoch, title)
+        case ConfusionMatrix(counts, classes):
+            return plots.confusion_figure(counts, classes, title)
+        case Reconstructions(images, reconstructions, corrupted, note):
+            title = f"{name}: test images and their reconstructions"
+            return plots.reconstruction_figure(images, reconstructions, title, note, corrupted)

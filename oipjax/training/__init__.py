@@ -1,7 +1,20 @@
 """Training a classifier or an autoencoder to the same bits."""
 
-from oipjax.training.autoencoder import reconstruct
-from oipjax.training.config import Epoch, ReconstructionEpoch, TrainConfig, described
+from oipjax.training.autoencoder import PRESETS, TrainedAutoencoder, reconstruct
+from oipjax.training.autoencoder import evaluate as evaluate_autoencoder
+from oipjax.training.autoencoder import train as train_autoencoder
+from oipjax.training.classifier import TrainedClassifier
+from oipjax.training.classifier import evaluate as evaluate_classifier
+from oipjax.training.classifier import train as train_classifier
+from oipjax.training.config import (
+    AutoencoderTrainConfig,
+    ClassifierTrainConfig,
+    Epoch,
+    ReconstructionEpoch,
+    TrainConfig,
+    optimizer,
+    schedule,
+)
 from oipjax.training.corruptions import (
     LUMA,
     Chain,
@@ -11,22 +24,52 @@ from oipjax.training.corruptions import (
     Noise,
     OneOf,
     corrupted,
+    each,
     parse,
+)
+from oipjax.training.loop import State, normalisation, parts_of, plan, run_epoch
+from oipjax.training.results import (
+    ConfusionMatrix,
+    Curves,
+    Picture,
+    Reconstructions,
+    Trained,
 )
 
 __all__ = [
     "LUMA",
+    "PRESETS",
+    "AutoencoderTrainConfig",
     "Chain",
+    "ClassifierTrainConfig",
+    "ConfusionMatrix",
     "Corruption",
+    "Curves",
     "Dropped",
     "Epoch",
     "Grey",
     "Noise",
     "OneOf",
+    "Picture",
     "ReconstructionEpoch",
+    "Reconstructions",
+    "State",
     "TrainConfig",
+    "Trained",
+    "TrainedAutoencoder",
+    "TrainedClassifier",
     "corrupted",
-    "described",
+    "each",
+    "evaluate_autoencoder",
+    "evaluate_classifier",
+    "normalisation",
+    "optimizer",
     "parse",
+    "parts_of",
+    "plan",
     "reconstruct",
+    "run_epoch",
+    "schedule",
+    "train_autoencoder",
+    "train_classifier",
 ]

@@ -1,15 +1,15 @@
-"""Autoencoders at work: training them, how well they give images back, and codes of many images at once.
+"""Autoencoders: train one, judge its reconstructions, and encode or decode many images at once.
 
-`oipjax.networks.autoencoder` says what an autoencoder is; its ``encode`` and ``decode`` are pure
-functions. Those here take arrays of any length and run them through one compiled program in batches
-of one size.
+The network itself is in `oipjax.networks.autoencoder`; its ``encode`` and ``decode`` are pure
+functions. The functions here take arrays of any length and run them through one compiled program in
+batches of one size.
 """
 
 import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,40 +18,57 @@ import optax
 from jax import Array
 
 from oipjax import keys
-from oipjax.data import Dataset, Split
+from oipjax.data import Dataset
 from oipjax.model import Params, normalise
 from oipjax.networks import Autoencoder, AutoencoderConfig, autoencoder
-from oipjax.storage import StateFile
 from oipjax.training import corruptions
-from oipjax.training import loop as training
-from oipjax.training.config import ReconstructionEpoch, TrainConfig
+from oipjax.training.config import AutoencoderTrainConfig, ReconstructionEpoch
 from oipjax.training.corruptions import Corruption
-from oipjax.training.loop import EVALUATION_BATCH
+from oipjax.training.loop import (
+    EVALUATION_BATCH,
+    Watch,
+    fit,
+    normalisation,
+    pixels_of,
+    split_off,
+    state_file,
+)
+from oipjax.training.results import PICTURED, Curves, Picture, Reconstructions
 
-# Cross-entropy, also where the squared error is what counts: its gradient does not vanish where the
-# sigmoid saturates. Faces are hardly ever black or white: there the squared error itself learns
-# faster. Few images want many small steps: after equal passes through 8,250 faces the error was
-# smaller with batches of 8 than of 16, and of 16 than of 32.
-_DIGITS = TrainConfig(AutoencoderConfig(), learning_rate=2e-3, l2=0.0, epochs=10, loss="bce")
-_FACES = AutoencoderConfig((64, 64, 3), (32, 64, 128, 256), 3, (2, 2, 2, 2), 256)
-PRESETS = {
-    "mnist": _DIGITS,
-    "fashion": _DIGITS,
-    "faces": replace(_DIGITS, network=_FACES, learning_rate=1e-3, epochs=32, batch=8, loss="mse"),
-}
-"""Trainings by name; the input's shape is to be replaced by that of the images at hand."""
+# Digits: cross-entropy, even if the squared error is what counts, because its gradient does not
+# vanish where the sigmoid saturates.
+_DIGITS = AutoencoderTrainConfig(learning_rate=2e-3, epochs=10)
+# Faces are hardly ever black or white, so the squared error itself learns faster. With few images
+# many small steps are better: after equal passes through 8,250 faces the error was smaller with
+# batches of 8 than of 16, and of 16 than of 32.
+_FACES = AutoencoderTrainConfig(
+    network=AutoencoderConfig(
+        input_shape=(64, 64, 3),
+        filters=(32, 64, 128, 256),
+        strides=(2, 2, 2, 2),
+        latent=256,
+    ),
+    learning_rate=1e-3,
+    epochs=32,
+    batch=8,
+    loss="mse",
+)
+PRESETS = {"mnist": _DIGITS, "fashion": _DIGITS, "faces": _FACES}
+"""Trainings by name; ``for_data`` replaces the input's shape by that of the images at hand."""
 
 
-class Trained(NamedTuple):
-    """What a training leaves.
+class TrainedAutoencoder(NamedTuple):
+    """A trained autoencoder, and what came of it.
 
     Attributes:
-        autoencoder: with the parameters of the best epoch.
+        autoencoder: the network, with the parameters of the best epoch.
         best_epoch: its number, from 1.
-        history: one line each.
-        test_mse: mean squared error of the test images' pixels, in [0, 1]; where a corruption is
-            trained against, of what is made of corrupted ones.
+        history: one `ReconstructionEpoch` each.
+        test_mse: mean squared error of the test images' pixels, in [0, 1]; if a corruption is
+            trained against, of what the network makes of corrupted images.
         test_bce: binary cross-entropy of these pixels, in nats.
+        test_images: how many test images there are.
+        corrupt: the corruption that the network was trained to undo.
     """
 
     autoencoder: Autoencoder
@@ -59,11 +76,50 @@ class Trained(NamedTuple):
     history: tuple[ReconstructionEpoch, ...]
     test_mse: float
     test_bce: float
+    test_images: int
+    corrupt: Corruption | None = None
+
+    @property
+    def network(self) -> Autoencoder:
+        """The autoencoder."""
+        return self.autoencoder
+
+    def summary(self) -> str:
+        """Mean squared error on the test images."""
+        return f"mean squared error {self.test_mse:.5f} on {self._tested()}"
+
+    def _tested(self) -> str:
+        kind = "test images" if self.corrupt is None else "corrupted test images"
+        return f"{self.test_images:,} {kind}"
+
+    def facts(self) -> dict[str, Any]:
+        """Both errors, as plain JSON."""
+        return {"test_mse": self.test_mse, "test_bce": self.test_bce}
+
+    def figures(self, data: Dataset) -> dict[str, Picture]:
+        """The curves, and the first test images with their reconstructions."""
+        images = data.test.images[:PICTURED]
+        corrupted = None
+        if self.corrupt is not None:
+            key = keys.stream(jax.random.key(0), keys.NOISE)
+            corrupted = corruptions.corrupted(self.corrupt, key, images)
+        inputs = images if corrupted is None else corrupted
+        latent = self.autoencoder.config.latent
+        first = f"the first of {self._tested()}; each as {latent} numbers"
+        return {
+            "curves": Curves(self.history, self.best_epoch),
+            "reconstructions": Reconstructions(
+                images=images / 255,
+                reconstructions=reconstruct(self.autoencoder, inputs),
+                corrupted=corrupted,
+                note=f"{first}; {self.summary()}",
+            ),
+        }
 
 
 def train(
     key: Array,
-    config: TrainConfig,
+    config: AutoencoderTrainConfig,
     data: Dataset,
     *,
     name: str | None = None,
@@ -71,51 +127,65 @@ def train(
     watch: Callable[[ReconstructionEpoch, Params], None] | None = None,
     state: Path | None = None,
     overwrite: bool = False,
-) -> Trained:
-    """Train an autoencoder; the best epoch is that of the least squared error on the images held out.
+) -> TrainedAutoencoder:
+    """Train an autoencoder; the best epoch has the least squared error on the held-out images.
 
-    Images held out and test images are corrupted as those that are trained with, always in the same
-    way.
+    Held-out images and test images are corrupted like the training images, always in the same way.
 
     Args:
-        key: as in `training.train`, like all others.
-        config: what to do; its ``loss`` is ``mse`` or ``bce``.
+        key: the root key, as in `oipjax.training.classifier.train`, like all others.
+        config: the options.
         data: images; their labels do not matter.
-        name: of the autoencoder.
+        name: of the autoencoder; ``my-DATASET-autoencoder`` unless given.
         progress: called after every epoch.
-        watch: called after every epoch with a copy of the parameters as they are then.
+        watch: called after every epoch with a copy of the parameters at that time.
         state: file for the state after each epoch.
         overwrite: begin anew if the state is that of another training.
 
     Raises:
-        ValueError: as in `training.train`.
+        ValueError: as in `oipjax.training.classifier.train`.
     """
-    network = config.network
-    if not isinstance(network, AutoencoderConfig):
+    if not isinstance(config, AutoencoderTrainConfig):
         raise ValueError(
-            f"an autoencoder is trained here, oipjax.training.loop trains classifiers, got {network}"
+            f"expected an AutoencoderTrainConfig, got {config}; "
+            "oipjax.training.classifier trains classifiers"
         )
-    count = training.check_images(config, data)
-    mean, std = training.normalisation(data.train.images)
+    network = config.network
+    training_images, held_out = split_off(config, data)
+    mean, std = normalisation(data.train.images)
     params = autoencoder.init(jax.random.fold_in(keys.stream(key, keys.TRAIN), 0), network)
-    auto = Autoencoder(network, params, mean, std, name or f"{data.name}-autoencoder")
-    noise = [jax.random.fold_in(keys.stream(key, keys.NOISE), number) for number in range(2)]
+    full_name = f"my-{data.name}-autoencoder" if name is None else name
+    auto = Autoencoder(network, params, mean, std, full_name)
+    noise = keys.stream(key, keys.NOISE)
+    held_out_key = jax.random.fold_in(noise, 0)
+    test_key = jax.random.fold_in(noise, 1)
 
     def held(params: Params) -> tuple[float, float]:
-        mse, bce = evaluate(auto, params, data.train.images[count:], config.corrupt, noise[0])
+        mse, bce = evaluate(auto, params, held_out.images, config.corrupt, held_out_key)
         return mse, mse if config.loss == "mse" else bce
 
-    file = state and StateFile(state, training.plan(key, config, data), overwrite=overwrite)
-    part = Split(*(array[:count] for array in data.train))
-    fitted = training.fit(
-        key, config, auto.model, part, held=held, progress=progress, watch=watch, state=file
+    fitted = fit(
+        key,
+        config,
+        auto.model,
+        training_images,
+        held=held if len(held_out.images) else None,
+        watch=Watch(
+            progress=progress,
+            params=watch,
+            state=state_file(state, key, config, data, overwrite=overwrite),
+        ),
     )
     auto = replace(auto, params=fitted.params)
-    return Trained(
-        auto,
-        fitted.best_epoch,
-        fitted.history,
-        *evaluate(auto, auto.params, data.test.images, config.corrupt, noise[1]),
+    mse, bce = evaluate(auto, auto.params, data.test.images, config.corrupt, test_key)
+    return TrainedAutoencoder(
+        autoencoder=auto,
+        best_epoch=fitted.best_epoch,
+        history=fitted.history,
+        test_mse=mse,
+        test_bce=bce,
+        test_images=len(data.test.images),
+        corrupt=config.corrupt,
     )
 
 
@@ -126,53 +196,59 @@ def evaluate(
     corrupt: Corruption | None = None,
     key: Array | None = None,
 ) -> tuple[float, float]:
-    """How well images ``uint8 [n, h, w, c]`` are given back: mean squared error and binary cross-entropy of pixels.
+    """How well images are reconstructed: mean squared error and binary cross-entropy of pixels.
 
     Args:
         auto: the architecture and the normalisation.
         params: of the network.
-        images: that are to be given back.
-        corrupt: what is done to them before the network sees them.
+        images: the images to reconstruct, ``uint8 [n, h, w, c]``.
+        corrupt: what is done to them before the network gets them.
         key: of the corruption, which needs one; image ``i`` is corrupted with ``fold_in(key, i)``.
+
+    Raises:
+        ValueError: there is a corruption without a key, or there are no images.
     """
     if corrupt is not None and key is None:
         raise ValueError(
             f"expected a key to corrupt images with, for {corrupt}; give one as jax.random.key(0)"
         )
     errors = functools.partial(_errors, auto.model.apply, (auto.mean, auto.std), corrupt, key)
-    both = _batched(errors, params, images, np.arange(len(images), dtype=np.uint32))
-    return float(both[:, 0].mean()), float(both[:, 1].mean())
+    numbers = np.arange(len(images), dtype=np.uint32)
+    of_images = _in_batches(errors, params, images, numbers)
+    return float(of_images[:, 0].mean()), float(of_images[:, 1].mean())
 
 
 def encode(auto: Autoencoder, images: np.ndarray) -> np.ndarray:
     """Codes ``float32 [n, d]`` of images ``[n, h, w, c]``: uint8, or floats in [0, 1]."""
-    return _batched(functools.partial(_call, auto.encode), auto.params, images)
+    return _in_batches(functools.partial(_call, auto.encode), auto.params, images)
 
 
 def decode(auto: Autoencoder, codes: np.ndarray) -> np.ndarray:
     """Images ``float32 [n, h, w, c]`` in [0, 1] of latent vectors ``[n, d]``."""
-    return _batched(functools.partial(_call, auto.decode), auto.params, codes)
+    return _in_batches(functools.partial(_call, auto.decode), auto.params, codes)
 
 
 def reconstruct(auto: Autoencoder, images: np.ndarray) -> np.ndarray:
-    """What an autoencoder gives back of images ``[n, h, w, c]``: pixels ``float32`` in [0, 1], in one go."""
+    """An autoencoder's reconstructions of images ``[n, h, w, c]``: pixels ``float32`` in [0, 1]."""
     return decode(auto, encode(auto, images))
 
 
-def _batched(call: Callable[..., Array], params: Params, *inputs: np.ndarray) -> np.ndarray:
+def _in_batches(call: Callable[..., Array], params: Params, *inputs: np.ndarray) -> np.ndarray:
     """``call`` in batches of one size; the last one is filled up with zeros."""
     if not len(inputs[0]):
         raise ValueError("nothing to encode or decode: expected at least one image or code")
     outputs = []
     for first in range(0, len(inputs[0]), EVALUATION_BATCH):
         batches = [np.asarray(array[first : first + EVALUATION_BATCH]) for array in inputs]
-        count = len(batches[0])
-        rests = [
-            np.zeros((EVALUATION_BATCH - count, *batch.shape[1:]), batch.dtype) for batch in batches
-        ]
-        filled = (jnp.asarray(np.concatenate(pair)) for pair in zip(batches, rests, strict=True))
-        outputs.append(np.asarray(call(params, *filled))[:count])
+        output = call(params, *map(_filled, batches))
+        outputs.append(np.asarray(output)[: len(batches[0])])
     return np.concatenate(outputs)
+
+
+def _filled(batch: np.ndarray) -> Array:
+    """A batch, filled up with zeros to `EVALUATION_BATCH`."""
+    rest = np.zeros((EVALUATION_BATCH - len(batch), *batch.shape[1:]), batch.dtype)
+    return jnp.asarray(np.concatenate([batch, rest]))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -182,14 +258,9 @@ def _call(function, params, inputs):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _errors(apply, normalisation, corrupt, key, params, images, numbers):
-    pixels = training.pixels_of(images)
-    seen = pixels if corrupt is None else corruptions.each(corrupt, key, numbers, pixels)
-    logits = apply(params, normalise(seen, *normalisation))["image_pre"]
+    pixels = pixels_of(images)
+    inputs = pixels if corrupt is None else corruptions.each(corrupt, key, numbers, pixels)
+    logits = apply(params, normalise(inputs, *normalisation))["image_pre"]
     squared = jnp.square(jax.nn.sigmoid(logits) - pixels)
-    return jnp.stack(
-        [
-            part.mean((1, 2, 3))
-            for part in (squared, optax.sigmoid_binary_cross_entropy(logits, pixels))
-        ],
-        1,
-    )
+    entropy = optax.sigmoid_binary_cross_entropy(logits, pixels)
+    return jnp.stack([squared.mean((1, 2, 3)), entropy.mean((1, 2, 3))], 1)

@@ -1,21 +1,29 @@
-"""How a network is trained: the configuration, the optimisers and schedules behind its words, and what is minimised."""
+"""How a network is trained: the options, the optimisers and schedules, and the losses."""
 
+import abc
+import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
+from oipjax.data import Dataset
 from oipjax.model import Params
 from oipjax.networks import AutoencoderConfig, CNNConfig
+from oipjax.training.corruptions import Corruption
 
 
 class Epoch(NamedTuple):
-    """One line of the history: means over the epoch, and the accuracy afterwards on the images held out."""
+    """One line of a classifier's history.
+
+    Loss and ``train_accuracy`` are means over the epoch. The other measures are taken after it, on
+    the held-out images.
+    """
 
     epoch: int
     loss: float
@@ -24,9 +32,18 @@ class Epoch(NamedTuple):
     validation_loss: float
     learning_rate: float
 
+    def summary(self) -> str:
+        """The line for a person."""
+        start = f"epoch {self.epoch:3d}  loss {self.loss:.4f}"
+        accuracy = f"accuracy {self.train_accuracy:.4f}"
+        return f"{start}  {accuracy}  held out {self.validation_accuracy:.4f}"
+
 
 class ReconstructionEpoch(NamedTuple):
-    """As `Epoch`, of an autoencoder: the measure is the mean squared error of pixels in [0, 1]."""
+    """One line of an autoencoder's history.
+
+    As in `Epoch`, but the measure is the mean squared error of pixels in [0, 1].
+    """
 
     epoch: int
     loss: float
@@ -35,70 +52,56 @@ class ReconstructionEpoch(NamedTuple):
     validation_loss: float
     learning_rate: float
 
+    def summary(self) -> str:
+        """The line for a person."""
+        start = f"epoch {self.epoch:3d}  loss {self.loss:.4f}"
+        error = f"squared error {self.train_mse:.5f}"
+        return f"{start}  {error}  held out {self.validation_mse:.5f}"
+
 
 class Task(NamedTuple):
     """How a network is judged.
 
     Attributes:
-        output: the layer that is judged.
+        output: name of the layer that is judged.
         judge: ``(output[n, ...], pixels[n, h, w, c], labels[n]) -> (loss, measure)``, means over
             the batch.
-        line: of the history, made of (epoch, loss, measure, measure and loss held out, learning
-            rate).
-        best: ``max`` or ``min``: which measure is the best one.
+        line: makes a line of the history of (epoch, loss, measure, measure and loss on the held-out
+            images, learning rate).
+        best: ``max`` or ``min``, the function that picks the best measure.
+        corrupt: ``(key, pixels) -> pixels``, applied to a batch before the network gets it.
     """
 
     output: str
     judge: Callable[[Array, Array, Array], tuple[Array, Array]]
     line: type
     best: Callable[..., Any]
-
-
-def _classify(logits, pixels, labels):
-    truth = labels.astype(jnp.int32)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, truth).mean()
-    return loss, jnp.mean((jnp.argmax(logits, 1) == truth).astype(jnp.float32))
-
-
-def _reconstruct(loss, logits, pixels, labels):
-    mse = jnp.mean(jnp.square(jax.nn.sigmoid(logits) - pixels))
-    return mse if loss == "mse" else optax.sigmoid_binary_cross_entropy(logits, pixels).mean(), mse
-
-
-TASKS = {
-    "cross-entropy": Task("logits", _classify, Epoch, max),
-    "mse": Task("image_pre", functools.partial(_reconstruct, "mse"), ReconstructionEpoch, min),
-    "bce": Task("image_pre", functools.partial(_reconstruct, "bce"), ReconstructionEpoch, min),
-}
+    corrupt: Corruption | None = None
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Everything a training depends on, next to the data.
+class TrainConfig(abc.ABC):
+    """The options that all trainings share.
+
+    The kinds are `ClassifierTrainConfig` and `AutoencoderTrainConfig`.
 
     Attributes:
         network: the architecture.
-        optimizer: ``adam``, ``rmsprop`` or ``sgd``.
-        learning_rate: at the start.
-        schedule: of the learning rate over all steps: ``constant``; ``cosine`` to 0;
+        optimizer: name of the optimiser, as in optax.
+        learning_rate: the learning rate at the start.
+        schedule: course of the learning rate over all steps: ``constant``; ``cosine`` to 0;
             ``exponential`` to 1 % of the start; ``inverse`` time, to a tenth; ``piecewise``: a
             tenth after half, a hundredth after three quarters.
-        momentum: of ``sgd`` and ``rmsprop``.
-        l2: the loss gets ``l2`` times the sum of squares of all kernels (not biases), as Keras'
-            ``l2`` regulariser.
-        epochs: how many.
+        momentum: momentum of ``sgd`` and ``rmsprop``.
+        l2: the loss gets this number times the sum of squares of all kernels (not biases), as
+            Keras' ``l2`` regulariser.
+        epochs: passes through the training images.
         batch: images per step.
-        validation: images held out of the training set to choose the best epoch; 0: keep the last
-            epoch.
-        seed: of the initial weights and the order of images.
-        loss: ``cross-entropy`` of a classifier; of an autoencoder the mean over pixels of the
-            squared error, ``mse``, or of the binary cross-entropy, ``bce``.
-        corrupt: what an autoencoder gets to see instead of the images, noisy ones perhaps, while it
-            is trained to give the images themselves: a frozen dataclass called as ``corrupt(key,
-            pixels[n, h, w, c]) -> pixels``.
+        validation: training images held out to choose the best epoch. ``auto``: a twelfth of
+            them; 0: the last epoch is kept.
     """
 
-    network: CNNConfig | AutoencoderConfig = field(default_factory=CNNConfig)
+    network: CNNConfig | AutoencoderConfig
     optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
     learning_rate: float = 1e-3
     schedule: Literal["constant", "cosine", "exponential", "inverse", "piecewise"] = "cosine"
@@ -106,33 +109,141 @@ class TrainConfig:
     l2: float = 3e-4
     epochs: int = 12
     batch: int = 64
-    validation: int = 5000
-    seed: int = 0
-    loss: Literal["cross-entropy", "bce", "mse"] = "cross-entropy"
-    corrupt: Callable[[Array, Array], Array] | None = None
+    validation: int | Literal["auto"] = "auto"
 
     def __post_init__(self):
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("l2", "momentum", "validation"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        _check_at_least("epochs", self.epochs, 1)
+        _check_at_least("batch", self.batch, 1)
+        _check_not_negative("l2", self.l2)
+        _check_not_negative("momentum", self.momentum)
+        if self.validation != "auto":
+            _check_not_negative("validation", self.validation)
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
-        if self.loss not in TASKS:
-            raise ValueError(f"unknown loss {self.loss!r}; there are {', '.join(TASKS)}")
-        if (self.loss == "cross-entropy") != isinstance(self.network, CNNConfig):
-            raise ValueError(
-                f"cross-entropy is for classifiers, mse and bce for autoencoders, got {self.loss!r} for {self.network}"
-            )
+
+    @property
+    @abc.abstractmethod
+    def task(self) -> Task:
+        """How the network is judged."""
+
+    @abc.abstractmethod
+    def for_data(self, data: Dataset) -> Self:
+        """The configuration with a data set's input shape, and with ``validation`` as a number."""
+
+    def held_out(self, count: int) -> int:
+        """How many of ``count`` training images are held out."""
+        return count // 12 if self.validation == "auto" else self.validation
+
+    def describe(self) -> dict[str, Any]:
+        """The configuration as plain JSON, to be kept with what was trained."""
+        return asdict(self)
 
 
-def described(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as plain JSON, to be kept with what was trained."""
-    return asdict(replace(config, corrupt=None)) | {
-        "corrupt": None if config.corrupt is None else repr(config.corrupt)
-    }
+@dataclass(frozen=True)
+class ClassifierTrainConfig(TrainConfig):
+    """How a classifier is trained.
+
+    Attributes:
+        network: the architecture.
+    """
+
+    network: CNNConfig = CNNConfig()
+
+    @property
+    def task(self) -> Task:
+        """Cross-entropy; the best epoch has the greatest accuracy."""
+        return CLASSIFICATION
+
+    def for_data(self, data: Dataset) -> Self:
+        """See `TrainConfig`; the classes are those of the data set as well."""
+        network = dataclasses.replace(
+            self.network,
+            input_shape=data.train.images.shape[1:],
+            classes=max(1, len(data.classes)),
+        )
+        held_out = self.held_out(len(data.train.images))
+        return dataclasses.replace(self, network=network, validation=held_out)
+
+
+@dataclass(frozen=True)
+class AutoencoderTrainConfig(TrainConfig):
+    """How an autoencoder is trained.
+
+    Attributes:
+        network: the architecture.
+        loss: mean over pixels of the binary cross-entropy (``bce``) or of the squared error
+            (``mse``).
+        corrupt: what is done to images before the network gets them, which it is trained to undo:
+            ``noise:SIGMA`` (Gaussian, clipped to the range of pixels, 0 to 1), ``dropped:SHARE``
+            (of the pixels), ``grey``; several are applied in this order. In Python a frozen
+            dataclass that is called as ``corrupt(key, pixels[n, h, w, c]) -> pixels``.
+    """
+
+    network: AutoencoderConfig = AutoencoderConfig()
+    l2: float = 0.0
+    loss: Literal["bce", "mse"] = "bce"
+    corrupt: Corruption | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.loss not in RECONSTRUCTION:
+            names = ", ".join(RECONSTRUCTION)
+            raise ValueError(f"unknown loss {self.loss!r}; there are {names}")
+
+    @property
+    def task(self) -> Task:
+        """The loss; the best epoch has the least squared error."""
+        return RECONSTRUCTION[self.loss]._replace(corrupt=self.corrupt)
+
+    def for_data(self, data: Dataset) -> Self:
+        """See `TrainConfig`."""
+        network = dataclasses.replace(self.network, input_shape=data.train.images.shape[1:])
+        held_out = self.held_out(len(data.train.images))
+        return dataclasses.replace(self, network=network, validation=held_out)
+
+    def describe(self) -> dict[str, Any]:
+        """See `TrainConfig`; a corruption is described by its ``repr``."""
+        corrupt = None if self.corrupt is None else repr(self.corrupt)
+        return asdict(dataclasses.replace(self, corrupt=None)) | {"corrupt": corrupt}
+
+
+def _check_at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def _check_not_negative(name: str, value: float) -> None:
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
+
+
+def _classify(logits, pixels, labels):
+    del pixels
+    truth = labels.astype(jnp.int32)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, truth).mean()
+    is_right = jnp.argmax(logits, 1) == truth
+    return loss, jnp.mean(is_right.astype(jnp.float32))
+
+
+def _reconstruct(loss, logits, pixels, labels):
+    del labels
+    mse = jnp.mean(jnp.square(jax.nn.sigmoid(logits) - pixels))
+    if loss == "mse":
+        return mse, mse
+    return optax.sigmoid_binary_cross_entropy(logits, pixels).mean(), mse
+
+
+CLASSIFICATION = Task(output="logits", judge=_classify, line=Epoch, best=max)
+RECONSTRUCTION = {
+    loss: Task(
+        output="image_pre",
+        judge=functools.partial(_reconstruct, loss),
+        line=ReconstructionEpoch,
+        best=min,
+    )
+    for loss in ("bce", "mse")
+}
+"""The task of an autoencoder, by the name of its loss."""
 
 
 def schedule(config: TrainConfig, steps: int) -> optax.Schedule:
@@ -153,21 +264,23 @@ def schedule(config: TrainConfig, steps: int) -> optax.Schedule:
 
 
 def optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
-    """The configured optimiser, with the gradient of the L2 term added first (coupled, as in Keras)."""
+    """The optimiser; the gradient of the L2 term is added first (coupled, as in Keras)."""
     rate = schedule(config, steps)
+    momentum = config.momentum if config.momentum > 0 else None
     match config.optimizer:
         case "adam":
             update = optax.adam(rate)
         case "rmsprop":
-            update = optax.rmsprop(rate, decay=0.9, eps=1e-7, momentum=config.momentum or None)
+            update = optax.rmsprop(rate, decay=0.9, eps=1e-7, momentum=momentum)
         case "sgd":
-            update = optax.sgd(rate, momentum=config.momentum or None, nesterov=config.momentum > 0)
+            update = optax.sgd(rate, momentum=momentum, nesterov=momentum is not None)
         case _:
-            raise ValueError(
-                f"unknown optimizer {config.optimizer!r}; there are adam, rmsprop, sgd"
-            )
-    return optax.chain(optax.add_decayed_weights(2 * config.l2, mask=_kernels), update)
+            names = "adam, rmsprop, sgd"
+            raise ValueError(f"unknown optimizer {config.optimizer!r}; there are {names}")
+    decay = optax.add_decayed_weights(2 * config.l2, mask=_kernels)
+    return optax.chain(decay, update)
 
 
 def _kernels(params: Params):
+    """Which of the parameters are kernels."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

@@ -1,9 +1,9 @@
-"""What an autoencoder gets to see instead of an image: noise, lost pixels, grey instead of colours.
+"""Corruptions of images: noise, lost pixels, or grey instead of colours.
 
-Each is a frozen dataclass, equal by value, that is called as ``corrupt(key, pixels[n, h, w, c]) ->
-pixels`` with pixels in [0, 1]: a value for `TrainConfig.corrupt`. Trained so, an autoencoder gives
-back the image itself (denoising autoencoders: P. Vincent and others 2008,
-doi:10.1145/1390156.1390294).
+Each corruption is a frozen dataclass, equal by value, that is called as ``corrupt(key, pixels[n, h,
+w, c]) -> pixels`` with pixels in [0, 1]; it is a value for `AutoencoderTrainConfig.corrupt`. An
+autoencoder trained with it reconstructs the original image (denoising autoencoders: P. Vincent and
+others 2008, doi:10.1145/1390156.1390294).
 
 >>> parse(("noise:0.5", "dropped:0.25"))
 Chain(parts=(Noise(sigma=0.5, clip=True), Dropped(share=0.25)))
@@ -26,12 +26,12 @@ _BATCH = 500
 
 @dataclass(frozen=True)
 class Noise:
-    """Gaussian noise, for every pixel and channel on its own.
+    """Gaussian noise, independent for every pixel and channel.
 
     Attributes:
         sigma: standard deviation; pixels reach from 0 to 1.
-        clip: cut what leaves [0, 1], as an image file would. On black ground that halves the
-            squared error.
+        clip: clip the result to [0, 1], as an image file would. On a black background that halves
+            the squared error.
     """
 
     sigma: float
@@ -40,7 +40,8 @@ class Noise:
     def __post_init__(self):
         if not 0 < self.sigma < float("inf"):
             raise ValueError(
-                f"the noise's sigma, in units of the pixels' range, must be above 0, got {self.sigma:g}"
+                "the noise's sigma, in units of the pixels' range, must be above 0, "
+                f"got {self.sigma:g}"
             )
 
     def __call__(self, key: Array, pixels: Array) -> Array:
@@ -51,10 +52,10 @@ class Noise:
 
 @dataclass(frozen=True)
 class Dropped:
-    """Pixels that are lost: black in all channels. Nobody is told which ones.
+    """Lost pixels, which are black in all channels; the network is not told which ones.
 
     Attributes:
-        share: chance of each pixel to be lost.
+        share: probability of each pixel to be lost.
     """
 
     share: float
@@ -66,27 +67,29 @@ class Dropped:
             )
 
     def __call__(self, key: Array, pixels: Array) -> Array:
-        """What is left of the pixels."""
-        return pixels * jax.random.bernoulli(key, 1 - self.share, (*pixels.shape[:-1], 1)).astype(
-            pixels.dtype
-        )
+        """The remaining pixels."""
+        shape = (*pixels.shape[:-1], 1)
+        is_kept = jax.random.bernoulli(key, 1 - self.share, shape)
+        return pixels * is_kept.astype(pixels.dtype)
 
 
 @dataclass(frozen=True)
 class Grey:
-    """Luma instead of colours, in all three channels, rounded to the 256 levels of a grey image file."""
+    """Luma instead of colours, in all three channels.
+
+    It is rounded to the 256 levels of a grey image file.
+    """
 
     def __call__(self, key: Array, pixels: Array) -> Array:
-        """The grey pixels; no use is made of the key."""
-        if pixels.shape[-1] != 3:
-            raise ValueError(
-                f"only images of 3 channels can be made grey, got {list(pixels.shape)}"
-            )
-        luma = jnp.round(
-            (pixels * jnp.array(LUMA, pixels.dtype).reshape(1, 1, 1, 3)).sum(-1, keepdims=True)
-            * 255
-        )
-        return jnp.broadcast_to(luma / 255, pixels.shape)
+        """The grey pixels; the key is not used."""
+        del key
+        shape = pixels.shape
+        if shape[-1] != 3:
+            raise ValueError(f"only images of 3 channels can be made grey, got {list(shape)}")
+        weights = jnp.array(LUMA, pixels.dtype).reshape(1, 1, 1, 3)
+        luma = (pixels * weights).sum(-1, keepdims=True)
+        levels = jnp.round(luma * 255)
+        return jnp.broadcast_to(levels / 255, shape)
 
 
 @dataclass(frozen=True)
@@ -104,28 +107,25 @@ class Chain:
 
 @dataclass(frozen=True)
 class OneOf:
-    """For every image one of the corruptions, all equally likely."""
+    """One of several corruptions for every image, all equally likely."""
 
     parts: tuple[Corruption, ...]
 
     def __call__(self, key: Array, pixels: Array) -> Array:
-        """Part ``i`` gets ``fold_in(key, i)``, the choice the number behind them."""
+        """Part ``i`` gets ``fold_in(key, i)``; the choice gets the number after the last part's."""
+        corrupted = []
+        for number, part in enumerate(self.parts):
+            corrupted.append(part(jax.random.fold_in(key, number), pixels))
         count = len(self.parts)
-        made = jnp.stack(
-            [
-                part(jax.random.fold_in(key, number), pixels)
-                for number, part in enumerate(self.parts)
-            ]
-        )
         chosen = jax.random.randint(jax.random.fold_in(key, count), pixels.shape[:1], 0, count)
-        return jnp.take_along_axis(made, chosen.reshape(1, -1, 1, 1, 1), 0)[0]
+        return jnp.take_along_axis(jnp.stack(corrupted), chosen.reshape(1, -1, 1, 1, 1), 0)[0]
 
 
 def parse(texts: Sequence[str]) -> Corruption | None:
-    """Corruptions as ``--corrupt`` writes them: ``noise:SIGMA``, ``dropped:SHARE``, ``grey``; several are a `Chain`.
+    """Read corruptions: ``noise:SIGMA``, ``dropped:SHARE`` or ``grey``; several are a `Chain`.
 
     Raises:
-        ValueError: a text is none of these, or its number is out of range.
+        ValueError: a text has another form, or its number is out of range.
     """
     parts = tuple(map(_parse_one, texts))
     if not parts:
@@ -144,12 +144,16 @@ def _parse_one(text: str) -> Corruption:
     if name in ("noise", "dropped") and value is not None:
         return Noise(value) if name == "noise" else Dropped(value)
     raise ValueError(
-        f"cannot read the corruption {text!r}; expected noise:SIGMA like noise:0.5, dropped:0.3, or grey"
+        f"cannot read the corruption {text!r}; "
+        "expected noise:SIGMA like noise:0.5, dropped:0.3, or grey"
     )
 
 
 def each(corrupt: Corruption, key: Array, numbers: Array, pixels: Array) -> Array:
-    """Corrupt images ``[n, h, w, c]`` one by one, number ``i`` with ``fold_in(key, i)``: batches make no difference."""
+    """Corrupt images ``[n, h, w, c]`` one by one, number ``i`` with ``fold_in(key, i)``.
+
+    The result does not depend on how images are put into batches.
+    """
 
     def one(number: Array, image: Array) -> Array:
         return corrupt(jax.random.fold_in(key, number), image[None])[0]
@@ -158,11 +162,12 @@ def each(corrupt: Corruption, key: Array, numbers: Array, pixels: Array) -> Arra
 
 
 def corrupted(corrupt: Corruption, key: Array, images: np.ndarray) -> np.ndarray:
-    """All images, corrupted by `each`: ``float32 [n, h, w, c]`` of ``uint8``, or of floats in [0, 1]."""
+    """All images ``[n, h, w, c]``, corrupted by `each`: ``float32`` of ``uint8`` or of [0, 1]."""
     out = np.empty(images.shape, np.float32)
     for first in range(0, len(images), _BATCH):
         batch = images[first : first + _BATCH]
-        pixels = batch.astype(np.float32) / np.float32(255 if batch.dtype == np.uint8 else 1)
+        white = 255 if batch.dtype == np.uint8 else 1
+        pixels = batch.astype(np.float32) / np.float32(white)
         numbers = np.arange(first, first + len(batch), dtype=np.uint32)
         out[first : first + _BATCH] = _each(corrupt, key, numbers, pixels)
     return out

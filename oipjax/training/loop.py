@@ -1,13 +1,15 @@
-"""Training: a whole epoch in one compiled scan, the best epoch kept, and after an interruption the same bits.
+"""The training loop of any network.
 
-The epoch to keep is chosen by images held out of the *training* set, so that what is said of the
-test images is measured, not fitted. `fit` trains any network whose loss is one of `TASKS`; `train`
-makes classifiers of it, and `oipjax.training.autoencoder` autoencoders.
+An epoch is one compiled scan, the best epoch is kept, and an interruption changes no bit.
+The epoch to keep is chosen by images held out of the *training* set, so the results on the test
+images are measured, not fitted. `fit` trains any network whose configuration names a `Task`;
+`oipjax.training.classifier` and `oipjax.training.autoencoder` are built on it.
 
-On a CPU each device takes a part of every batch (`parts_of`), so that a process trains faster which
-begins with ``jax.config.update("jax_num_cpu_devices", 2)``, as the command line does on two cores
-(``experiments/README.md``). And 3x3 convolutions are computed under
-`oipjax.ops.allow_extra_rounding`; images held out are judged by the network as it is elsewhere.
+On a CPU each device takes a part of every batch (`parts_of`). A process therefore trains faster if
+it begins with ``jax.config.update("jax_num_cpu_devices", 2)``, as the command line does on two
+cores (``experiments/README.md``). 3x3 convolutions are computed under
+`oipjax.ops.allow_extra_rounding` there; held-out images are judged by the network as it is
+elsewhere.
 """
 
 import contextlib
@@ -28,163 +30,133 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from oipjax import keys, ops
 from oipjax.data import Dataset, Split
 from oipjax.model import Model, Params, normalise
-from oipjax.networks import cnn
 from oipjax.pytrees import fingerprint
 from oipjax.runtime import OPTIONS
 from oipjax.storage import StateFile, surroundings
-from oipjax.training.config import TASKS, Epoch, TrainConfig, described, optimizer, schedule
+from oipjax.training.config import TrainConfig, optimizer, schedule
 
 EVALUATION_BATCH = 500
 LEAST_PART = 16
-"""Images of a part of a batch that a device takes."""
+"""The fewest images of a batch that a device takes."""
 
-
-class Trained(NamedTuple):
-    """What a training leaves.
-
-    Attributes:
-        model: with the parameters of the best epoch.
-        best_epoch: its number, from 1.
-        history: one `Epoch` each.
-        test_accuracy: share of test images classified rightly, by the best epoch's network.
-        confusion: ``int [true class, predicted class]`` counts on the test images.
-    """
-
-    model: Model
-    best_epoch: int
-    history: tuple[Epoch, ...]
-    test_accuracy: float
-    confusion: np.ndarray
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel's pixels in [0, 1]."""
 
 
 class Fitted(NamedTuple):
-    """What `fit` leaves: the parameters of the best epoch, its number from 1, and one line of history per epoch."""
+    """The result of `fit`.
+
+    Attributes:
+        params: parameters of the best epoch.
+        best_epoch: its number, from 1.
+        history: one line for each epoch.
+    """
 
     params: Params
     best_epoch: int
     history: tuple[Any, ...]
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
+    """What an epoch changes: the parameters and the state of the optimiser."""
+
     params: Params
     optimizer: optax.OptState
 
 
-def train(
-    key: Array,
-    config: TrainConfig,
-    data: Dataset,
-    *,
-    name: str | None = None,
-    progress: Callable[[Epoch], None] | None = None,
-    watch: Callable[[Epoch, Params], None] | None = None,
-    state: Path | None = None,
-    overwrite: bool = False,
-) -> Trained:
-    """Train a classifier.
+class Best(NamedTuple):
+    """The best epoch so far: its measure on the held-out images, its number and its parameters."""
 
-    Args:
-        key: the root key; its `keys.TRAIN` stream is used.
-        config: what to do.
-        data: images ``uint8 [n, h, w, c]``; pixels are normalised to mean 0 and standard deviation
-            1 over the data set.
-        name: of the model.
-        progress: called after every epoch.
-        watch: called after every epoch with a copy of the parameters as they are then.
-        state: file for the state after each epoch. What an interrupted training has left there goes
-            on, without telling its epochs again, and ends in the same bits as without it. Who
-            stores the result takes it away; `checkpoint.save` does, if it lies in the checkpoint's
-            folder.
-        overwrite: begin anew if the state is that of another training.
+    measure: float | None
+    epoch: int
+    params: Params
+
+
+class Watch(NamedTuple):
+    """Who follows a training, and where it is stored.
+
+    Attributes:
+        progress: called after every epoch with its line of the history.
+        params: likewise, with a copy of the parameters as well.
+        state: is read first, and written after each epoch.
+    """
+
+    progress: Callable[[Any], None] | None = None
+    params: Callable[[Any, Params], None] | None = None
+    state: StateFile | None = None
+
+
+def normalisation(images: np.ndarray) -> Normalisation:
+    """The normalisation of images ``uint8 [n, h, w, c]``, to four digits.
 
     Raises:
-        ValueError: the images do not fit the network, or there are fewer of them than a batch; a
-            loss is not finite; the state is that of another training.
+        ValueError: all pixels of a channel are equal.
     """
-    network = config.network
-    if not isinstance(network, cnn.CNNConfig):
-        raise ValueError(
-            f"a classifier is trained here, oipjax.training.autoencoder trains autoencoders, got {network}"
-        )
-    images, labels = data.train
-    count = check_images(config, data)
-    if not data.classes:
-        raise ValueError(
-            f"{data.name} has no classes: a classifier needs a sub-folder of images for each, or labels"
-        )
-    if labels.max() >= network.classes:
-        raise ValueError(
-            f"{data.name} has {labels.max() + 1} classes, the network {network.classes}"
-        )
-    mean, std = normalisation(images)
-    params = cnn.init(jax.random.fold_in(keys.stream(key, keys.TRAIN), 0), network)
-    model = cnn.model(
-        params, network, name=name or f"{data.name}-cnn", mean=mean, std=std, classes=data.classes
-    )
-    held_out = Split(images[count:], labels[count:])
-
-    def held(params: Params) -> tuple[float, float]:
-        confusion, loss = evaluate(model, params, held_out)
-        return np.trace(confusion) / confusion.sum(), loss
-
-    file = state and StateFile(state, plan(key, config, data), overwrite=overwrite)
-    train_split = Split(images[:count], labels[:count])
-    fitted = fit(
-        key, config, model, train_split, held=held, progress=progress, watch=watch, state=file
-    )
-    model = dataclasses.replace(model, params=fitted.params)
-    confusion, _ = evaluate(model, model.params, data.test)
-    accuracy = float(np.trace(confusion) / confusion.sum())
-    return Trained(model, fitted.best_epoch, fitted.history, accuracy, confusion)
-
-
-def check_images(config: TrainConfig, data: Dataset) -> int:
-    """How many images are trained with; a ValueError if they do not fit the network, or are fewer than a batch."""
-    images = data.train.images
-    if images.shape[1:] != config.network.input_shape:
-        raise ValueError(
-            f"the network takes {config.network.input_shape}, {data.name} has {images.shape[1:]}"
-        )
-    count = len(images) - config.validation
-    if count < config.batch:
-        raise ValueError(
-            f"{len(images)} images less {config.validation} held out leave {max(count, 0)}, fewer than a batch of "
-            f"{config.batch}"
-        )
-    return count
-
-
-def normalisation(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel's pixels in [0, 1], of ``uint8 [n, h, w, c]``, to four digits."""
-    total, squares = np.zeros(images.shape[3]), np.zeros(images.shape[3])
+    channels = images.shape[3]
+    total = np.zeros(channels)
+    squares = np.zeros(channels)
     for first in range(0, len(images), EVALUATION_BATCH):
         pixels = images[first : first + EVALUATION_BATCH] / 255
-        total, squares = total + pixels.sum((0, 1, 2)), squares + np.square(pixels).sum((0, 1, 2))
-    mean = total / (images.size / images.shape[3])
-    std = np.sqrt(np.maximum(squares / (images.size / images.shape[3]) - mean**2, 0))
+        total = total + pixels.sum((0, 1, 2))
+        squares = squares + np.square(pixels).sum((0, 1, 2))
+    count = images.size / channels
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     if std.min() < 1e-4:
         raise ValueError(
             "all pixels of a channel are equal: there is nothing to learn from such images"
         )
-    mean, std = (tuple(float(f"{value:.4f}") for value in values) for values in (mean, std))
-    return mean, std
+    return _to_four_digits(mean), _to_four_digits(std)
+
+
+def _to_four_digits(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(f"{value:.4f}") for value in values)
+
+
+def split_off(config: TrainConfig, data: Dataset) -> tuple[Split, Split]:
+    """The images to train with, and the held-out ones.
+
+    Raises:
+        ValueError: the images do not fit the network, or fewer than a batch are left.
+    """
+    images, labels = data.train
+    if images.shape[1:] != config.network.input_shape:
+        raise ValueError(
+            f"the network takes {config.network.input_shape}, {data.name} has {images.shape[1:]}"
+        )
+    held_out = config.held_out(len(images))
+    count = len(images) - held_out
+    if count < config.batch:
+        raise ValueError(
+            f"{len(images)} images less {held_out} held out leave {max(count, 0)}, "
+            f"fewer than a batch of {config.batch}"
+        )
+    return Split(images[:count], labels[:count]), Split(images[count:], labels[count:])
 
 
 def plan(key: Array, config: TrainConfig, data: Dataset) -> dict[str, Any]:
     """All that decides the bits of a training, as plain JSON."""
+    held_out = config.held_out(len(data.train.images))
+    images = {"images": data.train.images, "labels": data.train.labels}
     return {
-        "config": described(config),
+        "config": dataclasses.replace(config, validation=held_out).describe(),
         "convolutions": "large tiles" if jax.default_backend() == "cpu" else "the library's",
         "key": {
             "implementation": str(jax.random.key_impl(key)),
             "data": np.asarray(jax.random.key_data(key)).tolist(),
         },
-        "data": {
-            "name": data.name,
-            "sha256": fingerprint({"images": data.train.images, "labels": data.train.labels}),
-        },
+        "data": {"name": data.name, "sha256": fingerprint(images)},
         **surroundings(),
     }
+
+
+def state_file(
+    file: Path | None, key: Array, config: TrainConfig, data: Dataset, *, overwrite: bool
+) -> StateFile | None:
+    """The file of a training's state; None if it has none."""
+    if file is None:
+        return None
+    return StateFile(file, plan(key, config, data), overwrite=overwrite)
 
 
 def fit(
@@ -193,91 +165,83 @@ def fit(
     model: Model,
     data: Split,
     *,
-    held: Callable[[Params], tuple[float, float]],
-    progress: Callable[[Any], None] | None = None,
-    watch: Callable[[Any, Params], None] | None = None,
-    state: StateFile | None = None,
+    held: Callable[[Params], tuple[float, float]] | None,
+    watch: Watch = Watch(),
 ) -> Fitted:
     """Train any network, from the parameters that it has.
 
     Args:
         key: the root key; its `keys.TRAIN` stream is used.
-        config: what to do; ``loss`` says by which of `TASKS`.
+        config: the options; ``config.task`` says how the network is judged.
         model: the network; its ``apply`` gives the layer that the task judges. It should not be
             jitted, or held-out images are judged with the rounding of the training.
-        data: to train with.
-        held: measure and loss of some parameters on images held out; asked after each epoch if
-            ``config.validation``.
-        progress: called after every epoch with its line of the history.
-        watch: likewise, with a copy of the parameters as well.
-        state: is read first, and written after each epoch.
+        data: the images to train with.
+        held: measure and loss of some parameters on held-out images, called after each epoch. None:
+            nothing is held out, and the last epoch is kept.
+        watch: who follows, and where the state is stored.
 
     Raises:
         ValueError: a loss is not finite; the state is that of another training.
     """
-    task, stream = TASKS[config.loss], keys.stream(key, keys.TRAIN)
+    task = config.task
+    stream = keys.stream(key, keys.TRAIN)
     batches = len(data.images) // config.batch
     steps = batches * config.epochs
     rate = schedule(config, steps)
-    params = jax.tree.map(jnp.array, model.params)  # a copy: an epoch takes the state for itself
-    now = _State(params, optimizer(config, steps).init(params))
-    best, history = (None, 0, model.params), []
-    kept = state.read((now, best[2])) if state else None
-    if kept is not None:
-        (now, params), facts = kept
-        now = jax.tree.map(jnp.asarray, now)
-        best, history = (*facts["best"], params), [task.line(*line) for line in facts["history"]]
+    state, best, history = _begin(config, steps, model.params, watch.state)
     # Each device has all images: a copy of the data set.
     on_device = _everywhere(parts_of(config), (data.images, data.labels))
+    normalisation = (model.mean, model.std)
     for number in range(len(history) + 1, config.epochs + 1):
         epoch_key = jax.random.fold_in(stream, number)
-        now, *means = _epoch(
-            config, steps, model.apply, (model.mean, model.std), now, epoch_key, *on_device
+        state, *means = run_epoch(
+            config, steps, model.apply, normalisation, state, epoch_key, *on_device
         )
         loss, measure = (float(mean) for mean in means)
         if not np.isfinite(loss):
             raise ValueError(
                 f"the loss is no longer finite in epoch {number}: try a smaller --learning-rate"
             )
-        params = jax.tree.map(np.asarray, now.params)
-        there, there_loss = held(params) if config.validation else (float("nan"), float("nan"))
+        params = jax.tree.map(np.asarray, state.params)
+        held_measure, held_loss = (np.nan, np.nan) if held is None else held(params)
         learning_rate = np.asarray(rate(number * batches)).item()
-        epoch = task.line(number, loss, measure, float(there), float(there_loss), learning_rate)
-        history.append(epoch)
-        if (
-            not config.validation
-            or best[0] is None
-            or (there != best[0] and task.best(there, best[0]) == there)
-        ):
-            best = float(there), number, params
-        if state is not None:
-            state.write((now, best[2]), {"best": best[:2], "history": history})
-        if progress is not None:
-            progress(epoch)
-        if watch is not None:
-            watch(epoch, params)
-    return Fitted(jax.tree.map(jnp.asarray, best[2]), best[1], tuple(history))
+        line = task.line(
+            number, loss, measure, float(held_measure), float(held_loss), learning_rate
+        )
+        history.append(line)
+        if held is None or _is_better(held_measure, best.measure, task.best):
+            best = Best(measure=float(held_measure), epoch=number, params=params)
+        if watch.state is not None:
+            facts = {"best": (best.measure, best.epoch), "history": history}
+            watch.state.write((state, best.params), facts)
+        if watch.progress is not None:
+            watch.progress(line)
+        if watch.params is not None:
+            watch.params(line, params)
+    return Fitted(jax.tree.map(jnp.asarray, best.params), best.epoch, tuple(history))
 
 
-def evaluate(model: Model, params: Params, split: Split) -> tuple[np.ndarray, float]:
-    """Classify a split.
+def _begin(
+    config: TrainConfig, steps: int, params: Params, file: StateFile | None
+) -> tuple[State, Best, list[Any]]:
+    """The state, the best epoch and the history to begin with: those of the file, if it has any."""
+    # The parameters are copied, because an epoch takes over the buffers of its state.
+    own = jax.tree.map(jnp.array, params)
+    state = State(params=own, optimizer=optimizer(config, steps).init(own))
+    kept = None if file is None else file.read((state, params))
+    if kept is None:
+        return state, Best(measure=None, epoch=0, params=params), []
+    (state, best_params), facts = kept
+    measure, epoch = facts["best"]
+    history = [config.task.line(*line) for line in facts["history"]]
+    best = Best(measure=measure, epoch=epoch, params=best_params)
+    return jax.tree.map(jnp.asarray, state), best, history
 
-    Returns:
-        The confusion matrix, ``int [true, predicted]``, and the mean cross-entropy in nats.
-    """
-    n, classes = len(split.images), model.shapes["logits"][0]
-    padding = -n % EVALUATION_BATCH
-    images = np.concatenate([split.images, np.zeros((padding, *split.images.shape[1:]), np.uint8)])
-    images = images.reshape(-1, EVALUATION_BATCH, *split.images.shape[1:])
-    logits = np.concatenate(
-        np.asarray(_logits(model.apply, (model.mean, model.std), params, images))
-    )[:n]
-    confusion = np.zeros((classes, classes), int)
-    np.add.at(confusion, (split.labels, logits.argmax(1)), 1)
-    loss = optax.softmax_cross_entropy_with_integer_labels(
-        jnp.asarray(logits), jnp.asarray(split.labels, jnp.int32)
-    )
-    return confusion, float(loss.mean())
+
+def _is_better(measure: float, best: float | None, choose: Callable[..., Any]) -> bool:
+    if best is None:
+        return True
+    return measure != best and choose(measure, best) == measure
 
 
 def pixels_of(images: Array) -> Array:
@@ -285,98 +249,124 @@ def pixels_of(images: Array) -> Array:
     return images.astype(jnp.float32) / 255
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _logits(apply, normalisation, params, batches):
-    return jax.lax.map(
-        lambda images: apply(params, normalise(pixels_of(images), *normalisation))["logits"],
-        batches,
-    )
-
-
 def parts_of(config: TrainConfig) -> int:
-    """In how many parts a batch is computed at the same time: on a CPU one for each device, none of them too small.
+    """In how many parts a batch is computed at the same time.
 
-    A batch's gradient is the mean of its parts'. So the number of devices is among what decides the
-    bits; the number of cores is not, since of several parts each stays on one core.
+    On a CPU there is one part for each device, as long as no part is too small. A batch's gradient
+    is the mean of its parts' gradients, so the number of devices is among what decides the bits.
+    The number of cores is not: each of several parts stays on one core.
     """
     most = jax.local_device_count() if jax.default_backend() == "cpu" else 1
-    fit = [
-        n for n in range(1, most + 1) if config.batch % n == 0 and config.batch // n >= LEAST_PART
-    ]
-    return max(fit, default=1)
+    for parts in range(most, 1, -1):
+        is_whole = config.batch % parts == 0
+        if is_whole and config.batch // parts >= LEAST_PART:
+            return parts
+    return 1
 
 
 @functools.cache
 def _mesh(parts: int) -> Mesh:
-    return jax.make_mesh((parts,), ("part",), (AxisType.Auto,), devices=jax.local_devices()[:parts])
+    devices = jax.local_devices()[:parts]
+    return jax.make_mesh((parts,), ("part",), (AxisType.Auto,), devices=devices)
 
 
 def _everywhere(parts: int, tree: Any) -> Any:
     """Arrays on the devices of all parts."""
-    return jax.device_put(tree, NamedSharding(_mesh(parts), PartitionSpec()) if parts > 1 else None)
+    sharding = NamedSharding(_mesh(parts), PartitionSpec()) if parts > 1 else None
+    return jax.device_put(tree, sharding)
 
 
-def _epoch(config: TrainConfig, steps, apply, normalisation, state: _State, key, images, labels):
-    """The state after an epoch, and its mean loss and measure."""
-    parts, backend = parts_of(config), jax.default_backend()
+def run_epoch(
+    config: TrainConfig,
+    steps: int,
+    apply: Callable[..., Any],
+    normalisation: Normalisation,
+    state: State,
+    key: Array,
+    images: Array,
+    labels: Array,
+) -> tuple[State, Array, Array]:
+    """The state after an epoch, and the epoch's mean loss and measure.
+
+    Args:
+        config: the options.
+        steps: of all epochs together, for the schedule.
+        apply: of the network.
+        normalisation: mean and standard deviation of the pixels.
+        state: before the epoch; its buffers are taken over.
+        key: decides the order of the images and the corruption.
+        images: ``uint8 [n, h, w, c]``.
+        labels: ``[n]``.
+    """
+    parts = parts_of(config)
+    backend = jax.default_backend()
+    program = _program(parts)
     state, images, labels = _everywhere(parts, (state, images, labels))
-    with (
-        ops.compiled_for(backend),
-        ops.allow_extra_rounding() if backend == "cpu" else contextlib.nullcontext(),
-    ):
-        return _program(parts)(
+    rounding = ops.allow_extra_rounding() if backend == "cpu" else contextlib.nullcontext()
+    with ops.compiled_for(backend), rounding:
+        return program(
             _mesh(parts), config, steps, apply, normalisation, state, key, images, labels
         )
 
 
 @functools.cache
 def _program(parts: int) -> Any:
-    options = dict(OPTIONS) if parts > 1 else None
     return jax.jit(
-        _epoch_in_parts, static_argnums=(0, 1, 2, 3, 4), donate_argnums=5, compiler_options=options
+        _epoch_in_parts,
+        static_argnums=(0, 1, 2, 3, 4),
+        donate_argnums=5,
+        compiler_options=dict(OPTIONS) if parts > 1 else None,
     )
 
 
 def _epoch_in_parts(
-    mesh: Mesh, config: TrainConfig, steps, apply, normalisation, state: _State, key, images, labels
+    mesh: Mesh, config: TrainConfig, steps, apply, normalisation, state: State, key, images, labels
 ):
-    tx, task = optimizer(config, steps), TASKS[config.loss]
-    parts, batches = mesh.size, images.shape[0] // config.batch
-    order = jax.random.permutation(key, images.shape[0])[: batches * config.batch].reshape(
-        batches, config.batch
-    )
+    update = optimizer(config, steps).update
+    task = config.task
+    parts = mesh.size
+    batches = images.shape[0] // config.batch
+    order = jax.random.permutation(key, images.shape[0])[: batches * config.batch]
+    order = order.reshape(batches, config.batch)
 
     def epoch(state, order, key, images, labels):
         # The permutation splits its key in two, which takes the numbers 0 and 1.
         noise = jax.random.fold_in(key, 2)
-        noise = jax.random.fold_in(noise, jax.lax.axis_index("part")) if parts > 1 else noise
+        if parts > 1:
+            noise = jax.random.fold_in(noise, jax.lax.axis_index("part"))
 
         def loss_of(params, batch, number):
             pixels = pixels_of(images[batch])
-            seen = (
-                pixels
-                if config.corrupt is None
-                else config.corrupt(jax.random.fold_in(noise, number), pixels)
-            )
-            return task.judge(
-                apply(params, normalise(seen, *normalisation))[task.output], pixels, labels[batch]
-            )
+            corrupted = pixels
+            if task.corrupt is not None:
+                corrupted = task.corrupt(jax.random.fold_in(noise, number), pixels)
+            outputs = apply(params, normalise(corrupted, *normalisation))
+            return task.judge(outputs[task.output], pixels, labels[batch])
 
-        def step(state, now):
-            found = jax.value_and_grad(loss_of, has_aux=True)(state.params, *now)
+        def step(state, batch_and_number):
+            loss_and_gradient = jax.value_and_grad(loss_of, has_aux=True)
+            evaluated = loss_and_gradient(state.params, *batch_and_number)
             if parts > 1:
-                # As one vector: to meet takes longer than to sum.
-                flat, tree_of = ravel_pytree(found)
-                found = tree_of(jax.lax.pmean(flat, "part"))
-            (loss, measure), grads = found
-            updates, opt = tx.update(grads, state.optimizer, state.params)
-            return _State(optax.apply_updates(state.params, updates), opt), (loss, measure)
+                # One vector is faster than many: the parts wait longer than they add.
+                flat, tree_of = ravel_pytree(evaluated)
+                evaluated = tree_of(jax.lax.pmean(flat, "part"))
+            (loss, measure), gradient = evaluated
+            updates, optimizer_state = update(gradient, state.optimizer, state.params)
+            params = optax.apply_updates(state.params, updates)
+            return State(params, optimizer_state), (loss, measure)
 
-        state, (losses, measures) = jax.lax.scan(step, state, (order, jnp.arange(batches)))
+        numbered = (order, jnp.arange(batches))
+        state, (losses, measures) = jax.lax.scan(step, state, numbered)
         return state, losses.mean(), measures.mean()
 
     if parts > 1:
-        whole, cut = PartitionSpec(), PartitionSpec(None, "part")
-        given = whole, cut, whole, whole, whole
-        epoch = jax.shard_map(epoch, mesh=mesh, in_specs=given, out_specs=whole, check_vma=False)
+        whole = PartitionSpec()
+        by_part = PartitionSpec(None, "part")
+        epoch = jax.shard_map(
+            epoch,
+            mesh=mesh,
+            in_specs=(whole, by_part, whole, whole, whole),
+            out_specs=whole,
+            check_vma=False,
+        )
     return epoch(state, order, key, images, labels)
