@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from oipjax import plots
 from oipjax.study import DEAD, FOUND, UNRESOLVED, Atlas
-from oipjax.training import Epoch, ReconstructionEpoch
+from oipjax.training import Epoch, ReconstructionEpoch, accuracy_curves, reconstruction_curves
 
 
 def made_up(count: int, channels: int = 1, side: int = 28) -> Atlas:
@@ -166,9 +166,9 @@ def test_curves_of_an_autoencoder():
     errors = []
     for i in range(1, 6):
         errors.append(ReconstructionEpoch(i, 0.1 + 1 / i, 0.1 / i, 0.2 / i, 0.1 + 2 / i, 1e-3))
-    both = drawn_history(errors, plots.reconstruction_curves)
+    both = drawn_history(errors, reconstruction_curves)
     by_squared_error = [epoch._replace(loss=epoch.train_mse) for epoch in errors]
-    one = drawn_history(by_squared_error, plots.reconstruction_curves)
+    one = drawn_history(by_squared_error, reconstruction_curves)
     assert len(both.axes) == 2
     assert len(one.axes) == 1
     assert one.axes[0].get_ylabel() == "mean squared error of pixels"
@@ -178,14 +178,14 @@ def test_curves_of_an_autoencoder():
 
 def test_curves_of_a_classifier():
     history = [Epoch(i, 1 / i, 1 - 0.1 / i, 1 - 0.2 / i, 2 / i, 1e-3) for i in range(1, 6)]
-    figure = drawn_history(history, plots.accuracy_curves)
+    figure = drawn_history(history, accuracy_curves)
     assert figure.axes[1].get_ylabel() == "accuracy (%)"
     assert figure.axes[1].lines[0].get_ydata()[0] == pytest.approx(90)
     check_text(figure)
     nothing_held_out = []
     for epoch in history:
         nothing_held_out.append(epoch._replace(validation_accuracy=np.nan, validation_loss=np.nan))
-    check_text(drawn_history(nothing_held_out, plots.accuracy_curves))
+    check_text(drawn_history(nothing_held_out, accuracy_curves))
 
 
 def test_reconstructions_and_confusion():

@@ -1,8 +1,5 @@
 """``oipjax activations``."""
 
-import csv
-import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,11 +13,12 @@ from rich.table import Table
 
 import oipjax
 from oipjax import records
-from oipjax.analysis import activations as activations_of
+from oipjax.analysis import layer_activations
 from oipjax.cli.options import Output
 from oipjax.data import Split, mnist, read_image
+from oipjax.images import to_unit
 from oipjax.pytrees import fingerprint
-from oipjax.storage import load_npz, npz, surroundings, write_file
+from oipjax.storage import csv_bytes, load_npz, npz, surroundings, write_file
 
 MOST = 12
 """The most images that one picture has room for."""
@@ -81,7 +79,7 @@ class Choice:
             split = mnist.sample() if self.data == "sample" else mnist.load(folder=self.data).test
             _check_fits(model, split.images)
             for number in self._numbers(split):
-                pixels.append(split.images[number].astype(np.float32) / np.float32(255))
+                pixels.append(to_unit(split.images[number]))
                 names.append(f"image {number}")
                 labels.append(int(split.labels[number]))
         if len(names) + len(self.file) > MOST:
@@ -147,6 +145,7 @@ def activations(
         "command": "activations",
         "model": model.name,
         "parameters_sha256": fingerprint(model.params),
+        "model_identity": model.identity,
         "layers": list(names),
         "images": list(chosen.names),
         "images_sha256": fingerprint({"images": chosen.pixels}),
@@ -157,7 +156,7 @@ def activations(
         arrays = load_npz(folder / "activations.npz")
     else:
         needed = dict.fromkeys((*names, model.layers[-1]))
-        arrays = activations_of(model, model.to_input(chosen.pixels), tuple(needed))
+        arrays = layer_activations(model, model.to_input(chosen.pixels), tuple(needed))
     readings = readings_of(model, arrays[model.layers[-1]])
     shown = {name: arrays[name] for name in names}
     if not is_finished:
@@ -182,7 +181,7 @@ def activations(
         "labels": list(chosen.labels),
         "read_as": readings,
     }
-    write_file(folder / records.MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    records.write_manifest(folder, manifest)
     print(f"activations of {', '.join(names)}: {pictures[0]}")
 
 
@@ -193,7 +192,7 @@ def _layers(model: oipjax.Model, names: tuple[str, ...]) -> tuple[str, ...]:
     if names:
         return tuple(model.layer(name).name for name in names)
     activated = [name for name in model.layers if name in model.nonlinearities]
-    shown = [name for name in activated if not name.startswith("pool")]
+    shown = [name for name in activated if model.layer(name).kind != "pool"]
     return tuple(dict.fromkeys([*shown, model.layers[-1]]))
 
 
@@ -259,14 +258,12 @@ def _print(
 
 def _table(chosen: Chosen, arrays: dict[str, np.ndarray], model: oipjax.Model) -> bytes:
     """The csv file: a line for each image, layer and map."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    lines = []
     for number, image in enumerate(chosen.names):
         for name, array in arrays.items():
             for row in _rows(array[number], _floor(model, name)):
-                writer.writerow((image, name, *row))
-    return text.getvalue().encode()
+                lines.append((image, name, *row))
+    return csv_bytes(COLUMNS, lines)
 
 
 def _rows(array: np.ndarray, floor: float) -> Iterator[tuple[str, ...]]:

@@ -15,7 +15,7 @@ from oipjax import records
 from oipjax.cli.options import Output, SpaceOptions, indices, key_of, layer_name
 from oipjax.cli.progress import Report, progress
 from oipjax.search import replace_options
-from oipjax.study import AtlasConfig, Study
+from oipjax.study import AtlasConfig, plan_study
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,11 @@ def atlas(
             "exemplars": exemplars(model),
         },
     )
-    study = _plan(key_of(seed), model, name, config)
+    study = plan_study(key_of(seed), model, name, config=config)
     folder = output.folder(f"{model.name}-{name}")
     with progress() as report:
         if number == 0:
-            report = _preparing_to_draw(report, "ascent-on" if study.screen else "ascent")
+            report = _preparing_to_draw(report, "ascent-on" if study.config.screen else "ascent")
         record = records.make(
             folder,
             study,
@@ -130,33 +130,6 @@ def atlas(
     if not record.fresh:
         took = "(finished before; nothing to do)"
     print(f"{_summary(record)} of {name}{_proved(record)} {took}: {pictures[0]}")
-
-
-def _plan(key: jax.Array, model: oipjax.Model, layer: str, config: AtlasConfig) -> Study:
-    ascent = config.ascent
-    space: Any = ascent.space
-    return Study(
-        key,
-        model,
-        layer,
-        maps=None if config.maps == "all" else config.maps,
-        space=space,
-        draws=config.draws,
-        keep=config.keep,
-        method=ascent.method,
-        steps=ascent.steps,
-        screen=None if config.screen == "auto" else config.screen,
-        finish=config.finish,
-        keep_images=None if config.keep_images == "all" else config.keep_images,
-        restarts=config.restarts,
-        search=config.search,
-        exemplars=config.exemplars,
-        criterion=ascent.criterion,
-        stop=ascent.stop,
-        precision=ascent.precision,
-        tile=ascent.tile_size,
-        bounds=config.bounds,
-    )
 
 
 def exemplars(model: oipjax.Model) -> np.ndarray | None:

@@ -26,18 +26,11 @@ def layers(*, checkpoint: str = "mnist-cnn") -> None:
         info = model.layer(name)
         nodes = " x ".join(map(str, info.shape[:-1])) or "1"
         values = "any" if info.floor is None else f"from the floor {info.floor:g} up"
-        count = 0 if info.pre else _parameters(name, sizes)
+        count = 0 if info.pre else sum(sizes[path] for path in info.parameters)
         table.add_row(name, nodes, str(info.maps), values, f"{count:,}" if count else "")
     Console(highlight=False).print(table)
     shape = " x ".join(map(str, model.input_shape))
     print(f"{model.name}: images {shape}, inputs {_box(model)}; {sum(sizes.values()):,} parameters")
-
-
-def _parameters(layer: str, sizes: dict[str, int]) -> int:
-    """How many parameters belong to a layer; those of an autoencoder lie in its encoder."""
-    base = layer.removesuffix("_pre")
-    prefixes = (f"{base}/", f"encoder/{base}/")
-    return sum(size for path, size in sizes.items() if path.startswith(prefixes))
 
 
 def _box(model: oipjax.Model) -> str:

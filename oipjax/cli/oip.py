@@ -1,6 +1,6 @@
 """``oipjax oip``."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +21,7 @@ from oipjax.search import (
     AscentConfig,
     Classic,
     ascend,
-    check_plan,
-    checked_index,
+    checked_start_numbers,
     survey,
 )
 
@@ -63,9 +62,8 @@ def oip(
     key = key_of(seed)
     layer = layer_name(model, layer)
     Map(layer).check(model, np.array([map]))
-    check_plan(ascent.steps, ascent.reports, ascent.criterion)
     if start != "best":
-        checked_index([start])
+        checked_start_numbers([start])
     ascent = replace(ascent, space=space.of(model))
     config = records.describe_run(
         "oip",
@@ -95,7 +93,7 @@ def oip(
             np.array([map]),
             np.array([start]),
             progress=lambda done, total: report("ascent", done, total),
-            **_options(ascent),
+            config=ascent,
         )
     _print(run)
     figures = {picture.name: _figure(config, run, start) for picture in pictures}
@@ -120,15 +118,13 @@ def _best_start(
     report: Report,
 ) -> int:
     """Number of the random start that the map responds to most."""
-    space: Any = ascent.space
     found = survey(
         key,
         model,
         layer,
         draws=draws,
         keep=1,
-        space=space,
-        tile=ascent.tile_size,
+        config=ascent,
         progress=lambda done, total: report("survey", done, total),
     )
     return int(found.start_index[map, 0])
@@ -143,19 +139,11 @@ def _draw_missing(folder: Path, config: dict[str, Any], pictures: list[Path]) ->
             records.save_picture(picture, _figure(config, run, start))
 
 
-def _options(ascent: AscentConfig) -> dict[str, Any]:
-    """All options of the ascent by name, with the tile as a number."""
-    options = {field.name: getattr(ascent, field.name) for field in fields(ascent)}
-    return options | {"tile": ascent.tile_size}
-
-
 def _described(ascent: AscentConfig) -> dict[str, Any]:
     """The options of the ascent that stand in the record, beside its space and its method."""
-    described = _options(ascent)
+    described = vars(ascent) | {"tile": ascent.tile_size}
     for name in ("space", "method", "record_images"):
         del described[name]
-    if ascent.precision == "float32":  # Records without this entry are of float32.
-        del described["precision"]
     return described
 
 

@@ -236,8 +236,8 @@ def _figure(picture: Picture, name: str, title: str) -> Any:
     from oipjax import plots
 
     match picture:
-        case Curves(history, best_epoch):
-            return plots.history_figure(history, best_epoch, title)
+        case Curves(epochs, curves, best_epoch):
+            return plots.history_figure(epochs, curves, best_epoch, title)
         case ConfusionMatrix(counts, classes):
             return plots.confusion_figure(counts, classes, title)
         case Reconstructions(images, reconstructions, corrupted, note):

@@ -5,11 +5,8 @@ from oipjax.plots.atlas import atlas_figure, warm_up
 from oipjax.plots.run import oip_figure
 from oipjax.plots.style import BLUE, FAINT, INACTIVE, INK, contrast, number
 from oipjax.plots.training import (
-    Curve,
-    accuracy_curves,
     confusion_figure,
     history_figure,
-    reconstruction_curves,
     reconstruction_figure,
 )
 
@@ -18,8 +15,6 @@ __all__ = [
     "FAINT",
     "INACTIVE",
     "INK",
-    "Curve",
-    "accuracy_curves",
     "atlas_figure",
     "confusion_figure",
     "contrast",
@@ -28,7 +23,6 @@ __all__ = [
     "maps_figure",
     "number",
     "oip_figure",
-    "reconstruction_curves",
     "reconstruction_figure",
     "warm_up",
 ]

@@ -2,74 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from oipjax.plots.style import BLUE, FAINT, INACTIVE, INK, Page, hide_axes, plain_axes, show_image
-
-
-class Curve(NamedTuple):
-    """One measure over the epochs of a training.
-
-    Attributes:
-        label: of the axis, with the unit.
-        train: its value during each epoch.
-        held_out: its value after each epoch, on images held out; NaN where there are none.
-        log: draw it on a logarithmic axis.
-    """
-
-    label: str
-    train: Sequence[float]
-    held_out: Sequence[float]
-    log: bool
-
-
-def accuracy_curves(history: Sequence[Any]) -> list[Curve]:
-    """Loss and accuracy of a classifier.
-
-    Args:
-        history: one `oipjax.training.Epoch` for each epoch.
-    """
-    loss = Curve(
-        label="cross-entropy (nats)",
-        train=[epoch.loss for epoch in history],
-        held_out=[epoch.validation_loss for epoch in history],
-        log=True,
-    )
-    accuracy = Curve(
-        label="accuracy (%)",
-        train=[100 * epoch.train_accuracy for epoch in history],
-        held_out=[100 * epoch.validation_accuracy for epoch in history],
-        log=False,
-    )
-    return [loss, accuracy]
-
-
-def reconstruction_curves(history: Sequence[Any]) -> list[Curve]:
-    """Loss and squared error of an autoencoder; one curve where the loss is the squared error.
-
-    Args:
-        history: one `oipjax.training.ReconstructionEpoch` for each epoch.
-    """
-    error = Curve(
-        label="mean squared error of pixels",
-        train=[epoch.train_mse for epoch in history],
-        held_out=[epoch.validation_mse for epoch in history],
-        log=True,
-    )
-    if all(epoch.loss == epoch.train_mse for epoch in history):
-        return [error]
-    loss = Curve(
-        label="binary cross-entropy of pixels (nats)",
-        train=[epoch.loss for epoch in history],
-        held_out=[epoch.validation_loss for epoch in history],
-        log=True,
-    )
-    return [loss, error]
+from oipjax.training import Curve
 
 
 def history_figure(
@@ -104,7 +44,7 @@ def _draw_history(axes: Axes, epochs: Sequence[int], curve: Curve, best_epoch: i
     axes.axvline(best_epoch, color=FAINT, linewidth=1, linestyle=":", label=kept)
     axes.set_xlabel("epoch")
     axes.set_ylabel(curve.label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     plain_axes(axes)
     if not curve.log:
         return

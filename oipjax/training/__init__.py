@@ -1,9 +1,14 @@
 """Training a classifier or an autoencoder to the same bits."""
 
-from oipjax.training.autoencoder import PRESETS, TrainedAutoencoder, reconstruct
+from oipjax.training.autoencoder import (
+    PRESETS,
+    TrainedAutoencoder,
+    reconstruct,
+    reconstruction_curves,
+)
 from oipjax.training.autoencoder import evaluate as evaluate_autoencoder
 from oipjax.training.autoencoder import train as train_autoencoder
-from oipjax.training.classifier import TrainedClassifier
+from oipjax.training.classifier import TrainedClassifier, accuracy_curves
 from oipjax.training.classifier import evaluate as evaluate_classifier
 from oipjax.training.classifier import train as train_classifier
 from oipjax.training.config import (
@@ -30,6 +35,7 @@ from oipjax.training.corruptions import (
 from oipjax.training.loop import State, normalisation, parts_of, plan, run_epoch
 from oipjax.training.results import (
     ConfusionMatrix,
+    Curve,
     Curves,
     Picture,
     Reconstructions,
@@ -44,6 +50,7 @@ __all__ = [
     "ClassifierTrainConfig",
     "ConfusionMatrix",
     "Corruption",
+    "Curve",
     "Curves",
     "Dropped",
     "Epoch",
@@ -58,6 +65,7 @@ __all__ = [
     "Trained",
     "TrainedAutoencoder",
     "TrainedClassifier",
+    "accuracy_curves",
     "corrupted",
     "each",
     "evaluate_autoencoder",
@@ -68,6 +76,7 @@ __all__ = [
     "parts_of",
     "plan",
     "reconstruct",
+    "reconstruction_curves",
     "run_epoch",
     "schedule",
     "train_autoencoder",

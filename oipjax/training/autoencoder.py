@@ -6,7 +6,7 @@ batches of one size.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from oipjax.training.loop import (
     split_off,
     state_file,
 )
-from oipjax.training.results import PICTURED, Curves, Picture, Reconstructions
+from oipjax.training.results import PICTURED, Curve, Curves, Picture, Reconstructions
 
 # Digits: cross-entropy, even if the squared error is what counts, because its gradient does not
 # vanish where the sigmoid saturates.
@@ -55,6 +55,29 @@ _FACES = AutoencoderTrainConfig(
 )
 PRESETS = {"mnist": _DIGITS, "fashion": _DIGITS, "faces": _FACES}
 """Trainings by name; ``for_data`` replaces the input's shape by that of the images at hand."""
+
+
+def reconstruction_curves(history: Sequence[ReconstructionEpoch]) -> tuple[Curve, ...]:
+    """Loss and squared error of an autoencoder; one curve where the loss is the squared error.
+
+    Args:
+        history: one for each epoch.
+    """
+    error = Curve(
+        label="mean squared error of pixels",
+        train=[epoch.train_mse for epoch in history],
+        held_out=[epoch.validation_mse for epoch in history],
+        log=True,
+    )
+    if all(epoch.loss == epoch.train_mse for epoch in history):
+        return (error,)
+    loss = Curve(
+        label="binary cross-entropy of pixels (nats)",
+        train=[epoch.loss for epoch in history],
+        held_out=[epoch.validation_loss for epoch in history],
+        log=True,
+    )
+    return loss, error
 
 
 class TrainedAutoencoder(NamedTuple):
@@ -96,6 +119,11 @@ class TrainedAutoencoder(NamedTuple):
         """Both errors, as plain JSON."""
         return {"test_mse": self.test_mse, "test_bce": self.test_bce}
 
+    def curves(self) -> Curves:
+        """The curves over the epochs."""
+        epochs = tuple(epoch.epoch for epoch in self.history)
+        return Curves(epochs, reconstruction_curves(self.history), self.best_epoch)
+
     def figures(self, data: Dataset) -> dict[str, Picture]:
         """The curves, and the first test images with their reconstructions."""
         images = data.test.images[:PICTURED]
@@ -107,7 +135,7 @@ class TrainedAutoencoder(NamedTuple):
         latent = self.autoencoder.config.latent
         first = f"the first of {self._tested()}; each as {latent} numbers"
         return {
-            "curves": Curves(self.history, self.best_epoch),
+            "curves": self.curves(),
             "reconstructions": Reconstructions(
                 images=images / 255,
                 reconstructions=reconstruct(self.autoencoder, inputs),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,28 @@ from oipjax.training.loop import (
     split_off,
     state_file,
 )
-from oipjax.training.results import ConfusionMatrix, Curves, Picture
+from oipjax.training.results import ConfusionMatrix, Curve, Curves, Picture
+
+
+def accuracy_curves(history: Sequence[Epoch]) -> tuple[Curve, ...]:
+    """Loss and accuracy of a classifier.
+
+    Args:
+        history: one for each epoch.
+    """
+    loss = Curve(
+        label="cross-entropy (nats)",
+        train=[epoch.loss for epoch in history],
+        held_out=[epoch.validation_loss for epoch in history],
+        log=True,
+    )
+    accuracy = Curve(
+        label="accuracy (%)",
+        train=[100 * epoch.train_accuracy for epoch in history],
+        held_out=[100 * epoch.validation_accuracy for epoch in history],
+        log=False,
+    )
+    return loss, accuracy
 
 
 class TrainedClassifier(NamedTuple):
@@ -59,10 +80,15 @@ class TrainedClassifier(NamedTuple):
         """Accuracy and confusion matrix, as plain JSON."""
         return {"test_accuracy": self.test_accuracy, "confusion": self.confusion.tolist()}
 
+    def curves(self) -> Curves:
+        """The curves over the epochs."""
+        epochs = tuple(epoch.epoch for epoch in self.history)
+        return Curves(epochs, accuracy_curves(self.history), self.best_epoch)
+
     def figures(self, data: Dataset) -> dict[str, Picture]:
         """The curves and the confusion matrix."""
         return {
-            "curves": Curves(self.history, self.best_epoch),
+            "curves": self.curves(),
             "confusion": ConfusionMatrix(self.confusion, data.classes),
         }
 

@@ -1,5 +1,6 @@
 """What trainings have in common once they are done: a result, and the data of its pictures."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,10 +13,27 @@ PICTURED = 24
 """How many test images the picture of reconstructions shows."""
 
 
-class Curves(NamedTuple):
-    """Data of a picture: loss and measure of each epoch, with the epoch that was kept."""
+class Curve(NamedTuple):
+    """One measure over the epochs of a training.
 
-    history: tuple[Any, ...]
+    Attributes:
+        label: of the axis, with the unit.
+        train: its value during each epoch.
+        held_out: its value after each epoch, on images held out; NaN where there are none.
+        log: draw it on a logarithmic axis.
+    """
+
+    label: str
+    train: Sequence[float]
+    held_out: Sequence[float]
+    log: bool
+
+
+class Curves(NamedTuple):
+    """Data of a picture: curves over the epochs, with the epoch that was kept."""
+
+    epochs: tuple[int, ...]
+    curves: tuple[Curve, ...]
     best_epoch: int
 
 
