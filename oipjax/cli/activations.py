@@ -18,7 +18,7 @@ from oipjax.cli.options import Output
 from oipjax.data import Split, mnist, read_image
 from oipjax.images import to_unit
 from oipjax.pytrees import fingerprint
-from oipjax.storage import csv_bytes, load_npz, npz, surroundings, write_file
+from oipjax.storage import csv_bytes, exclusive, load_npz, npz, surroundings, write_file
 
 MOST = 12
 """The most images that one picture has room for."""
@@ -162,8 +162,9 @@ def activations(
     if not is_finished:
         _print(chosen, readings, shown, model)
         folder.mkdir(parents=True, exist_ok=True)
-        write_file(folder / "activations.npz", npz({**arrays, "images": chosen.pixels}))
-        write_file(folder / "activations.csv", _table(chosen, shown, model))
+        with exclusive(folder):
+            write_file(folder / "activations.npz", npz({**arrays, "images": chosen.pixels}))
+            write_file(folder / "activations.csv", _table(chosen, shown, model))
     for picture in pictures:
         if not is_finished or not picture.exists():
             records.save_picture(picture, _figure(model, chosen, readings, shown, scale))
