@@ -334,7 +334,7 @@ def facts(
     score = changed.scores[owner, 0] / best
     bound = changed.bound[owner] / honest.bound[owner]
     gates = layer_activations(changed_model, after, ("gate",))["gate"]
-    numbers = {kind: differences(own_kind) for kind, own_kind in compared.items()}
+    numbers = {kind: differences(of_kind) for kind, of_kind in compared.items()}
     digits = {}
     for name in numbers["as they are"]:
         for kind, values in numbers.items():

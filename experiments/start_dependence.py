@@ -114,10 +114,6 @@ SMOKE = Config(
 )
 
 
-# --- maps at zero
-# ------------------------------------------------------------------------
-
-
 def kinds_of(config: Config, model: oipjax.Model) -> np.ndarray:
     """What an atlas says of each map, one of `KINDS`, ``str [k]``."""
 
@@ -267,10 +263,6 @@ def climbed_rounds(
         "responding starts climbed": int(np.sum(~is_inactive)),
         "of them fallen inactive": int(np.sum(~is_inactive & ended)),
     }
-
-
-# --- how many starts, and what depends on them
-# ------------------------------------------------------------------------
 
 
 def coverage(config: Config, model: oipjax.Model) -> dict[str, Any]:

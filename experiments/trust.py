@@ -316,8 +316,8 @@ def paths(
     stages = climbed.trace_images[own, nearest]
     used, place = np.unique(maps.strongest, return_inverse=True)
     at_random = jax.random.choice(for_digits, len(real), (count,))
-    some_digits = real[np.asarray(at_random)]
-    images = np.concatenate([real[used], maps.images, stages, starts, some_digits])
+    random_digits = real[np.asarray(at_random)]
+    images = np.concatenate([real[used], maps.images, stages, starts, random_digits])
     first_oip, first_stage, first_start, first_digit = len(used) + count * np.arange(4)
     queries = {
         OWN: first_oip + own,
