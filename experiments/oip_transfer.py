@@ -1,51 +1,68 @@
 """Is an OIP a property of the network or of the data?
 
 Question: what score does a map's OIP, made in one network, get from the partner of that map in a
-    network of another
-seed, as a share of the score of the partner's own OIP? Beside it: the best of 1,000 digits, the
-digit that the first network's map likes best, and the OIPs of maps that are no partners.
+network of another seed, as a share of the score of the partner's own OIP? Beside it: the best of
+1,000 digits, the digit that the first network's map likes best, and the OIPs of maps that are no
+partners.
 Expected: far more than an OIP of another map, less than the partner's own: about as much as the
-    best digit. The better
-the partners' activations agree on digits, the more of the score is kept.
+best digit. The better the partners' activations agree on digits, the more of the score is kept.
 Cost: about 2 minutes of two cores for two networks.
 Command: python -m experiments.oip_transfer (more networks: --networks mnist-cnn FOLDER FOLDER ...)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from scipy import stats
 
 import oipjax
-from experiments.common import command, save, show, words
+from experiments.common import command, save, show
+from experiments.figures.oip_transfer import (
+    COLOURS,
+    DIGIT,
+    ITS_DIGIT,
+    OTHER,
+    PARTNER,
+    Picture,
+    Row,
+    plot,
+)
 from oipjax.analysis import correlations, match
 from oipjax.data import mnist as data
 from oipjax.model import Model
-from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
 from oipjax.pytrees import fingerprint
 from oipjax.study import FOUND
 
 RESULTS = Path(__file__).parent / "results"
-PARTNER, DIGIT, ITS_DIGIT, OTHER = (
-    "OIP of the partner",
-    "best digit",
-    "best digit of the partner",
-    "OIP of another map",
+COLUMNS = (
+    "from network to network",
+    "pairs of maps",
+    *COLOURS,
+    "partner answers most",
+    "above best digit",
 )
-COLOURS = {PARTNER: BLUE, DIGIT: "#009E73", ITS_DIGIT: "#CC79A7", OTHER: INACTIVE}
 
 
 @dataclass(frozen=True)
 class Config:
-    """Networks as `oipjax.load` takes them; OIPs are of the ``space`` and digits are brought into it."""
+    """The networks, and their OIPs.
+
+    Attributes:
+        networks: as `oipjax.load` takes them.
+        layer: the layer.
+        space: name of the image space of the OIPs; digits are brought into it.
+        draws: random starts of each survey.
+        steps: of each ascent.
+        rows: pairs of maps in the figure.
+        seed: of the starts and of the bootstrap.
+    """
 
     networks: tuple[str, ...] = ("mnist-cnn", "mnist-cnn-seed1")
     layer: str = "conv3"
@@ -62,12 +79,20 @@ class Config:
             )
 
 
-SMOKE = Config(("mnist-cnn", "mnist-cnn-seed1"), "conv1", draws=64, steps=3, rows=2)
+SMOKE = Config(layer="conv1", draws=64, steps=3, rows=2)
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A network with its OIPs ``[k, h, w, c]``, their scores ``[k]``, and its maps' scores of digits ``[n, k]``."""
+    """A network, its OIPs and its answers to digits.
+
+    Attributes:
+        model: the network.
+        images: the OIPs ``[k, h, w, c]``.
+        scores: of the OIPs ``[k]``.
+        found: bool ``[k]``.
+        digits: the maps' scores of digits ``[n, k]``.
+    """
 
     model: Model
     images: np.ndarray
@@ -76,213 +101,295 @@ class Network:
     digits: np.ndarray
 
 
+class Kept(NamedTuple):
+    """Shares of the score that images of ``p`` maps keep, in one direction or in both.
+
+    Attributes:
+        shares: ``[p]`` or ``[p, 2]`` by kind of image.
+        is_first: whether the partner answers to the OIP most of all maps, bool ``[p]`` or
+            ``[p, 2]``.
+        correlation: of the partners' activations ``[p]``.
+    """
+
+    shares: dict[str, np.ndarray]
+    is_first: np.ndarray
+    correlation: np.ndarray
+
+    def subset(self, chosen: np.ndarray) -> "Kept":
+        """Some of the maps, by their indices."""
+        return Kept(
+            shares={kind: values[chosen] for kind, values in self.shares.items()},
+            is_first=self.is_first[chosen],
+            correlation=self.correlation[chosen],
+        )
+
+
+class Pair(NamedTuple):
+    """Two networks whose maps are partners.
+
+    Attributes:
+        first: the place of the first network.
+        second: the place of the second network.
+        maps: of the first network ``[p]``.
+        partners: of the second network ``[p]``.
+        there: images of the first network's maps, shown to the second.
+        back: images of the second network's maps, shown to the first.
+    """
+
+    first: int
+    second: int
+    maps: np.ndarray
+    partners: np.ndarray
+    there: Kept
+    back: Kept
+
+    @property
+    def correlation(self) -> np.ndarray:
+        """Of the partners' activations ``[p]``."""
+        return self.there.correlation
+
+    @property
+    def both(self) -> Kept:
+        """Both directions, with shares ``[p, 2]``."""
+        shares = {}
+        for kind in COLOURS:
+            directions = (self.there.shares[kind], self.back.shares[kind])
+            shares[kind] = np.stack(directions, 1)
+        is_first = np.stack([self.there.is_first, self.back.is_first], 1)
+        return Kept(shares=shares, is_first=is_first, correlation=self.correlation)
+
+
 def scores_of(model: Model, layer: str, images: np.ndarray) -> np.ndarray:
-    """Of every map for every image, ``[n, k]``."""
-    return np.asarray(jax.jit(model.apply)(model.params, images)[layer]).mean((1, 2))
+    """Scores of every map for every image, ``[n, k]``."""
+    activations = jax.jit(model.apply)(model.params, images)[layer]
+    return np.asarray(activations).mean((1, 2))
 
 
 def look(config: Config, name: str, digits: np.ndarray) -> Network:
     """Make the OIPs of one network."""
+
+    def report(phase: str, done: int, total: int) -> None:
+        print(f"{name}: {phase} {done}/{total}", end="\r", flush=True)
+
     model = oipjax.load(name)
     space = oipjax.space_for(model, config.space)
     atlas = oipjax.atlas(
-        jax.random.key(config.seed), model, config.layer, space=space, draws=config.draws, steps=config.steps,
-        keep_images=1, bounds="none",
-        progress=lambda phase, done, total: print(f"{name}: {phase} {done}/{total}   ", end="\r", flush=True),
-    )  # fmt: skip
-    inputs = np.asarray(jax.vmap(space.project)(jnp.asarray(model.to_input(digits))))
-    seen = scores_of(model, config.layer, inputs)
-    return Network(model, atlas.images[:, 0], atlas.scores[:, 0], atlas.status == FOUND, seen)
+        jax.random.key(config.seed),
+        model,
+        config.layer,
+        space=space,
+        draws=config.draws,
+        steps=config.steps,
+        keep_images=1,
+        bounds="none",
+        progress=report,
+    )
+    inputs = jnp.asarray(model.to_input(digits))
+    projected = np.asarray(jax.vmap(space.project)(inputs))
+    return Network(
+        model=model,
+        images=atlas.images[:, 0],
+        scores=atlas.scores[:, 0],
+        found=atlas.status == FOUND,
+        digits=scores_of(model, config.layer, projected),
+    )
 
 
 def transfer(
-    config: Config, source: Network, goal: Network, own: np.ndarray, partner: np.ndarray
-) -> dict[str, Any]:
-    """Scores in ``goal`` of what belongs to maps ``own [p]`` of ``source``, as shares of the partners' own OIPs'.
+    config: Config,
+    source: Network,
+    goal: Network,
+    maps: np.ndarray,
+    partners: np.ndarray,
+    correlation: np.ndarray,
+) -> Kept:
+    """Scores in ``goal`` of images of maps of ``source``, as shares of the partners' own OIPs'.
 
-    Returns:
-        For each of the words above shares ``[p]``, and ``first``: whether the partner answers most
-        of all maps.
+    Args:
+        config: of the experiment.
+        source: the network that the images come from.
+        goal: the network that they are shown to.
+        maps: of the source ``[p]``.
+        partners: of the goal ``[p]``.
+        correlation: of the partners' activations ``[p]``.
     """
+    count = len(maps)
+    own = np.arange(count)
+    best = goal.scores[partners]
     # A share below one may still be the largest: maps differ in the scores that they can reach at
     # all.
-    table = (
-        scores_of(goal.model, config.layer, source.images[own])[:, partner] / goal.scores[partner]
-    )
-    many = len(own)
-    apart = table.T[~np.eye(many, dtype=bool)].reshape(many, many - 1)
-    digits = goal.digits[:, partner] / goal.scores[partner]
-    return {
+    scores = scores_of(goal.model, config.layer, source.images[maps])
+    table = scores[:, partners] / best
+    is_other = ~np.eye(count, dtype=bool)
+    others = table.T[is_other].reshape(count, count - 1)
+    digits = goal.digits[:, partners] / best
+    favourites = source.digits[:, maps].argmax(0)
+    shares = {
         PARTNER: np.diag(table),
         DIGIT: digits.max(0),
-        ITS_DIGIT: digits[source.digits[:, own].argmax(0), np.arange(many)],
-        OTHER: np.median(apart, 1),
-        "first": table.argmax(1) == np.arange(many),
+        ITS_DIGIT: digits[favourites, own],
+        OTHER: np.median(others, 1),
     }
-
-
-def interval(values: np.ndarray, seed: int, statistic: Any = np.median) -> list[float]:
-    """A statistic of ``values [p, ...]``, and its 95 % interval by bootstrap over the first axis: pairs of maps.
-
-    With more than two networks a map is in several pairs, which counts them as independent: the
-    interval is too narrow.
-    """
-    drawn = stats.bootstrap(
-        (np.arange(len(values)),), lambda i: statistic(values[i]), vectorized=False, method="percentile",
-        n_resamples=2000, rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    return [float(statistic(values)), *map(float, drawn.confidence_interval)]
+    return Kept(shares=shares, is_first=table.argmax(1) == own, correlation=correlation)
 
 
 def between(
     config: Config, networks: Sequence[Network], square: np.ndarray, i: int, j: int
-) -> dict[str, Any]:
-    """Both directions between two networks; arrays are ``[p, 2]``: maps of i shown to j, and of j to i."""
+) -> Pair:
+    """Both directions between two networks."""
+    first = networks[i]
+    second = networks[j]
     matching = match(square[i, :, j])
-    own = matching.maps[networks[i].found[matching.maps]]
-    own = own[networks[j].found[matching.partner[own]]]
-    partner = matching.partner[own]
-    there = transfer(config, networks[i], networks[j], own, partner)
-    back = transfer(config, networks[j], networks[i], partner, own)
-    both = {name: np.stack([there[name], back[name]], 1) for name in there}
-    return {
-        "pair": (i, j),
-        "maps": own,
-        "partners": partner,
-        "correlation": matching.correlation[own],
-        **both,
-    }
+    maps = matching.maps
+    is_found = first.found[maps] & second.found[matching.partner[maps]]
+    maps = maps[is_found]
+    partners = matching.partner[maps]
+    correlation = matching.correlation[maps]
+    return Pair(
+        first=i,
+        second=j,
+        maps=maps,
+        partners=partners,
+        there=transfer(config, first, second, maps, partners, correlation),
+        back=transfer(config, second, first, partners, maps, correlation),
+    )
 
 
-def summary(config: Config, pairs: Sequence[dict[str, Any]]) -> list[list[Any]]:
-    """A row for each direction, for all, and for thirds of all by the correlation of the partners."""
+def interval(
+    values: np.ndarray, seed: int, statistic: Callable[[np.ndarray], Any] = np.median
+) -> list[float]:
+    """A statistic of ``values [p, ...]``, and its 95 % interval by bootstrap over the first axis.
 
-    def row(name: str, some: dict[str, np.ndarray]) -> list[Any]:
-        medians = [interval(some[kind], config.seed) for kind in COLOURS]
-        more = interval(some[PARTNER] > some[DIGIT], config.seed, np.mean)
-        return [
-            name,
-            len(some["correlation"]),
-            *medians,
-            interval(some["first"], config.seed, np.mean),
-            more,
-        ]
+    That axis holds pairs of maps. With more than two networks a map is in several pairs, which
+    count as independent, so the interval is too narrow.
+    """
 
+    def of_chosen(chosen: np.ndarray) -> Any:
+        return statistic(values[chosen])
+
+    drawn = stats.bootstrap(
+        (np.arange(len(values)),),
+        of_chosen,
+        vectorized=False,
+        method="percentile",
+        n_resamples=2000,
+        rng=np.random.default_rng(seed),
+    )
+    low, high = drawn.confidence_interval
+    return [float(statistic(values)), float(low), float(high)]
+
+
+def row_of(config: Config, name: str, kept: Kept) -> list[Any]:
+    """A row of the table, in the order of `COLUMNS`: values with their intervals."""
+    medians = [interval(kept.shares[kind], config.seed) for kind in COLOURS]
+    is_first = interval(kept.is_first, config.seed, np.mean)
+    is_above = kept.shares[PARTNER] > kept.shares[DIGIT]
+    above = interval(is_above, config.seed, np.mean)
+    return [name, len(kept.correlation), *medians, is_first, above]
+
+
+def together(pairs: Sequence[Pair]) -> Kept:
+    """The maps of all pairs of networks, both directions."""
+    kept = [pair.both for pair in pairs]
+    shares = {}
+    for kind in COLOURS:
+        shares[kind] = np.concatenate([part.shares[kind] for part in kept])
+    return Kept(
+        shares=shares,
+        is_first=np.concatenate([part.is_first for part in kept]),
+        correlation=np.concatenate([part.correlation for part in kept]),
+    )
+
+
+def summary(config: Config, pairs: Sequence[Pair]) -> list[list[Any]]:
+    """A row for each direction, for all, and for thirds of all by the partners' correlation."""
     rows = []
     for pair in pairs:
-        names = [config.networks[k] for k in pair["pair"]]
-        for way in (0, 1):
-            some = {kind: pair[kind][:, way] for kind in (*COLOURS, "first")}
-            rows.append(
-                row(" to ".join(names[:: 1 - 2 * way]), some | {"correlation": pair["correlation"]})
-            )
-    whole = {
-        name: np.concatenate([pair[name] for pair in pairs])
-        for name in (*COLOURS, "first", "correlation")
-    }
-    rows.append(row("all", whole))
-    order = np.argsort(-whole["correlation"], kind="stable")
-    for part, name in zip(np.array_split(order, 3), ("best", "middle", "last"), strict=True):
-        lowest, highest = whole["correlation"][part].min(), whole["correlation"][part].max()
-        some = {kind: values[part] for kind, values in whole.items()}
-        rows.append(row(f"{name} third: correlation {lowest:.2f} to {highest:.2f}", some))
+        first = config.networks[pair.first]
+        second = config.networks[pair.second]
+        rows.append(row_of(config, f"{first} to {second}", pair.there))
+        rows.append(row_of(config, f"{second} to {first}", pair.back))
+    whole = together(pairs)
+    rows.append(row_of(config, "all", whole))
+    order = np.argsort(-whole.correlation, kind="stable")
+    thirds = np.array_split(order, 3)
+    for chosen, name in zip(thirds, ("best", "middle", "last"), strict=True):
+        part = whole.subset(chosen)
+        span = f"{part.correlation.min():.2f} to {part.correlation.max():.2f}"
+        rows.append(row_of(config, f"{name} third: correlation {span}", part))
     return rows
 
 
-def plot(
-    config: Config, networks: Sequence[Network], pairs: Sequence[dict[str, Any]], digits: np.ndarray
+def picture_rows(
+    config: Config, networks: Sequence[Network], pair: Pair, digits: np.ndarray
+) -> list[Row]:
+    """Some partners, from well to badly matched."""
+    order = np.argsort(-pair.correlation, kind="stable")
+    places = np.linspace(0, len(order) - 1, config.rows).round().astype(int)
+    first = networks[pair.first]
+    second = networks[pair.second]
+    rows = []
+    for place in order[np.unique(places)]:
+        a = pair.maps[place]
+        b = pair.partners[place]
+        in_b = float(pair.there.shares[PARTNER][place])
+        in_a = float(pair.back.shares[PARTNER][place])
+        pictures = [
+            Picture(image=first.images[a], in_a=1.0, in_b=in_b),
+            Picture(image=second.images[b], in_a=in_a, in_b=1.0),
+        ]
+        for network, number in ((first, a), (second, b)):
+            best = network.digits[:, number].argmax()
+            picture = Picture(
+                image=network.model.to_input(digits[best]),
+                in_a=first.digits[best, a] / first.scores[a],
+                in_b=second.digits[best, b] / second.scores[b],
+            )
+            pictures.append(picture)
+        label = f"map {a}\nand {b}\nr {pair.correlation[place]:.2f}"
+        rows.append(Row(label=label, pictures=tuple(pictures)))
+    return rows
+
+
+def pair_content(pair: Pair) -> dict[str, Any]:
+    """A pair of networks, as it is written; values of both directions are ``[p, 2]``."""
+    both = pair.both
+    arrays = {
+        "maps": pair.maps,
+        "partners": pair.partners,
+        "correlation": both.correlation,
+        **both.shares,
+        "first": both.is_first,
+    }
+    content: dict[str, Any] = {"pair": [pair.first, pair.second]}
+    for name, values in arrays.items():
+        content[name] = values.tolist()
+    return content
+
+
+def draw(
+    config: Config,
+    networks: Sequence[Network],
+    pairs: Sequence[Pair],
+    whole: Kept,
+    digits: np.ndarray,
 ) -> Figure:
-    """How much of the score is kept: against the partners' correlation, over maps, and for some maps with pictures."""
-    figure = Figure(figsize=(13.6, 9.2), facecolor="white")
+    """The figure, with pictures of the first pair of networks."""
     title = f"What an OIP is worth in another network \N{MIDDLE DOT} {config.layer}"
-    figure.text(0.05, 0.965, title, fontsize=15, fontweight="bold", color=INK)
     note = (
         f"Share of the own OIP's score; {len(networks)} networks, both ways; "
         f"maps paired by activations on {len(digits):,} digits."
     )
-    figure.text(0.05, 0.942, note, fontsize=9, color=FAINT)
-    text = "Below each: what it scores in A and in B. First those whose activations agree most."
-    figure.text(0.545, 0.942, text, fontsize=9, color=FAINT)
-    left = figure.add_gridspec(2, 1, left=0.055, right=0.43, top=0.9, bottom=0.065, hspace=0.28)
-    level = np.concatenate([np.repeat(pair["correlation"], 2) for pair in pairs])
-    values = {kind: np.concatenate([pair[kind].ravel() for pair in pairs]) for kind in COLOURS}
-    axes = figure.add_subplot(left[0])
-    for kind in (OTHER, DIGIT, PARTNER):
-        axes.scatter(
-            level, values[kind], s=9, color=COLOURS[kind], alpha=0.55, linewidth=0, label=kind
-        )
-    words(
-        axes,
-        "Partners that agree on digits share their OIPs (colours as below)",
-        "correlation of the partners' activations on digits",
+    first = config.networks[pairs[0].first]
+    second = config.networks[pairs[0].second]
+    return plot(
+        title=title,
+        note=note,
+        correlation=np.repeat(whole.correlation, 2),
+        shares={kind: values.ravel() for kind, values in whole.shares.items()},
+        names=(first, second),
+        rows=picture_rows(config, networks, pairs[0], digits),
     )
-    axes.set_ylabel("share of the own OIP's score", fontsize=9)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes = figure.add_subplot(left[1])
-    for kind, colour in COLOURS.items():
-        middle = f"{kind}: median {100 * np.median(values[kind]):.0f} %"
-        axes.ecdf(values[kind], color=colour, linewidth=1.8, label=middle)
-    words(axes, "Over all pairs of maps", "share of the own OIP's score")
-    axes.set_ylabel("maps with no more", fontsize=9)
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(fontsize=8.5, frameon=False, loc="lower right")
-    pictures(figure, config, networks, pairs[0], digits)
-    return figure
-
-
-def pictures(
-    figure: Figure,
-    config: Config,
-    networks: Sequence[Network],
-    pair: dict[str, Any],
-    digits: np.ndarray,
-) -> None:
-    """Rows of partners, from well to badly matched: both OIPs and both best digits, with their scores in either."""
-    i, j = pair["pair"]
-    order = np.argsort(-pair["correlation"], kind="stable")
-    order = order[np.unique(np.linspace(0, len(order) - 1, config.rows).round().astype(int))]
-    grid = figure.add_gridspec(
-        config.rows, 4, left=0.56, right=0.985, top=0.875, bottom=0.035, hspace=0.3, wspace=0.02
-    )
-    names = [config.networks[k] for k in (i, j)]
-    heads = (f"OIP of A\n{names[0]}", f"OIP of B\n{names[1]}", "best digit of A", "best digit of B")
-    for row, place in enumerate(order):
-        a, b = pair["maps"][place], pair["partners"][place]
-        best = [networks[i].digits[:, a].argmax(), networks[j].digits[:, b].argmax()]
-        forth, back = pair[PARTNER][place]
-        worth = [
-            (1.0, forth), (back, 1.0),
-            *((networks[i].digits[n, a] / networks[i].scores[a], networks[j].digits[n, b] / networks[j].scores[b])
-              for n in best),
-        ]  # fmt: skip
-        shown = [
-            networks[i].images[a],
-            networks[j].images[b],
-            *(networks[i].model.to_input(digits[n]) for n in best),
-        ]
-        for column, (image, (in_a, in_b)) in enumerate(zip(shown, worth, strict=True)):
-            axes = figure.add_subplot(grid[row, column])
-            axes.imshow(contrast(image, 2.0), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
-            text = f"A {100 * in_a:.0f} \N{MIDDLE DOT} B {100 * in_b:.0f} %"
-            axes.set_xlabel(text, fontsize=7.5, color=INK, labelpad=2)
-            if not row:
-                axes.set_title(heads[column], fontsize=8.5, color=INK)
-            if not column:
-                text = f"map {a}\nand {b}\nr {pair['correlation'][place]:.2f}"
-                axes.text(
-                    -0.25,
-                    0.5,
-                    text,
-                    transform=axes.transAxes,
-                    ha="right",
-                    va="center",
-                    fontsize=8,
-                    color=INK,
-                )
 
 
 def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
@@ -290,41 +397,30 @@ def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
     digits = data.sample().images
     networks = [look(config, name, digits) for name in config.networks]
     print()
-    square = correlations([network.model for network in networks], config.layer, digits)
-    pairs = [
-        between(config, networks, square, i, j) for i, j in combinations(range(len(networks)), 2)
-    ]
+    models = [network.model for network in networks]
+    square = correlations(models, config.layer, digits)
+    pairs = []
+    for i, j in combinations(range(len(networks)), 2):
+        pairs.append(between(config, networks, square, i, j))
     rows = summary(config, pairs)
-    columns = [
-        "from network to network",
-        "pairs of maps",
-        *COLOURS,
-        "partner answers most",
-        "above best digit",
-    ]
-    text = [
-        [*row[:2], *(f"{middle:.3f} ({low:.3f}-{high:.3f})" for middle, low, high in row[2:])] for row in rows
-    ]  # fmt: skip
-    show(
-        "scores in the other network, as shares of its own OIPs' (medians, 95 % over maps)",
-        columns,
-        text,
-    )
-    level, kept = (
-        np.concatenate([pair[name] for pair in pairs]) for name in ("correlation", PARTNER)
-    )
-    ranks = np.corrcoef(stats.rankdata(level), stats.rankdata(kept.mean(1)))
+    cells = []
+    for name, count, *values in rows:
+        texts = [f"{middle:.3f} ({low:.3f}-{high:.3f})" for middle, low, high in values]
+        cells.append([name, count, *texts])
+    title = "scores in the other network, as shares of its own OIPs' (medians, 95 % over maps)"
+    show(title, COLUMNS, cells)
+    whole = together(pairs)
+    kept = whole.shares[PARTNER].mean(1)
+    ranks = np.corrcoef(stats.rankdata(whole.correlation), stats.rankdata(kept))
     content = {
         "config": asdict(config),
-        "parameters_sha256": [fingerprint(network.model.params) for network in networks],
-        "columns": columns,
+        "parameters_sha256": [fingerprint(model.params) for model in models],
+        "columns": COLUMNS,
         "rows": rows,
         "rank correlation of the partners' correlation and the share kept": float(ranks[0, 1]),
-        "pairs": [
-            {name: np.asarray(value).tolist() for name, value in pair.items()} for pair in pairs
-        ],
+        "pairs": [pair_content(pair) for pair in pairs],
     }
-    save(results, "oip_transfer", content, plot(config, networks, pairs, digits))
+    save(results, "oip_transfer", content, draw(config, networks, pairs, whole, digits))
     return content
 
 

@@ -1,15 +1,16 @@
 """Do two training runs give the same filters, and the same order of maps?
 
 Question: the source article (R. Moenchmeyer, "A simple CNN for the MNIST dataset", part IX) leaves
-    open whether two
-trainings of one CNN on shuffled images of the same training set give the same filters and the same
-map order. How many maps have a partner in a network of another seed (other initial weights, another
-order of the images), or of the same initial weights and another order only?
-Expected: with other seeds filters of the first layer come back in another order; the deeper the
-    layer, the fewer maps
-have a partner; the index of a map says nothing. With the same initial weights most maps keep their
-place. Cost: about 4 minutes for each of six trainings (kept in oipjax-out/seeds, and not done
-again), then 4 minutes. Command: OIPJAX_DATA=folder python -m experiments.retrained_networks
+open whether two trainings of one CNN on shuffled images of the same training set give the same
+filters and the same map order. How many maps have a partner in a network of another seed (other
+initial weights, another order of the images)? How many have one in a network of the same initial
+weights and another order only?
+Expected: with other seeds filters of the first layer come back in another order. The deeper the
+layer, the fewer maps have a partner. The index of a map says nothing. With the same initial weights
+most maps keep their place.
+Cost: about 4 minutes for each of six trainings (kept in oipjax-out/seeds, and not done again), then
+4 minutes.
+Command: OIPJAX_DATA=folder python -m experiments.retrained_networks
 """
 
 from collections.abc import Sequence
@@ -20,43 +21,61 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 
 import oipjax
 from experiments.common import NETWORKS, command, network, save, show, unseen
-from oipjax import training
+from experiments.figures.retrained_networks import (
+    SEEDS,
+    SHUFFLED,
+    TWINS,
+    UNTRAINED,
+    Kind,
+    Layer,
+    plot,
+)
 from oipjax.analysis import Matching, correlations, match, over_pairs, similarity
 from oipjax.data import Dataset, Split
 from oipjax.data import mnist as data
 from oipjax.model import Model
 from oipjax.networks import cnn
-from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
 from oipjax.pytrees import fingerprint
 from oipjax.study import FOUND
+from oipjax.training import ClassifierTrainConfig
 
 RESULTS = Path(__file__).parent / "results"
-SEEDS, TWINS, UNTRAINED, SHUFFLED = (
-    "other seeds",
-    "same start, other order",
-    "untrained",
-    "shuffled images",
-)
-COLOURS = {SEEDS: BLUE, TWINS: "#009E73", UNTRAINED: INACTIVE, SHUFFLED: FAINT}
 LEVELS = (0.5, 0.7, 0.9)
+MEASURES = (
+    "correlation with partner, median",
+    *(f"share with a partner >= {level:g}" for level in LEVELS),
+    "same index",
+    "similarity of OIPs, partners",
+    "similarity of OIPs, other maps",
+)
+CURVE = np.linspace(0, 1, 51)
+"""Levels of correlation of the curves."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Networks by the seed of their training; 0 is the shipped one.
+    """The networks, and their OIPs.
 
-    Those in ``reordered`` are trained once more, from the same initial weights with the images in
-    another order.
+    Attributes:
+        seeds: of the trainings; 0 is the shipped network.
+        reordered: seeds of networks that are trained once more, from the same initial weights with
+            the images in another order.
+        layers: the layers.
+        train: how to train.
+        draws: random starts of each survey.
+        steps: of each ascent.
+        rows: maps of each layer in the figure.
+        seed: of the starts and of the shuffled images.
+        networks: the folder of networks that were trained.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     reordered: tuple[int, ...] = (0, 1)
     layers: tuple[str, ...] = ("conv1", "conv2", "conv3")
-    train: training.ClassifierTrainConfig = training.ClassifierTrainConfig()
+    train: ClassifierTrainConfig = ClassifierTrainConfig()
     draws: int = 1024
     steps: int = 60
     rows: int = 7
@@ -74,7 +93,14 @@ class Config:
             )
 
 
-SMOKE = Config((0, 0), (), ("conv1",), draws=64, steps=3, rows=2)
+SMOKE = Config(
+    seeds=(0, 0),
+    reordered=(),
+    layers=("conv1",),
+    draws=64,
+    steps=3,
+    rows=2,
+)
 
 
 def other_order(digits: Dataset, held_out: int, seed: int) -> Dataset:
@@ -82,15 +108,17 @@ def other_order(digits: Dataset, held_out: int, seed: int) -> Dataset:
     images, labels = digits.train
     count = len(images) - held_out
     order = np.arange(len(images))
-    order[:count] = np.asarray(jax.random.permutation(jax.random.key(1000 + seed), count))
+    key = jax.random.key(1000 + seed)
+    order[:count] = np.asarray(jax.random.permutation(key, count))
     return digits._replace(train=Split(images[order], labels[order]))
 
 
 def twin(config: Config, seed: int, digits: Dataset | None) -> Model:
-    """A network trained from the initial weights of another one, with the images in another order."""
+    """A network trained from another one's initial weights, with the images in another order."""
     folder = config.networks / "reordered"
     if not (folder / f"seed{seed}").exists():
-        digits = data.load() if digits is None else digits
+        if digits is None:
+            digits = data.load()
         digits = other_order(digits, config.train.held_out(len(digits.train.images)), seed)
     return network(seed, config.train, folder, digits)
 
@@ -103,59 +131,93 @@ def untrained(config: Config, like: Model, key: jax.Array) -> Model:
     return replace(like, params=cnn.init(key, architecture))
 
 
-def measures(matching: Matching, live: float, alike: np.ndarray) -> np.ndarray:
-    """Of one pair of networks, see `NAMES`; with the mean number of live maps, and how alike OIPs are, ``[k, k]``."""
-    maps, partner, value = (
-        matching.maps,
-        matching.partner[matching.maps],
-        matching.correlation[matching.maps],
+def measures_of(matching: Matching, live: float, alike: np.ndarray) -> np.ndarray:
+    """The `MEASURES` of one pair of networks.
+
+    Args:
+        matching: of their maps.
+        live: the mean number of maps that respond.
+        alike: similarity of OIPs ``[k, k]``.
+    """
+    maps = matching.maps
+    partner = matching.partner[maps]
+    correlation = matching.correlation[maps]
+    shares = [np.sum(correlation >= level) / live for level in LEVELS]
+    of_partners = alike[maps, partner]
+    of_others = np.array(alike[maps])
+    of_others[np.arange(len(maps)), partner] = np.nan
+    return np.array(
+        [
+            np.median(correlation),
+            *shares,
+            np.mean(partner == maps),
+            finite_median(of_partners),
+            finite_median(of_others),
+        ]
     )
-    shares = [np.sum(value >= level) / live for level in LEVELS]
-    own = alike[maps, partner]
-    others = np.array(alike[maps])
-    others[np.arange(len(maps)), partner] = np.nan
-    medians = [
-        float(np.nanmedian(some)) if np.isfinite(some).any() else np.nan for some in (own, others)
-    ]
-    return np.array([np.median(value), *shares, np.mean(partner == maps), *medians])
 
 
-NAMES = (
-    "correlation with partner, median", *(f"share with a partner >= {level:g}" for level in LEVELS),
-    "same index", "similarity of OIPs, partners", "similarity of OIPs, other maps",
-)  # fmt: skip
+def finite_median(values: np.ndarray) -> float:
+    """The median of the finite values; NaN if there is none."""
+    if not np.isfinite(values).any():
+        return np.nan
+    return float(np.nanmedian(values))
 
 
 def compare(
     square: np.ndarray,
     pairs: Sequence[tuple[int, int]],
     alike: np.ndarray | None,
-    levels: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """For pairs of networks in ``square [m, k, m, k]``: shares of maps at levels ``[p, t]``, measures ``[p, q]``."""
+    networks: int | None,
+) -> Kind:
+    """Pairs of networks.
+
+    Args:
+        square: correlations of activations ``[m, k, m, k]``.
+        pairs: the pairs of networks.
+        alike: similarity of OIPs ``[m, k, m, k]``, if known.
+        networks: how many there are, if ``pairs`` are all pairs of them; None if no two pairs
+            share a network.
+    """
     maps = square.shape[1]
-    nothing = np.full((maps, maps), np.nan)
-    curves, rows = [], []
+    unknown = np.full((maps, maps), np.nan)
+    shares = []
+    rows = []
     for i, j in pairs:
         matching = match(square[i, :, j])
-        live = np.mean([np.isfinite(square[n, :, n]).any(1).sum() for n in (i, j)])
-        curves.append([np.nansum(matching.correlation >= level) / live for level in levels])
-        rows.append(measures(matching, float(live), nothing if alike is None else alike[i, :, j]))
-    return np.array(curves), np.array(rows)
+        live = np.mean([live_maps(square, network).sum() for network in (i, j)])
+        numbers = [np.nansum(matching.correlation >= level) for level in CURVE]
+        shares.append(np.array(numbers) / live)
+        of_pair = unknown if alike is None else alike[i, :, j]
+        rows.append(measures_of(matching, float(live), of_pair))
+    measures = np.array(rows)
+    curve = spread(np.array(shares), networks)
+    return Kind(curve=curve, measures=spread(measures, networks), pairs=measures)
 
 
-def spread(values: np.ndarray, many: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard error: over all pairs of ``many`` networks, or over pairs that share none (None)."""
-    if many is None:
-        error = (
-            values.std(0, ddof=1) / np.sqrt(len(values))
-            if len(values) > 1
-            else np.full(values.shape[1], np.nan)
-        )
-        return values.mean(0), error
-    square = np.zeros((many, many, values.shape[1]))
-    square[np.triu_indices(many, 1)] = values
-    return over_pairs(square)
+def live_maps(square: np.ndarray, network: int) -> np.ndarray:
+    """Whether each map of a network varies with the image, bool ``[k]``."""
+    own = square[network, :, network]
+    return np.any(np.isfinite(own), axis=1)
+
+
+def spread(values: np.ndarray, networks: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard error ``[q]`` of ``values [p, q]``.
+
+    Args:
+        values: of each pair.
+        networks: see `compare`.
+    """
+    if networks is not None:
+        square = np.zeros((networks, networks, values.shape[1]))
+        square[np.triu_indices(networks, 1)] = values
+        return over_pairs(square)
+    pairs = len(values)
+    if pairs == 1:
+        error = np.full(values.shape[1], np.nan)
+    else:
+        error = values.std(0, ddof=1) / np.sqrt(pairs)
+    return values.mean(0), error
 
 
 def patterns(config: Config, model: Model, layer: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,206 +237,139 @@ def patterns(config: Config, model: Model, layer: str, seed: int) -> tuple[np.nd
 
 def resemblance(images: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Similarity of OIPs ``[m, k, m, k]``, NaN where one was not found."""
-    many, maps = found.shape
-    alike, there = np.full((many * maps,) * 2, np.nan), np.flatnonzero(found)
-    alike[np.ix_(there, there)] = similarity(images.reshape(-1, *images.shape[2:])[there])[0]
-    return alike.reshape(many, maps, many, maps)
+    networks, maps = found.shape
+    size = networks * maps
+    alike = np.full((size, size), np.nan)
+    places = np.flatnonzero(found)
+    flat = images.reshape(size, *images.shape[2:])
+    alike[np.ix_(places, places)] = similarity(flat[places])[0]
+    return alike.reshape(networks, maps, networks, maps)
 
 
 def study(
-    config: Config, layer: str, models: Sequence[Model], digits: np.ndarray
-) -> dict[str, Any]:
-    """One layer: curves and measures for each kind of pair, and what the figure shows."""
-    many, keys = len(config.seeds), jax.random.split(jax.random.key(config.seed), len(config.seeds))
-    square = correlations(models, layer, digits)
-    orders = np.stack([np.asarray(jax.random.permutation(key, len(digits))) for key in keys])
-    null = correlations(models[:many], layer, digits, orders=orders)
-    fresh = [untrained(config, models[0], key) for key in keys]
-    best = [patterns(config, model, layer, config.seed) for model in models]
-    images, found = (np.stack(part) for part in zip(*best, strict=True))
-    again, found_again = patterns(config, models[0], layer, config.seed + 1)
+    config: Config, name: str, models: Sequence[Model], digits: np.ndarray
+) -> tuple[Layer, dict[str, Any]]:
+    """One layer for the figure, and its facts."""
+    networks = len(config.seeds)
+    keys = jax.random.split(jax.random.key(config.seed), networks)
+    square = correlations(models, name, digits)
+    best = [patterns(config, model, name, config.seed) for model in models]
+    images = np.stack([own for own, _ in best])
+    found = np.stack([is_found for _, is_found in best])
     alike = resemblance(images, found)
-    twice = resemblance(np.stack([images[0], again]), np.stack([found[0], found_again]))
-    all_pairs = list(combinations(range(many), 2))
-    twins = [(config.seeds.index(seed), many + i) for i, seed in enumerate(config.reordered)]
-    levels = np.linspace(0, 1, 51)
-    kinds: dict[str, Any] = {}
-    for kind, table, pairs, resembling, networks in (
-        (SEEDS, square, all_pairs, alike, many), (TWINS, square, twins, alike, None),
-        (UNTRAINED, correlations(fresh, layer, digits), all_pairs, None, many),
-        (SHUFFLED, null, all_pairs, None, many),
-    ):  # fmt: skip
-        if pairs:
-            curves, rows = compare(table, pairs, resembling, levels)
-            kinds[kind] = {
-                "curve": spread(curves, networks),
-                "measures": spread(rows, networks),
-                "pairs": rows,
-            }
-    live = np.isfinite(square[np.arange(len(models)), :, np.arange(len(models))]).any(2)
-    return {
-        "layer": layer, "maps": square.shape[1], "live": live.sum(1).tolist(), "levels": levels, "kinds": kinds,
+    pairs = list(combinations(range(networks), 2))
+    kinds = {SEEDS: compare(square, pairs, alike, networks)}
+    twins = []
+    for number, seed in enumerate(config.reordered):
+        twins.append((config.seeds.index(seed), networks + number))
+    if twins:
+        kinds[TWINS] = compare(square, twins, alike, None)
+    fresh = [untrained(config, models[0], key) for key in keys]
+    kinds[UNTRAINED] = compare(correlations(fresh, name, digits), pairs, None, networks)
+    orders = [np.asarray(jax.random.permutation(key, len(digits))) for key in keys]
+    by_chance = correlations(models[:networks], name, digits, orders=np.stack(orders))
+    kinds[SHUFFLED] = compare(by_chance, pairs, None, networks)
+    again, found_again = patterns(config, models[0], name, config.seed + 1)
+    both_found = np.stack([found[0], found_again])
+    twice = resemblance(np.stack([images[0], again]), both_found)
+    is_first = name == models[0].layers[0].removesuffix("_pre")
+    live = [int(live_maps(square, number).sum()) for number in range(len(models))]
+    layer = Layer(
+        name=name,
+        live=live,
+        levels=CURVE,
+        kinds=kinds,
+        square=square,
+        images=images,
+        found=found,
+    )
+    facts = {
+        "layer": name,
+        "maps": square.shape[1],
+        "live": live,
+        "levels": CURVE,
+        "kinds": {kind: pairs._asdict() for kind, pairs in kinds.items()},
         "similarity of OIPs, one map twice": float(np.nanmedian(np.diagonal(twice[0, :, 1]))),
-        "filters": filters(models, square, many) if layer == models[0].layers[0].removesuffix("_pre") else None,
-        "square": square, "images": images, "found": found,
-    }  # fmt: skip
+        "filters": filters(models, square, networks) if is_first else None,
+    }
+    return layer, facts
 
 
-def filters(models: Sequence[Model], square: np.ndarray, many: int) -> dict[str, float]:
-    """Cosine of the kernels of the first layer, which see the same image: of partners, and of other maps."""
-    own, others = [], []
-    for i, j in combinations(range(many), 2):
+def filters(models: Sequence[Model], square: np.ndarray, networks: int) -> dict[str, float]:
+    """Cosine of the kernels of the first layer, which see the same image."""
+    directions = []
+    for model in models[:networks]:
+        kernels = np.asarray(model.params["conv1"]["kernel"])
+        kernels = kernels.reshape(-1, square.shape[1])
+        directions.append(kernels / np.linalg.norm(kernels, axis=0))
+    of_partners = []
+    of_all = []
+    for i, j in combinations(range(networks), 2):
         matching = match(square[i, :, j])
-        one, two = (
-            np.asarray(models[n].params["conv1"]["kernel"]).reshape(-1, square.shape[1])
-            for n in (i, j)
-        )
-        cosine = (one / np.linalg.norm(one, axis=0)).T @ (two / np.linalg.norm(two, axis=0))
-        own += cosine[matching.maps, matching.partner[matching.maps]].tolist()
-        others += cosine[matching.maps].ravel().tolist()
-    return {"partners, median": float(np.median(own)), "partners above .9": float(np.mean(np.array(own) > 0.9)),
-            "all pairs, median": float(np.median(others))}  # fmt: skip
-
-
-def plot(config: Config, layers: Sequence[dict[str, Any]]) -> Figure:
-    """Shares of maps with a partner, layer by layer; below, OIPs of some maps and of their partners."""
-    figure = Figure(figsize=(14.4, 11.2), facecolor="white")
-    figure.text(
-        0.045,
-        0.972,
-        "Do two trainings give the same maps?",
-        fontsize=15,
-        fontweight="bold",
-        color=INK,
-    )
-    text = f"{len(config.seeds)} networks that differ in their seed. Lines: mean over pairs, bands: one standard error"
-    figure.text(0.045, 0.953, f"{text} (networks left out in turn).", fontsize=9, color=FAINT)
-    top = figure.add_gridspec(
-        1, len(layers), left=0.045, right=0.985, top=0.915, bottom=0.7, wspace=0.16
-    )
-    names = [f"seed {seed}" for seed in config.seeds] + [
-        f"seed {seed}\nreordered" for seed in config.reordered
-    ]
-    for column, facts in enumerate(layers):
-        axes = figure.add_subplot(top[column])
-        for kind, found in facts["kinds"].items():
-            mean, error = (100 * part for part in found["curve"])
-            axes.plot(facts["levels"], mean, color=COLOURS[kind], label=kind, linewidth=1.8)
-            axes.fill_between(
-                facts["levels"],
-                mean - error,
-                mean + error,
-                color=COLOURS[kind],
-                alpha=0.2,
-                linewidth=0,
-            )
-        live = facts["live"]
-        span = f"{min(live)} to {max(live)}" if min(live) < max(live) else f"{max(live)}"
-        axes.set_title(f"{facts['layer']}: {span} of {facts['maps']} maps answer to digits",
-                       fontsize=10, fontweight="bold", color=INK, loc="left")  # fmt: skip
-        axes.set(xlim=(0, 1), ylim=(0, 103))
-        axes.set_xlabel("correlation with the partner, at least", fontsize=9)
-        axes.set_ylabel("maps that have such a partner (%)" if not column else "", fontsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e4e4e4", linewidth=0.6)
-        axes.tick_params(labelsize=8, colors="#444444")
-        if column == len(layers) - 1:
-            axes.legend(
-                fontsize=8.5,
-                frameon=False,
-                loc="upper right",
-                title="pairs of networks",
-                title_fontsize=8.5,
-            )
-        grid = figure.add_gridspec(
-            config.rows, len(names[: len(config.seeds) + 1]), left=0.045 + column * 0.321,
-            right=0.325 + column * 0.321, top=0.58, bottom=0.03, wspace=0.1, hspace=0.34,
-        )  # fmt: skip
-        pictures(figure, grid, config, facts, names)
-    figure.text(0.045, 0.633, "OIPs of maps of the first network and of their partners", fontsize=11.5,
-                fontweight="bold", color=INK)  # fmt: skip
-    note = "From well to badly matched. Below each: the map's index, and the correlation of its activations."
-    figure.text(0.045, 0.618, note, fontsize=9, color=FAINT)
-    return figure
-
-
-def pictures(
-    figure: Figure, grid: Any, config: Config, facts: dict[str, Any], names: Sequence[str]
-) -> None:
-    """A row for each of some maps, from well to badly matched: its OIP and those of its partners."""
-    shown = len(config.seeds) + (config.reordered[:1] == config.seeds[:1])
-    matched = [match(facts["square"][0, :, j]) for j in range(1, shown)]
-    there = facts["found"][0] & np.all(
-        [(m.partner >= 0) & facts["found"][j, m.partner] for j, m in enumerate(matched, 1)], axis=0
-    )
-    level = np.mean([m.correlation for m in matched[: len(config.seeds) - 1]], axis=0)
-    order = np.flatnonzero(there)[np.argsort(-level[there], kind="stable")]
-    for row, number in enumerate(
-        order[np.unique(np.linspace(0, len(order) - 1, config.rows).round().astype(int))]
-    ):
-        for column in range(shown):
-            axes = figure.add_subplot(grid[row, column])
-            index = number if not column else matched[column - 1].partner[number]
-            picture = contrast(facts["images"][column, index], 2.0)
-            axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
-            label = (
-                f" \N{MIDDLE DOT} {matched[column - 1].correlation[number]:.2f}" if column else ""
-            )
-            axes.set_xlabel(f"{index}{label}", fontsize=7.5, color=INK, labelpad=2)
-            if not row:
-                axes.set_title(names[column], fontsize=8, color=FAINT if column else INK, pad=4)
+        maps = matching.maps
+        cosine = directions[i].T @ directions[j]
+        of_partners.append(cosine[maps, matching.partner[maps]])
+        of_all.append(cosine[maps].ravel())
+    # As Python's floats, so that the medians are those of float64.
+    partners = np.concatenate(of_partners).tolist()
+    pairs = np.concatenate(of_all).tolist()
+    return {
+        "partners, median": float(np.median(partners)),
+        "partners above .9": float(np.mean(np.array(partners) > 0.9)),
+        "all pairs, median": float(np.median(pairs)),
+    }
 
 
 def main(
     config: Config = Config(), digits: Dataset | None = None, results: Path = RESULTS
 ) -> dict[str, Any]:
     """Run, print, write."""
-    models = [
-        network(s, config.train, config.networks, digits) if s else oipjax.load()
-        for s in config.seeds
-    ]
+    models = []
+    for seed in config.seeds:
+        if seed == 0:
+            models.append(oipjax.load())
+        else:
+            models.append(network(seed, config.train, config.networks, digits))
     models += [twin(config, seed, digits) for seed in config.reordered]
     images = unseen().images
-    layers = [study(config, layer, models, images) for layer in config.layers]
-    rows = [
-        [
-            facts["layer"],
-            kind,
-            *(f"{mean:.3f} +- {error:.3f}" for mean, error in zip(*found["measures"], strict=True)),
-        ]
-        for facts in layers
-        for kind, found in facts["kinds"].items()
-    ]
-    show("do two trainings give the same maps?", ["layer", "pairs", *NAMES], rows)
+    studies = [study(config, layer, models, images) for layer in config.layers]
+    layers = [layer for layer, _ in studies]
+    rows = table(layers)
+    show("do two trainings give the same maps?", ["layer", "pairs", *MEASURES], rows)
     content = {
         "config": asdict(config) | {"networks": str(config.networks)},
         "digits": len(images),
         "parameters_sha256": [fingerprint(model.params) for model in models],
-        "measures": NAMES,
-        "layers": [
-            {
-                name: plain(value)
-                for name, value in facts.items()
-                if name not in ("square", "images", "found")
-            }
-            for facts in layers
-        ],
+        "measures": MEASURES,
+        "layers": [plain(facts) for _, facts in studies],
     }
-    save(results, "retrained_networks", content, plot(config, layers))
+    figure = plot(config.seeds, config.reordered, config.rows, layers)
+    save(results, "retrained_networks", content, figure)
     return content
 
 
+def table(layers: Sequence[Layer]) -> list[list[str]]:
+    """A row for each layer and kind of pair, with standard errors."""
+    rows = []
+    for layer in layers:
+        for name, kind in layer.kinds.items():
+            cells = []
+            for mean, error in zip(*kind.measures, strict=True):
+                cells.append(f"{mean:.3f} +- {error:.3f}")
+            rows.append([layer.name, name, *cells])
+    return rows
+
+
 def plain(value: Any) -> Any:
-    """As JSON takes it; NaN becomes null."""
+    """The value as JSON takes it; NaN becomes null."""
     if isinstance(value, dict):
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
         return [plain(item) for item in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and np.isnan(value) else value
+    if isinstance(value, np.generic):
+        value = value.item()
+    is_missing = isinstance(value, float) and np.isnan(value)
+    return None if is_missing else value
 
 
 if __name__ == "__main__":

@@ -1,32 +1,38 @@
 """What does a pattern owe to its start?
 
-Question: which scales of fluctuation wake which maps; how many maps stay at zero if the classic
-    rule begins at one
-random start each, without a survey, and why; how many starts must a survey see; and how far do the
-final score and the final pattern depend on the start?
+Question: which scales of fluctuation wake which maps (the map responds to the start)? How many maps
+stay at zero, and why, if the classic rule begins at one random start each, without a survey? How
+many starts must a survey see? How far do the final score and the final pattern depend on the start?
 Expected: the source (R. Moenchmeyer, "A simple CNN for the MNIST dataset", part IX) shows patterns
-    of 61 of 128 maps:
-52 % at zero. The shipped network leaves less at zero, 35 %: its dead maps, a tenth, and a quarter
-of the others. Coarse fields wake more maps than pixel noise. A start at zero ends at zero under the
-classic rule, always. Thousands of starts wake all but the dead maps and a few. The start's score
-says little of the final one. Cost: about 4 minutes of two cores.
+of 61 of 128 maps, so 52 % are at zero. The shipped network leaves less at zero, 35 %: its dead
+maps, a tenth, and a quarter of the others. Coarse fields wake more maps than pixel noise. A start
+at zero ends at zero under the classic rule, always. Thousands of starts wake all but the dead maps
+and a few. The start's score says little of the final one.
+Cost: about 4 minutes of two cores.
 Command: python -m experiments.start_dependence (further networks: --others folder folder)
 """
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.stats import hypergeom, spearmanr
+from scipy.stats import hypergeom
 
 import oipjax
 from experiments.common import command, save, show
-from experiments.figures.start_dependence import OPEN, PROVED, SURVEYED, WOKEN, plot
+from experiments.figures.start_dependence import (
+    BY_PRE_ACTIVATION,
+    BY_START,
+    KINDS,
+    PROVED,
+    UNRESOLVED,
+    plot,
+)
+from experiments.tools.dependence import Runs, by_kind, finite, measures_of, rank, summarise
 from oipjax import Classic, Fluctuation, Fluctuations, Map, keys
-from oipjax.analysis import similarity
 from oipjax.data import mnist as data
 from oipjax.networks import cnn
 from oipjax.search import make_starts
@@ -35,8 +41,19 @@ from oipjax.study import BY_SURVEY, DEAD, FOUND
 
 RESULTS = Path(__file__).parent / "results"
 SOURCE_ZERO = 67 / 128
-SOURCE, NOISE, DEFAULT = "3x3 + 7x7", "28x28", "default"
-SCALES = {f"{n}x{n}": Fluctuations((Fluctuation(((n, n),), (1.0,)),)) for n in (3, 4, 7, 14, 28)}
+SOURCE = "3x3 + 7x7"
+NOISE = "28x28"
+DEFAULT = "default"
+COVERED = ("3x3", "7x7", NOISE, SOURCE, DEFAULT)
+"""The recipes whose surveys are compared by size."""
+
+
+def field(size: int) -> Fluctuations:
+    """The recipe of a single scale."""
+    return Fluctuations((Fluctuation(((size, size),), (1.0,)),))
+
+
+SCALES = {f"{size}x{size}": field(size) for size in (3, 4, 7, 14, 28)}
 RECIPES = SCALES | {
     SOURCE: Fluctuations((Fluctuation(weights=(0.2, 0.2, 0.0, 0.0)),)),
     "all four": Fluctuations((Fluctuation(weights=(1.0, 1.0, 1.0, 1.0)),)),
@@ -47,11 +64,23 @@ RECIPES = SCALES | {
 
 @dataclass(frozen=True)
 class Config:
-    """``others`` (checkpoints by name or folder) are asked only how many of their maps are at zero.
+    """The networks, their starts and the ascents.
 
-    ``rounds`` of one start for each map are looked at, ``climbed`` of them with ``steps`` of the
-    classic rule; ``runs`` ascents of ``climb`` steps for each map, ``classic_runs`` of them by the
-    classic rule too; surveys of all ``sizes``; ``fields`` are names in `RECIPES`.
+    Attributes:
+        checkpoint: the network.
+        others: checkpoints by name or folder, of which only the share of maps at zero is measured.
+        layer: the layer.
+        fields: names in `RECIPES`.
+        draws: random starts of each recipe and of the atlas.
+        rounds: of one start for each map.
+        climbed: how many of the rounds are climbed with the classic rule.
+        steps: of the classic rule.
+        runs: ascents of each map from random starts.
+        classic_runs: how many of them are climbed with the classic rule too.
+        sizes: of surveys.
+        repeats: surveys of each size.
+        climb: steps of all other ascents.
+        seed: of the starts.
     """
 
     checkpoint: str = "mnist-cnn"
@@ -71,380 +100,382 @@ class Config:
 
 
 SMOKE = Config(
-    layer="conv1", fields=(SOURCE, NOISE), draws=32, rounds=2, climbed=1, steps=3, runs=3, classic_runs=1,
-    sizes=(1, 16), repeats=1, climb=3,
-)  # fmt: skip
+    layer="conv1",
+    fields=(SOURCE, NOISE),
+    draws=32,
+    rounds=2,
+    climbed=1,
+    steps=3,
+    runs=3,
+    classic_runs=1,
+    sizes=(1, 16),
+    repeats=1,
+    climb=3,
+)
 
 
-def fates(config: Config, model: oipjax.Model) -> np.ndarray:
-    """What an atlas says of each map, ``str [k]``."""
+def kinds_of(config: Config, model: oipjax.Model) -> np.ndarray:
+    """What an atlas says of each map, one of `KINDS`, ``str [k]``."""
+
+    def report(phase: str, done: int, total: int) -> None:
+        print(f"atlas: {phase} {done}/{total}", end="\r", flush=True)
+
     atlas = oipjax.atlas(
-        jax.random.key(config.seed), model, config.layer, draws=config.draws, steps=config.climb,
+        jax.random.key(config.seed),
+        model,
+        config.layer,
+        draws=config.draws,
+        steps=config.climb,
         exemplars=model.to_input(data.sample().images),
-        progress=lambda phase, done, total: print(f"atlas: {phase} {done}/{total}   ", end="\r", flush=True),
-    )  # fmt: skip
+        progress=report,
+    )
     print()
-    found = np.where(atlas.found_by == BY_SURVEY, SURVEYED, WOKEN)
-    return np.where(atlas.status == FOUND, found, np.where(atlas.status == DEAD, PROVED, OPEN))
+    found = np.where(atlas.found_by == BY_SURVEY, BY_START, BY_PRE_ACTIVATION)
+    others = np.where(atlas.status == DEAD, PROVED, UNRESOLVED)
+    return np.where(atlas.status == FOUND, found, others)
+
+
+class Case(NamedTuple):
+    """A network and its starts.
+
+    Attributes:
+        network: its name.
+        model: the network.
+        starts: their name.
+        space: the image space.
+        kinds: of the maps, ``str [k]``, where they are known.
+        climbed: how many rounds are climbed.
+    """
+
+    network: str
+    model: oipjax.Model
+    starts: str
+    space: Space
+    kinds: np.ndarray | None = None
+    climbed: int = 0
 
 
 def pixels(model: oipjax.Model) -> oipjax.Model:
     """The network with its normalisation inside: one that was trained on pixels in [0, 1]."""
     mean, std = model.normalisation
-    kernel = np.asarray(model.params["conv1"]["kernel"]) / std[:, None]
-    bias = np.asarray(model.params["conv1"]["bias"]) - (kernel * mean[:, None]).sum((0, 1, 2))
-    return replace(
-        model,
-        params=model.params | {"conv1": {"kernel": kernel, "bias": bias}},
-        mean=(0.0,),
-        std=(1.0,),
-    )
+    first = model.params["conv1"]
+    kernel = np.asarray(first["kernel"]) / std[:, None]
+    shift = (kernel * mean[:, None]).sum((0, 1, 2))
+    bias = np.asarray(first["bias"]) - shift
+    params = model.params | {"conv1": {"kernel": kernel, "bias": bias}}
+    return replace(model, params=params, mean=(0.0,), std=(1.0,))
 
 
-def zero(
-    config: Config, model: oipjax.Model, space: Space, fate: np.ndarray | None, climbed: int
-) -> dict[str, Any]:
-    """Maps at zero at one random start each: share over the rounds, of what kind, and what climbing changes."""
-    key, layer = jax.random.key(config.seed), config.layer
-    maps = model.layer(layer).maps
-    targets, starts = np.tile(np.arange(maps), config.rounds), np.arange(config.rounds * maps)
-    begun = oipjax.ascend(
-        key, model, Map(layer), targets, starts, space=space, method=Classic(), steps=1
-    )
-    silent = (begun.start_scores <= 0).reshape(-1, maps)
-    shares = silent.mean(1)
+def cases_of(config: Config, model: oipjax.Model, kinds: np.ndarray) -> list[Case]:
+    """Several kinds of starts, images and networks; the first two cases are climbed too."""
+    low, high = [tuple(map(float, end)) for end in model.input_box]
+    box = Box(model.input_shape, low, high)
+    noise_box = replace(box, starts=SCALES[NOISE])
+    source_box = replace(box, starts=RECIPES[SOURCE])
+    grey = replace(noise_box, contrast=0.01)
+    key = jax.random.key(config.seed)
+    untrained = replace(model, params=cnn.init(key, model.apply.config))  # pyright: ignore
+    source = Standardised(model.input_shape, RECIPES[SOURCE])
+    source_name = f"standardised, {SOURCE}"
+    cases = []
+    for name in (SOURCE, DEFAULT, NOISE):
+        if name in config.fields:
+            case = Case(
+                network=model.name,
+                model=model,
+                starts=f"standardised, {name}",
+                space=Standardised(model.input_shape, RECIPES[name]),
+                kinds=kinds,
+                climbed=0 if name == NOISE else config.climbed,
+            )
+            cases.append(case)
+    cases += [
+        Case(model.name, model, f"box, {SOURCE}", source_box),
+        Case(model.name, model, f"box, {NOISE}", noise_box),
+        Case(model.name, model, "box, grey", grey),
+        Case(f"{model.name}, if fed pixels", pixels(model), source_name, source),
+        Case("untrained", untrained, source_name, source),
+        Case("untrained", untrained, "box, grey", grey),
+    ]
+    for other in config.others:
+        cases.append(Case(Path(other).name, oipjax.load(other), source_name, source))
+    return cases
+
+
+def at_zero(config: Config, case: Case) -> dict[str, Any]:
+    """Maps at zero at one random start each: their share over the rounds, and their kinds."""
+    key = jax.random.key(config.seed)
+    maps = case.model.layer(config.layer).maps
+    targets = np.tile(np.arange(maps), config.rounds)
+    starts = np.arange(config.rounds * maps)
+    objective = Map(config.layer)
+    options = {"space": case.space, "method": Classic()}
+    begun = oipjax.ascend(key, case.model, objective, targets, starts, steps=1, **options)
+    is_inactive = (begun.start_scores <= 0).reshape(-1, maps)
+    shares = is_inactive.mean(1)
+    deviation = shares.std(ddof=1)
     facts: dict[str, Any] = {
-        "at zero": float(shares.mean()), "standard error": float(shares.std(ddof=1) / np.sqrt(len(shares))),
-        "one round, sd": float(shares.std(ddof=1)), "rounds": len(shares),
-    }  # fmt: skip
-    if fate is not None:
-        facts["by kind"] = {
-            kind: float(silent[:, fate == kind].sum(1).mean() / maps) for kind in np.unique(fate)
-        }
-    if climbed:
-        some = slice(climbed * maps)
-        run = oipjax.ascend(
-            key,
-            model,
-            Map(layer),
-            targets[some],
-            starts[some],
-            space=space,
-            method=Classic(),
-            steps=config.steps,
-        )
-        ended, before = run.trace[:, -1] <= 0, silent.ravel()[some]
-        facts |= {
-            "maps at zero at the end, by round": ended.reshape(-1, maps).sum(1).tolist(),
-            "silent starts climbed": int(before.sum()), "of them woken": int(np.sum(before & ~ended)),
-            "responding starts climbed": int(np.sum(~before)), "of them fallen silent": int(np.sum(~before & ended)),
-        }  # fmt: skip
+        "network": case.network,
+        "starts": case.starts,
+        "at zero": float(shares.mean()),
+        "standard error": float(deviation / np.sqrt(len(shares))),
+        "one round, sd": float(deviation),
+        "rounds": len(shares),
+    }
+    if case.kinds is not None:
+        by_kind = {}
+        for kind in np.unique(case.kinds):
+            number = is_inactive[:, case.kinds == kind].sum(1)
+            by_kind[kind] = float(number.mean() / maps)
+        facts["by kind"] = by_kind
+    if case.climbed:
+        count = case.climbed * maps
+        facts |= climbed_rounds(config, case, targets[:count], is_inactive[: case.climbed])
     return facts
 
 
-def without_survey(config: Config, model: oipjax.Model, fate: np.ndarray) -> list[dict[str, Any]]:
-    """The share at zero for several kinds of starts, images and networks; the first two are climbed too."""
-    ends = [tuple(map(float, end)) for end in model.input_box]
-    box = Box(model.input_shape, ends[0], ends[1])
-    grey = replace(box, starts=SCALES[NOISE], contrast=0.01)
-    new = replace(model, params=cnn.init(jax.random.key(config.seed), model.apply.config))  # pyright: ignore
-    sphere = {
-        name: Standardised(model.input_shape, RECIPES[name]) for name in (SOURCE, DEFAULT, NOISE)
+def climbed_rounds(
+    config: Config, case: Case, targets: np.ndarray, is_inactive: np.ndarray
+) -> dict[str, Any]:
+    """How the classic rule changes maps at zero.
+
+    Args:
+        config: of the experiment.
+        case: the network and its starts.
+        targets: the maps of all runs ``[rounds * k]``; run ``i`` begins at start ``i``.
+        is_inactive: bool ``[rounds, k]``, whether the map is at zero at its start.
+    """
+    run = oipjax.ascend(
+        jax.random.key(config.seed),
+        case.model,
+        Map(config.layer),
+        targets,
+        np.arange(len(targets)),
+        space=case.space,
+        method=Classic(),
+        steps=config.steps,
+    )
+    ended = (run.trace[:, -1] <= 0).reshape(is_inactive.shape)
+    return {
+        "maps at zero at the end, by round": ended.sum(1).tolist(),
+        "inactive starts climbed": int(is_inactive.sum()),
+        "of them woken": int(np.sum(is_inactive & ~ended)),
+        "responding starts climbed": int(np.sum(~is_inactive)),
+        "of them fallen inactive": int(np.sum(~is_inactive & ended)),
     }
-    cases: list[tuple[str, oipjax.Model, str, Space, np.ndarray | None, int]] = [
-        (
-            model.name,
-            model,
-            f"standardised, {name}",
-            sphere[name],
-            fate,
-            0 if name == NOISE else config.climbed,
-        )
-        for name in sphere
-        if name in config.fields
-    ]
-    cases += [
-        (model.name, model, f"box, {SOURCE}", replace(box, starts=RECIPES[SOURCE]), None, 0),
-        (model.name, model, f"box, {NOISE}", replace(box, starts=SCALES[NOISE]), None, 0),
-        (model.name, model, "box, grey", grey, None, 0),
-        (
-            f"{model.name}, if fed pixels",
-            pixels(model),
-            f"standardised, {SOURCE}",
-            sphere[SOURCE],
-            None,
-            0,
-        ),
-        ("untrained", new, f"standardised, {SOURCE}", sphere[SOURCE], None, 0),
-        ("untrained", new, "box, grey", grey, None, 0),
-    ]
-    for other in config.others:
-        cases.append(
-            (
-                Path(other).name,
-                oipjax.load(other),
-                f"standardised, {SOURCE}",
-                sphere[SOURCE],
-                None,
-                0,
-            )
-        )
-    return [
-        {"network": name, "starts": words} | zero(config, network, space, known, climbed)
-        for name, network, words, space, known, climbed in cases
-    ]
-
-
-# --- how many starts, and what depends on them
-# ------------------------------------------------------------------------
 
 
 def coverage(config: Config, model: oipjax.Model) -> dict[str, Any]:
-    """Maps that respond to one of n starts, expected, by recipe; and what ascents from the best of n starts reach."""
-    key, layer, most = jax.random.key(config.seed), config.layer, max(config.sizes)
+    """Maps that respond to one of n starts, by recipe; and ascents from the best of n starts."""
+    most = max(config.sizes)
+    key = jax.random.key(config.seed)
     facts: dict[str, Any] = {"sizes": list(config.sizes)}
-    for name in [name for name in ("3x3", "7x7", NOISE, SOURCE, DEFAULT) if name in config.fields]:
-        space = Standardised(model.input_shape, RECIPES[name])
-        responded = oipjax.survey(key, model, layer, space=space, draws=most, keep=1).responded
-        # Drawn without replacement from those seen: exact, where counting the first n would be one
-        # sample.
-        facts[name] = [float(hypergeom.sf(0, most, responded, n).sum()) for n in config.sizes]
-    space, scores = Standardised(model.input_shape, RECIPES[DEFAULT]), []
+    for name in COVERED:
+        if name in config.fields:
+            space = Standardised(model.input_shape, RECIPES[name])
+            options = {"space": space, "draws": most, "keep": 1}
+            survey = oipjax.survey(key, model, config.layer, **options)
+            facts[name] = expected_maps(survey.responded, most, config.sizes)
+    return facts | best_of(config, model)
+
+
+def expected_maps(responded: np.ndarray, draws: int, sizes: tuple[int, ...]) -> list[float]:
+    """How many maps respond to at least one of n starts, expected.
+
+    The n starts are drawn without replacement from those of the survey. This is exact, where
+    counting the first n would be one sample.
+    """
+    expected = []
+    for size in sizes:
+        expected.append(float(hypergeom.sf(0, draws, responded, size).sum()))
+    return expected
+
+
+def best_of(config: Config, model: oipjax.Model) -> dict[str, Any]:
+    """Scores of ascents from each map's best of n starts."""
+    key = jax.random.key(config.seed)
+    space = Standardised(model.input_shape, RECIPES[DEFAULT])
+    most = max(config.sizes)
+    runs = []
     for repeat in range(config.repeats):
         for size in config.sizes:
-            seen = oipjax.survey(
-                key, model, layer, space=space, draws=size, keep=1, first=repeat * most
-            )
-            targets, starts = np.arange(len(seen.responded)), seen.start_index[:, 0]
+            options: dict[str, Any] = {"draws": size, "keep": 1, "first": repeat * most}
+            survey = oipjax.survey(key, model, config.layer, space=space, **options)
             run = oipjax.ascend(
-                key, model, Map(layer), targets, starts, space=space, steps=config.climb
+                key,
+                model,
+                Map(config.layer),
+                np.arange(len(survey.responded)),
+                survey.start_index[:, 0],
+                space=space,
+                steps=config.climb,
             )
-            scores.append(run.scores)
-    scores = np.reshape(scores, (config.repeats, len(config.sizes), -1))
-    found = scores.max((0, 1)) > 0
-    share = scores[:, :, found] / scores[:, :, found].max((0, 1))
-    facts["found"] = (scores > 0).sum(2).mean(0).tolist()
-    facts["found, sd"] = (scores > 0).sum(2).std(0).tolist()
-    facts["score, share of the best"] = np.median(share, 2).mean(0).tolist()
-    facts["score, quartiles over maps"] = np.percentile(share, (25, 75), axis=(0, 2)).tolist()
-    return facts
+            runs.append(run.scores)
+    scores = np.reshape(runs, (config.repeats, len(config.sizes), -1))
+    found = (scores > 0).sum(2)
+    best = scores.max((0, 1))
+    share = scores[:, :, best > 0] / best[best > 0]
+    quartiles = np.percentile(share, (25, 75), axis=(0, 2))
+    return {
+        "found": found.mean(0).tolist(),
+        "found, sd": found.std(0).tolist(),
+        "score, share of the best": np.median(share, 2).mean(0).tolist(),
+        "score, quartiles over maps": quartiles.tolist(),
+    }
 
 
-@dataclass(frozen=True)
-class Runs:
-    """Ascents of ``k`` maps from ``r`` random starts each: images ``[k, r, h, w, c]``, everything else ``[k, r]``."""
+def climb(config: Config, model: oipjax.Model, maps: np.ndarray) -> Runs:
+    """Ascents from random starts of single scales and of the source's mixture.
 
-    maps: np.ndarray
-    starts: np.ndarray
-    images: np.ndarray
-    begun: np.ndarray
-    ended: np.ndarray
-    recipe: np.ndarray
-    classic: np.ndarray
-
-
-def climb(config: Config, model: oipjax.Model, maps: np.ndarray) -> tuple[Runs, list[str]]:
-    """Ascents from random starts of single scales and of the source's mixture, none of them chosen."""
-    key, names, goal = jax.random.key(config.seed), [*SCALES, SOURCE], Map(config.layer)
-    space = Standardised(
-        model.input_shape, Fluctuations(tuple(RECIPES[name].recipes[0] for name in names))
-    )
+    No survey chooses the starts.
+    """
+    key = jax.random.key(config.seed)
+    names = (*SCALES, SOURCE)
+    recipes = [RECIPES[name].recipes[0] for name in names]
+    space = Standardised(model.input_shape, Fluctuations(tuple(recipes)))
     shape = (len(maps), config.runs)
-    targets, starts = np.repeat(maps, config.runs), np.arange(len(maps) * config.runs)
-    run = oipjax.ascend(key, model, goal, targets, starts, space=space, steps=config.climb)
-    stream = keys.stream(key, keys.SURVEY)
-    recipe = jax.vmap(lambda i: space.starts.which(jax.random.fold_in(stream, i)))(
-        starts.astype(np.uint32)
-    )
+    targets = np.repeat(maps, config.runs)
+    starts = np.arange(len(targets))
+    objective = Map(config.layer)
+    run = oipjax.ascend(key, model, objective, targets, starts, space=space, steps=config.climb)
+    begun = run.start_scores.reshape(shape)
     classic = np.full(shape, np.nan)
-    some = (run.start_scores.reshape(shape) > 0) & (np.arange(config.runs) < config.classic_runs)
-    chosen = np.flatnonzero(some)
+    is_classic = (begun > 0) & (np.arange(config.runs) < config.classic_runs)
+    chosen = np.flatnonzero(is_classic)
     if chosen.size:
-        other = oipjax.ascend(
-            key,
-            model,
-            goal,
-            targets[chosen],
-            starts[chosen],
-            space=space,
-            method=Classic(),
-            steps=config.steps,
-        )
-        classic[some] = other.scores
-    begun, ended, recipe = (
-        np.reshape(part, shape) for part in (run.start_scores, run.scores, recipe)
-    )
-    first, last = (
-        part.reshape(*shape, *part.shape[1:])
-        for part in (make_starts(key, space, starts), run.images)
-    )
-    return Runs(maps, first, last, begun, ended, recipe, classic), names
-
-
-def rank(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's rank correlation; NaN where one of the two does not vary."""
-    return (
-        float(np.asarray(spearmanr(a, b))[0]) if len(a) > 2 and np.ptp(a) and np.ptp(b) else np.nan
+        options = {"space": space, "method": Classic(), "steps": config.steps}
+        other = oipjax.ascend(key, model, objective, targets[chosen], starts[chosen], **options)
+        classic[is_classic] = other.scores
+    image_shape = (*shape, *model.input_shape)
+    return Runs(
+        maps=maps,
+        starts=np.reshape(make_starts(key, space, starts), image_shape),
+        images=run.images.reshape(image_shape),
+        begun=begun,
+        ended=run.scores.reshape(shape),
+        recipe=np.reshape(recipe_of(key, space, starts), shape),
+        classic=classic,
+        names=names,
     )
 
 
-def finite(value: float) -> float | None:
-    """None instead of NaN, which JSON does not know."""
-    return value if np.isfinite(value) else None
+def recipe_of(key: jax.Array, space: Standardised, starts: np.ndarray) -> np.ndarray:
+    """Which recipe each start is made with, int ``[n]``."""
+    stream = keys.stream(key, keys.SURVEY)
 
+    def which(number: jax.Array) -> jax.Array:
+        return space.starts.which(jax.random.fold_in(stream, number))
 
-def dependence(runs: Runs) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Of each map how much its ends differ and what they have of their starts ``[k]``; similarity to its best."""
-    count = runs.ended.shape[1]
-    above = np.triu_indices(count, 1)
-    rows, alike = [], np.zeros_like(runs.ended)
-    for k in range(len(runs.maps)):
-        begun, ended = runs.begun[k], runs.ended[k]
-        ncc = similarity(np.concatenate([runs.starts[k], runs.images[k]]))[0]
-        first, last, across = ncc[:count, :count], ncc[count:, count:], ncc[:count, count:]
-        alike[k] = last[ended.argmax()]
-        rest = np.arange(count) != ended.argmax()
-        rows.append({
-            "final scores, sd / mean": ended.std() / max(ended.mean(), 1e-9),
-            "worst / best final score": ended.min() / max(ended.max(), 1e-9),
-            "start score with final score": rank(begun, ended),
-            "the same, responding starts only": rank(begun[begun > 0], ended[begun > 0]),
-            "similarity of two ends": np.median(last[above]),
-            "similarity of two starts": np.median(first[above]),
-            "final score with similarity to the best": rank(ended[rest], alike[k][rest]),
-            "start score with similarity to the best": rank(begun[rest], alike[k][rest]),
-            "similarity of starts with that of ends": rank(first[above], last[above]),
-            "end with its own start": np.diag(across).mean(),
-            "end with another start": across[~np.eye(count, dtype=bool)].mean(),
-        })  # fmt: skip
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}, alike
-
-
-def mean(values: np.ndarray) -> tuple[float | None, float | None]:
-    """Mean and standard error of what is finite."""
-    values = np.asarray(values, float)[np.isfinite(values)]
-    if not len(values):
-        return None, None
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))) if len(
-        values
-    ) > 1 else None
-
-
-def by_kind(runs: Runs, names: list[str]) -> list[list[Any]]:
-    """Final score as a share of the map's best, by what the start was; means over maps."""
-    share = runs.ended / np.maximum(runs.ended.max(1, keepdims=True), 1e-9)
-    both = np.isfinite(runs.classic)
-    kinds = [(name, runs.recipe == i) for i, name in enumerate(names)]
-    kinds += [
-        ("map responds", runs.begun > 0),
-        ("map silent", runs.begun <= 0),
-        ("those climbed by both rules", both),
-    ]
-    rows = [[f"start: {name}", int(some.sum()), *mean(_over(share, some))] for name, some in kinds]
-    classic = np.where(both, runs.classic, 0) / np.maximum(runs.ended.max(1, keepdims=True), 1e-9)
-    return [*rows, ["the same, classic rule", int(both.sum()), *mean(_over(classic, both))]]
-
-
-def _over(values: np.ndarray, some: np.ndarray) -> np.ndarray:
-    """Mean over ``r`` of ``values [k, r]`` where ``some`` is true; NaN where it never is."""
-    number = some.sum(1)
-    return np.where(number > 0, (values * some).sum(1) / np.maximum(number, 1), np.nan)
+    return np.asarray(jax.vmap(which)(jnp.asarray(starts, jnp.uint32)))
 
 
 def explain(
-    config: Config, model: oipjax.Model, share: np.ndarray, fate: np.ndarray
+    config: Config, model: oipjax.Model, share: np.ndarray, kinds: np.ndarray
 ) -> dict[str, float | None]:
-    """Rank correlation, over the maps not proved dead, of the share of starts that wake a map with facts about it."""
-    kernel, bias = (np.asarray(model.params[config.layer][part]) for part in ("kernel", "bias"))
-    digits = model.apply(model.params, jnp.asarray(model.to_input(data.sample().images)))[
-        config.layer
-    ]
+    """Facts about a map that go with the share of starts that it responds to.
+
+    Returns:
+        Rank correlations over the maps that are not proved dead.
+    """
+    params = model.params[config.layer]
+    kernel = np.asarray(params["kernel"])
+    norm = np.sqrt(np.square(kernel).sum((0, 1, 2)))
+    inputs = jnp.asarray(model.to_input(data.sample().images))
+    digits = np.asarray(model.apply(model.params, inputs)[config.layer])
     facts = {
-        "kernel norm": np.sqrt(np.square(kernel).sum((0, 1, 2))),
-        "kernel sum / norm": kernel.sum((0, 1, 2))
-        / np.maximum(np.sqrt(np.square(kernel).sum((0, 1, 2))), 1e-12),
-        "bias": bias,
-        "share of digits that wake it": np.mean(np.asarray(digits).max((1, 2)) > 0, axis=0),
+        "kernel norm": norm,
+        "kernel sum / norm": kernel.sum((0, 1, 2)) / np.maximum(norm, 1e-12),
+        "bias": np.asarray(params["bias"]),
+        "share of digits that wake it": np.mean(digits.max((1, 2)) > 0, axis=0),
     }
-    live = fate != PROVED
-    found = {"kernel norm, dead maps too": rank(share, facts["kernel norm"])}
-    found |= {name: rank(share[live], values[live]) for name, values in facts.items()}
-    return {name: finite(value) for name, value in found.items()}
+    live = kinds != PROVED
+    found = {"kernel norm, dead maps too": finite(rank(share, norm))}
+    for name, values in facts.items():
+        found[name] = finite(rank(share[live], values[live]))
+    return found
+
+
+def scale_table(shares: dict[str, np.ndarray]) -> list[list[Any]]:
+    """Of each recipe the mean share of maps that respond, and how many respond how often."""
+    rows = []
+    for name, share in shares.items():
+        never = int(np.sum(share == 0))
+        rarely = int(np.sum(share < 0.05))
+        always = int(np.sum(share == 1))
+        rows.append([name, float(share.mean()), never, rarely, always])
+    return rows
+
+
+def coarse_and_fine(coarse: np.ndarray, fine: np.ndarray) -> dict[str, Any]:
+    """Maps that respond to one of two recipes only."""
+    only_coarse = (coarse >= 0.5) & (fine < 0.05)
+    only_fine = (fine >= 0.5) & (coarse < 0.05)
+    return {
+        f"wake to half of {SOURCE}, not to 5 % of {NOISE}": int(np.sum(only_coarse)),
+        f"wake to half of {NOISE}, not to 5 % of {SOURCE}": int(np.sum(only_fine)),
+        "rank correlation of the two": finite(rank(coarse, fine)),
+    }
+
+
+def share_of_starts(config: Config, model: oipjax.Model) -> dict[str, np.ndarray]:
+    """The share of random starts that each map responds to ``[k]``, by recipe."""
+    key = jax.random.key(config.seed)
+    shares = {}
+    for name in config.fields:
+        space = Standardised(model.input_shape, RECIPES[name])
+        options = {"space": space, "draws": config.draws, "keep": 1}
+        survey = oipjax.survey(key, model, config.layer, **options)
+        shares[name] = survey.responded_fraction
+    return shares
 
 
 def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
     """Run, print, write."""
-    model, key = oipjax.load(config.checkpoint), jax.random.key(config.seed)
+    model = oipjax.load(config.checkpoint)
     if not {SOURCE, NOISE} <= set(config.fields) <= set(RECIPES):
         raise ValueError(
             f"fields must be of {list(RECIPES)}, with {SOURCE!r} and {NOISE!r}, got {config.fields}"
         )
-    spaces = {name: Standardised(model.input_shape, RECIPES[name]) for name in config.fields}
-    shares = {
-        name: oipjax.survey(
-            key, model, config.layer, space=space, draws=config.draws, keep=1
-        ).responded_fraction
-        for name, space in spaces.items()
-    }
-    coarse, fine = shares[SOURCE], shares[NOISE]
-    apart = {
-        f"wake to half of {SOURCE}, not to 5 % of {NOISE}": int(
-            np.sum((coarse >= 0.5) & (fine < 0.05))
-        ),
-        f"wake to half of {NOISE}, not to 5 % of {SOURCE}": int(
-            np.sum((fine >= 0.5) & (coarse < 0.05))
-        ),
-        "rank correlation of the two": finite(rank(coarse, fine)),
-    }
-    fate = fates(config, model)
-    scales = [
-        [name, float(s.mean()), *(int(np.sum(some)) for some in (s == 0, s < 0.05, s == 1))]
-        for name, s in shares.items()
-    ]
-    show(
-        "maps and scales",
-        ["fields", "maps that respond, mean", "never", "below 5 %", "always"],
-        scales,
-    )
-    show("coarse and fine", ["maps that", ""], [[n, v] for n, v in apart.items()])
-    zeros = without_survey(config, model, fate)
-    columns = ["at zero", "standard error", "one round, sd"]
-    show("at zero, no survey", ["network", "starts", *columns],
-         [[row["network"], row["starts"], *(row[c] for c in columns)] for row in zeros])  # fmt: skip
+    shares = share_of_starts(config, model)
+    scales = scale_table(shares)
+    two_recipes = coarse_and_fine(shares[SOURCE], shares[NOISE])
+    kinds = kinds_of(config, model)
+    columns = ("fields", "maps that respond, mean", "never", "below 5 %", "always")
+    show("maps and scales", columns, scales)
+    show("coarse and fine", ["maps that", ""], list(two_recipes.items()))
+    zeros = [at_zero(config, case) for case in cases_of(config, model, kinds)]
+    columns = ("network", "starts", "at zero", "standard error", "one round, sd")
+    rows = [[row[name] for name in columns] for row in zeros]
+    show("at zero, no survey", columns, rows)
     cover = coverage(config, model)
-    runs, names = climb(config, model, np.flatnonzero(np.isin(fate, (SURVEYED, WOKEN))))
-    measures, alike = dependence(runs)
-    summary = {
-        name: [float(np.nanmedian(v)), *mean(v)]
-        for name, v in measures.items()
-        if np.isfinite(v).any()
-    }
-    show(
-        "ends and starts, over maps",
-        ["", "median", "mean", "standard error"],
-        [[n, *v] for n, v in summary.items()],
-    )
-    kinds = by_kind(runs, names)
-    show("final score / map's best", ["", "runs", "mean", "standard error"], kinds)
-    why = explain(config, model, shares[SOURCE], fate)
-    show(
-        "the share of starts that wakes a map goes with",
-        ["", "rank correlation"],
-        [[n, v] for n, v in why.items()],
-    )
+    is_found = np.isin(kinds, (BY_START, BY_PRE_ACTIVATION))
+    runs = climb(config, model, np.flatnonzero(is_found))
+    measures, alike = measures_of(runs)
+    summary = summarise(measures)
+    rows = [[name, *values] for name, values in summary.items()]
+    show("ends and starts, over maps", ["", "median", "mean", "standard error"], rows)
+    final = by_kind(runs)
+    show("final score / map's best", ["", "runs", "mean", "standard error"], final)
+    why = explain(config, model, shares[SOURCE], kinds)
+    title = "the share of starts that wakes a map goes with"
+    show(title, ["", "rank correlation"], list(why.items()))
     facts = {
-        "config": asdict(config), "source at zero": SOURCE_ZERO, "scales": scales, "coarse and fine": apart,
-        "maps": {kind: int(np.sum(fate == kind)) for kind in (SURVEYED, WOKEN, OPEN, PROVED)}, "without survey": zeros,
-        "what wakes a map, rank correlation": why, "coverage": cover,
-        "ends and starts": summary, "final score": kinds,
-        "share of starts by map": {name: np.round(s, 4).tolist() for name, s in shares.items()},
-    }  # fmt: skip
-    save(
-        results,
-        "start_dependence",
-        facts,
-        plot(model.name, shares, fate, zeros, SOURCE_ZERO, cover, runs, alike),
-    )
+        "config": asdict(config),
+        "source at zero": SOURCE_ZERO,
+        "scales": scales,
+        "coarse and fine": two_recipes,
+        "maps": {kind: int(np.sum(kinds == kind)) for kind in KINDS},
+        "without survey": zeros,
+        "what wakes a map, rank correlation": why,
+        "coverage": cover,
+        "ends and starts": summary,
+        "final score": final,
+        "share of starts by map": {
+            name: np.round(share, 4).tolist() for name, share in shares.items()
+        },
+    }
+    figure = plot(model.name, shares, kinds, zeros, SOURCE_ZERO, cover, runs, alike)
+    save(results, "start_dependence", facts, figure)
     return facts
 
 

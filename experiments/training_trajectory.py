@@ -1,52 +1,65 @@
 """When during training do the maps and their OIPs settle?
 
 Question: how alike are a map's activations and its OIP to those at the end of the training, from
-    the initial weights
-over the first steps to each epoch; and how does the score of its OIP change?
+the initial weights over the first steps to each epoch? How does the score of its OIP change?
 Expected: most of it happens in the first epoch. Maps of the first layer change least and settle
-    first; the OIPs of the
-third keep changing in details for longer than the accuracy does.
+first. The OIPs of the third keep changing in details for longer than the accuracy does.
 Cost: about 4 minutes of two cores, half of them for a training of 6 epochs.
 Command: OIPJAX_DATA=folder python -m experiments.training_trajectory (or --data folder)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 import oipjax
 from experiments.common import command, save, show
+from experiments.figures.training_trajectory import LAYERS, Trajectory, plot
 from oipjax import keys, training
 from oipjax.analysis import THRESHOLD, correlations, similarity
 from oipjax.data import Dataset
 from oipjax.data import mnist as data
 from oipjax.model import Model
 from oipjax.networks import cnn
-from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
-from oipjax.study import FOUND
+from oipjax.study import FOUND, Atlas
+from oipjax.training import ClassifierTrainConfig
 
 RESULTS = Path(__file__).parent / "results"
-GREEN = "#009E73"
-LAYERS = {"conv1": INACTIVE, "conv2": GREEN, "conv3": BLUE}
+COLUMNS = (
+    "after",
+    "test accuracy",
+    *(f"{layer}: correlation" for layer in LAYERS),
+    "OIP",
+    "score",
+    "found",
+)
 
 
 @dataclass(frozen=True)
 class Config:
-    """``stops``: steps within the first epoch after which the network is looked at, beside the end of each epoch.
+    """The training, and the moments at which the network is looked at.
 
-    Two maps do the same if their activations correlate by ``same``; what OIPs have to reach is
-    `optima.THRESHOLD`.
+    OIPs count as the same from the similarity `oipjax.analysis.THRESHOLD` on.
+
+    Attributes:
+        train: how to train.
+        stops: steps within the first epoch, beside the end of each epoch.
+        layer: whose OIPs are made.
+        images: test images that activations are compared on.
+        draws: random starts of each survey.
+        steps: of each ascent.
+        rows: maps in the figure.
+        same: the correlation of activations from which on two maps count as the same.
+        seed: of the training and of the starts.
     """
 
-    train: training.ClassifierTrainConfig = training.ClassifierTrainConfig(epochs=6)
+    train: ClassifierTrainConfig = ClassifierTrainConfig(epochs=6)
     stops: tuple[int, ...] = (0, 10, 30, 100, 300)
     layer: str = "conv3"
     images: int = 1000
@@ -58,74 +71,111 @@ class Config:
 
 
 SMOKE = Config(
-    training.ClassifierTrainConfig(epochs=1, validation=66),
-    (0, 3),
-    "conv1",
-    50,
+    train=ClassifierTrainConfig(epochs=1, validation=66),
+    stops=(0, 3),
+    layer="conv1",
+    images=50,
     draws=64,
     steps=3,
     rows=3,
 )
 
 
-def trained(config: Config, digits: Dataset) -> list[tuple[str, Model]]:
-    """One training, as `training.train_classifier` does it, and the network at each stop and at the end of each epoch."""
-    plan, stream = config.train, keys.stream(jax.random.key(config.seed), keys.TRAIN)
-    if not isinstance(plan.network, cnn.CNNConfig):
-        raise ValueError(f"expected a training of a classifier, got one of {plan.network}")
-    images, labels = digits.train
-    count = len(images) - plan.held_out(len(images))
-    batches = count // plan.batch
-    steps = batches * plan.epochs
-    pixels = images.astype(np.float32) / 255
-    first = cnn.model(cnn.init(jax.random.fold_in(stream, 0), plan.network), plan.network, name="trajectory",
-                      mean=(float(pixels.mean()),), std=(float(pixels.std()),), classes=digits.classes)  # fmt: skip
-    x, y = jnp.asarray(first.to_input(images[:count])), jnp.asarray(labels[:count], jnp.int32)
-    orders = [
-        jax.random.permutation(jax.random.fold_in(stream, 1 + epoch), count)
-        for epoch in range(plan.epochs)
-    ]
-    order = jnp.stack(
-        [some[: batches * plan.batch].reshape(batches, plan.batch) for some in orders]
-    ).reshape(steps, -1)
-    tx = training.optimizer(plan, steps)
+class Moment(NamedTuple):
+    """The network at a moment of the training.
 
-    @jax.jit
+    Attributes:
+        name: of the moment.
+        model: the network.
+    """
+
+    name: str
+    model: Model
+
+
+def initial(config: Config, key: jax.Array, digits: Dataset) -> Model:
+    """The network with its initial weights; the key is consumed."""
+    architecture = config.train.network
+    if not isinstance(architecture, cnn.CNNConfig):
+        raise ValueError(f"expected a training of a classifier, got one of {architecture}")
+    pixels = digits.train.images.astype(np.float32) / 255
+    return cnn.model(
+        cnn.init(key, architecture),
+        architecture,
+        name="trajectory",
+        mean=(float(pixels.mean()),),
+        std=(float(pixels.std()),),
+        classes=digits.classes,
+    )
+
+
+def batches_of(config: Config, stream: jax.Array, count: int) -> jax.Array:
+    """The images of each step of the training, int ``[steps, batch]``."""
+    batch = config.train.batch
+    used = count - count % batch
+    epochs = []
+    for epoch in range(config.train.epochs):
+        key = jax.random.fold_in(stream, 1 + epoch)
+        order = jax.random.permutation(key, count)
+        epochs.append(order[:used].reshape(-1, batch))
+    return jnp.concatenate(epochs)
+
+
+def trainer(model: Model, optimizer: optax.GradientTransformation) -> Callable[..., Any]:
+    """A compiled function that makes the steps from one number to another."""
+
     def advance(
         carry: Any, x: jax.Array, y: jax.Array, order: jax.Array, start: int, stop: int
     ) -> Any:
         def step(number: jax.Array, carry: Any) -> Any:
             params, state = carry
+            chosen = order[number]
 
             def loss(params: Any) -> jax.Array:
-                logits = first.apply(params, x[order[number]])["logits"]
-                return optax.softmax_cross_entropy_with_integer_labels(
-                    logits, y[order[number]]
-                ).mean()
+                logits = model.apply(params, x[chosen])["logits"]
+                losses = optax.softmax_cross_entropy_with_integer_labels(logits, y[chosen])
+                return losses.mean()
 
-            updates, state = tx.update(jax.grad(loss)(params), state, params)
+            updates, state = optimizer.update(jax.grad(loss)(params), state, params)
             return optax.apply_updates(params, updates), state
 
         return jax.lax.fori_loop(start, stop, step, carry)
 
-    stops = [stop for stop in config.stops if stop < batches] + [
-        batches * (1 + epoch) for epoch in range(plan.epochs)
-    ]
-    carry, before, found = (first.params, tx.init(first.params)), 0, []
+    return jax.jit(advance)
+
+
+def trained(config: Config, digits: Dataset) -> list[Moment]:
+    """One training, as `oipjax.training.train_classifier` does it, at each stop and after each epoch."""
+    stream = keys.stream(jax.random.key(config.seed), keys.TRAIN)
+    model = initial(config, jax.random.fold_in(stream, 0), digits)
+    images, labels = digits.train
+    count = len(images) - config.train.held_out(len(digits.train.images))
+    x = jnp.asarray(model.to_input(images[:count]))
+    y = jnp.asarray(labels[:count], jnp.int32)
+    order = batches_of(config, stream, count)
+    steps = len(order)
+    batches = steps // config.train.epochs
+    stops = [stop for stop in config.stops if stop < batches]
+    stops.extend(range(batches, steps + 1, batches))
+    optimizer = training.optimizer(config.train, steps)
+    advance = trainer(model, optimizer)
+    carry = (model.params, optimizer.init(model.params))
+    before = 0
+    moments = []
     for stop in stops:
         carry = advance(carry, x, y, order, before, stop)
-        name = f"{stop // batches} ep." if stop and not stop % batches else str(stop)
-        found.append((name, replace(first, params=carry[0])))
+        is_epoch = stop > 0 and stop % batches == 0
+        name = f"{stop // batches} ep." if is_epoch else str(stop)
+        moments.append(Moment(name, replace(model, params=carry[0])))
         before = stop
         print(f"step {stop} of {steps}", end="\r", flush=True)
-    return found
+    return moments
 
 
-def patterns(config: Config, model: Model, seed: int) -> Any:
+def patterns(config: Config, model: Model, seed: int) -> Atlas:
     """The atlas of one moment: one OIP for each map."""
-    key = jax.random.key(seed)
     return oipjax.atlas(
-        key,
+        jax.random.key(seed),
         model,
         config.layer,
         draws=config.draws,
@@ -137,8 +187,17 @@ def patterns(config: Config, model: Model, seed: int) -> Any:
 
 
 def settled(values: np.ndarray, least: float) -> np.ndarray:
-    """For ``values [t, k]`` the first moment from which on they are at least ``least``, ``[k]``; NaN is below."""
-    above = np.flip(np.logical_and.accumulate(np.flip(values >= least, 0), 0), 0)
+    """From which moment on values are at least so large.
+
+    Args:
+        values: ``[t, k]``; NaN is below.
+        least: the value to reach.
+
+    Returns:
+        The first moment of each map, int ``[k]``; ``t`` where there is none.
+    """
+    backwards = np.flip(values >= least, 0)
+    above = np.flip(np.logical_and.accumulate(backwards, 0), 0)
     return np.where(above.any(0), above.argmax(0), len(values))
 
 
@@ -148,153 +207,93 @@ def accuracy(model: Model, digits: Dataset) -> float:
     return float(np.trace(confusion) / confusion.sum())
 
 
-def measure(
-    config: Config, moments: Sequence[tuple[str, Model]], digits: Dataset
-) -> dict[str, Any]:
-    """Everything against the moment ``t``, and the OIPs ``[t, k, h, w, c]``; the last of them from other starts."""
-    models, test = [model for _, model in moments], digits.test.images[: config.images]
+def measure(config: Config, moments: Sequence[Moment], digits: Dataset) -> Trajectory:
+    """Activations and OIPs at each moment beside those at the end."""
+    models = [moment.model for moment in moments]
+    test = digits.test.images[: config.images]
     alike = {}
     for layer in LAYERS:
         square = correlations(models, layer, test)
-        alike[layer] = np.stack([np.diagonal(square[t, :, -1]) for t in range(len(models))])
+        to_end = [np.diagonal(square[t, :, -1]) for t in range(len(models))]
+        alike[layer] = np.stack(to_end)
     atlases = [patterns(config, model, config.seed) for model in models]
     atlases.append(patterns(config, models[-1], config.seed + 1))
     images = np.stack([atlas.images[:, 0] for atlas in atlases])
     found = np.stack([atlas.status == FOUND for atlas in atlases])
     scores = np.stack([atlas.scores[:, 0] for atlas in atlases])
-    seen = np.flatnonzero(found[-2])
-    ncc = np.stack([similarity(images[:, k])[0][:, -2] for k in seen], 1)
-    others = similarity(images[-2, seen])[0]
-    return {
-        "moments": [name for name, _ in moments],
-        "accuracy": [accuracy(model, digits) for model in models],
-        "alike": alike,
-        "maps": seen,
-        "images": images[:, seen],
-        "found": found,
-        "scores": scores[:, seen] / scores[-2, seen],
-        "oips": np.where(found[:, seen], ncc, np.nan),
-        "others": float(np.median(others[np.triu_indices(len(seen), 1)])),
-    }  # fmt: skip
-
-
-def plot(config: Config, facts: dict[str, Any]) -> Figure:
-    """A strip for each of some maps, and what all maps do."""
-    figure = Figure(figsize=(15.4, 8.8), facecolor="white")
-    moments, names = len(facts["moments"]), [*facts["moments"], "again"]
-    title = f"How OIPs come about in training \N{MIDDLE DOT} {config.layer}"
-    figure.text(0.04, 0.965, title, fontsize=15, fontweight="bold", color=INK)
-    note = "Columns: steps, then epochs; again: the end, from other starts. Below: similarity to the end; early first."
-    figure.text(0.04, 0.941, note, fontsize=9, color=FAINT)
-    order = np.argsort(-np.nan_to_num(facts["oips"][:moments]).mean(0), kind="stable")
-    order = order[np.unique(np.linspace(0, len(order) - 1, config.rows).round().astype(int))]
-    grid = figure.add_gridspec(
-        len(order), len(names), left=0.04, right=0.655, top=0.9, bottom=0.03, wspace=0.08
+    # The last row holds the same network's OIPs from other starts, so the end is the last but one.
+    end = len(models) - 1
+    maps = np.flatnonzero(found[end])
+    to_end = [similarity(images[:, number])[0][:, end] for number in maps]
+    between_maps, _ = similarity(images[end, maps])
+    pairs = between_maps[np.triu_indices(len(maps), 1)]
+    return Trajectory(
+        moments=[moment.name for moment in moments],
+        accuracy=[accuracy(model, digits) for model in models],
+        alike=alike,
+        maps=maps,
+        images=images[:, maps],
+        found=found,
+        scores=scores[:, maps] / scores[end, maps],
+        oips=np.where(found[:, maps], np.stack(to_end, 1), np.nan),
+        others=float(np.median(pairs)),
     )
-    for row, number in enumerate(order):
-        for column, name in enumerate(names):
-            axes = figure.add_subplot(grid[row, column])
-            there, alike = np.isfinite(facts["oips"][column, number]), facts["oips"][column, number]
-            if there:
-                shown = contrast(facts["images"][column, number], 2.0)
-                axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
-            text, ink = (f"{alike:.2f}", INK) if there else ("silent", INACTIVE)
-            axes.set_xlabel(text, fontsize=7, color=ink, labelpad=1.5)
-            if not row:
-                axes.set_title(name, fontsize=8.5, color=INK, pad=4)
-            if not column:
-                axes.set_ylabel(
-                    str(facts["maps"][number]),
-                    fontsize=9,
-                    rotation=0,
-                    ha="right",
-                    va="center",
-                    color=INK,
-                )
-    right = figure.add_gridspec(4, 1, left=0.715, right=0.985, top=0.9, bottom=0.045, hspace=0.42)
-    panels = [figure.add_subplot(right[i]) for i in range(4)]
-    for layer, colour in LAYERS.items():
-        _band(panels[0], facts["alike"][layer], colour, layer)
-    _words(panels[0], "Activations: correlation with the end", facts["moments"])
-    panels[0].legend(fontsize=8, frameon=False, loc="lower right")
-    _band(panels[1], facts["oips"][:moments], BLUE, "the map at the end")
-    again = float(np.nanmedian(facts["oips"][-1]))
-    panels[1].axhline(
-        again, color=GREEN, linewidth=1.2, linestyle="--", label="the end, from other starts"
-    )
-    panels[1].axhline(
-        facts["others"], color=INACTIVE, linewidth=1.2, linestyle=":", label="other maps at the end"
-    )
-    _words(panels[1], "OIPs: similarity to", facts["moments"])
-    panels[1].legend(fontsize=8, frameon=False, loc="upper left")
-    _band(panels[2], facts["scores"][:moments], BLUE, "")
-    _words(panels[2], "Score of the OIP, relative to the end", facts["moments"])
-    panels[3].semilogy(100 * (1 - np.array(facts["accuracy"])), "o-", color=INK, markersize=3.5)
-    panels[3].set_yticks(
-        [0.5, 1, 2, 5, 10, 50, 90], ["0.5", "1", "2", "5", "10", "50", "90"], minor=False
-    )
-    panels[3].minorticks_off()
-    _words(panels[3], "Test error (%)", facts["moments"])
-    return figure
 
 
-def _band(axes: Axes, values: np.ndarray, colour: str, label: str) -> None:
-    """The median over maps, and the quartiles."""
-    low, middle, high = np.nanpercentile(values, (25, 50, 75), axis=1)
-    axes.plot(middle, "o-", color=colour, markersize=3.5, label=label)
-    axes.fill_between(np.arange(len(middle)), low, high, color=colour, alpha=0.18, linewidth=0)
+def table(trajectory: Trajectory) -> list[list[Any]]:
+    """A row for each moment, in the order of `COLUMNS`."""
+    rows = []
+    for t, name in enumerate(trajectory.moments):
+        correlation = [float(np.nanmedian(values[t])) for values in trajectory.alike.values()]
+        oips = float(np.nanmedian(trajectory.oips[t]))
+        scores = float(np.median(trajectory.scores[t]))
+        found = int(trajectory.found[t].sum())
+        rows.append([name, trajectory.accuracy[t], *correlation, oips, scores, found])
+    return rows
 
 
-def _words(axes: Axes, title: str, moments: Sequence[str]) -> None:
-    axes.set_title(title, fontsize=10, color=INK, loc="left", fontweight="bold")
-    axes.set_xticks(range(len(moments)), moments)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e4e4e4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, colors="#444444")
+def when_settled(config: Config, trajectory: Trajectory) -> dict[str, list[int]]:
+    """How many maps, and OIPs, settle at each moment ``[t]``."""
+    moments = len(trajectory.moments)
+    numbers = {}
+    for layer, values in trajectory.alike.items():
+        numbers[layer] = settled(live(values), config.same)
+    numbers["OIPs"] = settled(live(trajectory.oips[:moments]), THRESHOLD)
+    when = {}
+    for name, first in numbers.items():
+        counts = np.bincount(first, minlength=moments)
+        when[name] = counts[:moments].tolist()
+    return when
+
+
+def live(values: np.ndarray) -> np.ndarray:
+    """The columns of ``[t, k]`` that have a value at the end."""
+    return values[:, np.isfinite(values[-1])]
 
 
 def main(
     config: Config = Config(), digits: Dataset | None = None, results: Path = RESULTS
 ) -> dict[str, Any]:
     """Run, print, write."""
-    digits = data.load() if digits is None else digits
-    facts = measure(config, trained(config, digits), digits)
+    if digits is None:
+        digits = data.load()
+    trajectory = measure(config, trained(config, digits), digits)
     print()
-    moments = facts["moments"]
-    rows = [
-        [name, facts["accuracy"][t], *(float(np.nanmedian(facts["alike"][layer][t])) for layer in LAYERS),
-         float(np.nanmedian(facts["oips"][t])), float(np.median(facts["scores"][t])), int(facts["found"][t].sum())]
-        for t, name in enumerate(moments)
-    ]  # fmt: skip
-    columns = [
-        "after",
-        "test accuracy",
-        *(f"{layer}: correlation" for layer in LAYERS),
-        "OIP",
-        "score",
-        "found",
-    ]
-    show("medians over maps, relative to the end", columns, rows)
-    when = {}
-    for name, values, least in (
-        *((layer, facts["alike"][layer], config.same) for layer in LAYERS),
-        ("OIPs", facts["oips"][: len(moments)], THRESHOLD),
-    ):
-        live = np.isfinite(values[-1])
-        when[name] = np.bincount(settled(values[:, live], least), minlength=len(moments))[
-            : len(moments)
-        ].tolist()
-    show("maps that settle", ["from", *moments], [[name, *counts] for name, counts in when.items()])
+    rows = table(trajectory)
+    show("medians over maps, relative to the end", COLUMNS, rows)
+    when = when_settled(config, trajectory)
+    counts = [[name, *numbers] for name, numbers in when.items()]
+    show("maps that settle", ["from", *trajectory.moments], counts)
     content = {
-        "config": asdict(config), "columns": columns, "rows": rows, "settled": when,
-        "OIP similarity, end from other starts": float(np.nanmedian(facts["oips"][-1])),
-        "OIP similarity, other maps": facts["others"],
-    }  # fmt: skip
-    save(results, "training_trajectory", content, plot(config, facts))
+        "config": asdict(config),
+        "columns": COLUMNS,
+        "rows": rows,
+        "settled": when,
+        "OIP similarity, end from other starts": trajectory.again,
+        "OIP similarity, other maps": trajectory.others,
+    }
+    figure = plot(config.layer, config.rows, trajectory)
+    save(results, "training_trajectory", content, figure)
     return content
 
 
