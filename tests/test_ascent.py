@@ -29,7 +29,7 @@ from oipjax.search import (
 from oipjax.search.engine import Engine, Job
 from oipjax.search.step import Problem, begin, begin_run, result, step
 from oipjax.spaces import Box, space_for
-from oipjax.study import Study
+from oipjax.study import plan_study
 
 KEY = jax.random.key(11)
 WEIGHTS = np.array([[0.5, -1.0, 2.0], [1.0, 1.0, -1.0]], np.float32)
@@ -529,7 +529,7 @@ def test_unknown_precisions_are_named(tiny):
     with pytest.raises(ValueError, match="unknown precision 'half'; there are float32, tf32, bf16"):
         ascend(KEY, tiny, Map("conv2"), np.array([2]), np.array([0]), precision="half")
     with pytest.raises(ValueError, match="unknown precision 'half'"):
-        Study(KEY, tiny, precision="half")
+        plan_study(KEY, tiny, precision="half")
 
 
 def test_starts_can_be_images_and_are_projected(tiny):

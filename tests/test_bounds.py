@@ -23,7 +23,6 @@ import oipjax.study
 from oipjax import ops
 from oipjax.bounds import (
     REFINEMENTS,
-    Bounds,
     State,
     assemble,
     best_images,
@@ -538,81 +537,6 @@ def modules_of(package):
     """All modules of a package."""
     for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         yield importlib.import_module(found.name)
-
-
-def patch_study(monkeypatch, name: str, replacement):
-    """Replace a function of the bounds wherever the study uses it."""
-    for module in modules_of(oipjax.study):
-        if name in vars(module):
-            monkeypatch.setattr(module, name, replacement)
-
-
-@pytest.mark.parametrize("wrong", ["dead", "score"])
-def test_a_proof_that_an_image_contradicts_is_an_error(tiny, monkeypatch, wrong):
-    def false(model, layer, domain, **options):
-        found = certify(model, layer, domain, **options)
-        value = np.array(getattr(found, wrong))
-        value[3] = {"dead": True, "score": 1e-6}[wrong]
-        return replace(found, **{wrong: value})
-
-    patch_study(monkeypatch, "certify", false)
-    with pytest.raises(
-        RuntimeError,
-        match="contradicted by an image, for conv2 of tiny, maps 3: please report this",
-    ):
-        oipjax.atlas(
-            jax.random.key(0),
-            tiny,
-            "conv2",
-            maps=(2, 3),
-            draws=32,
-            keep=1,
-            steps=3,
-            restarts=0,
-            search=0,
-        )
-
-
-@pytest.mark.parametrize(
-    ("later", "expected"),
-    [
-        ((0.5, 9e3, False), (0.5, 1e3, "later", 0)),
-        ((9e3, 0.25, True), (1e3, 0.25, "first", 1)),
-    ],
-)
-def test_a_later_proof_is_added_by_map_and_never_looser(tiny, monkeypatch, later, expected):
-    """Map 0 is dead and stays unresolved by the first proof; the others are found."""
-    score, node, dead = later
-
-    def first(model, layer, domain, **_):
-        limits = np.full(6, 1e3)
-        return Bounds(layer, limits, limits, np.zeros(6, bool), np.full(6, "first"))
-
-    def second(model, layer, domain, maps, **_):
-        count = len(maps)
-        method = np.full(count, "later")
-        is_dead = np.full(count, dead)
-        return Bounds(layer, np.full(count, score), np.full(count, node), is_dead, method)
-
-    patch_study(monkeypatch, "certify", first)
-    patch_study(monkeypatch, "refine", second)
-    result = oipjax.atlas(
-        jax.random.key(0),
-        tiny,
-        "conv2",
-        maps=(2, 0, 3),
-        space=space_for(tiny, "box"),
-        draws=64,
-        keep=1,
-        steps=30,
-        restarts=0,
-        search=0,
-    )
-    assert result.counts["found"] == 2
-    assert result.bound.tolist() == [1e3, expected[0], 1e3]
-    assert result.node_bound.tolist() == [1e3, expected[1], 1e3]
-    assert result.bound_by.tolist() == ["first", expected[2], "first"]
-    assert result.counts["dead"] == expected[3]
 
 
 # --- refinements

@@ -16,7 +16,7 @@ from oipjax.networks import Autoencoder, AutoencoderConfig, autoencoder, checkpo
 from oipjax.objectives import Map
 from oipjax.search import make_starts
 from oipjax.spaces import Decoder, accepts_images, decoder_space
-from oipjax.study import DEAD, Study
+from oipjax.study import DEAD, plan_study
 
 KEY = jax.random.key(4)
 CONFIG = AutoencoderConfig((8, 8, 1), (3, 4), 3, (2, 1), 5)
@@ -118,7 +118,7 @@ def test_a_map_alone_has_the_bits_of_the_crowd(tiny, space, bounds):
 def test_exemplars_and_every_restart_strategy_are_harmless(tiny, space):
     digits = np.zeros((3, 8, 8, 1), np.float32)
     found = oipjax.atlas(KEY, tiny, "conv2", space=space, exemplars=digits, **OPTIONS)
-    assert not set(found.found_by) & {"exemplar", "relaxation", "band"}
+    assert not set(found.found_by) & {"exemplar", "relaxation", "strips"}
     assert (found.scores[:, 0] >= found.start_scores.max(1)).all()
 
 
@@ -130,7 +130,7 @@ def test_starts_are_the_same_whoever_asks(space):
 
 
 def test_a_record_is_resumed_and_read(tiny, space, tmp_path):
-    study = Study(KEY, tiny, "conv2", space=space, **OPTIONS)
+    study = plan_study(KEY, tiny, "conv2", space=space, **OPTIONS)
     straight = records.make(tmp_path / "straight", study).atlas
 
     def interrupt(phase, done, total):
@@ -140,7 +140,7 @@ def test_a_record_is_resumed_and_read(tiny, space, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         records.make(tmp_path / "cut", study, progress=interrupt)
     made_again = records.make(
-        tmp_path / "cut", Study(KEY, tiny, "conv2", space=space_of(tiny), **OPTIONS)
+        tmp_path / "cut", plan_study(KEY, tiny, "conv2", space=space_of(tiny), **OPTIONS)
     )
     assert made_again.manifest["resumed"]
     np.testing.assert_array_equal(made_again.atlas.images, straight.images)
@@ -154,7 +154,7 @@ def test_a_record_is_resumed_and_read(tiny, space, tmp_path):
     assert len(described["fixed"]["sha256"]) == 64 and len(json.dumps(described)) < 1000
     with pytest.raises(ValueError, match="fixed.sha256"):
         records.make(
-            tmp_path / "cut", Study(KEY, tiny, "conv2", space=space_of(tiny, 1), **OPTIONS)
+            tmp_path / "cut", plan_study(KEY, tiny, "conv2", space=space_of(tiny, 1), **OPTIONS)
         )
 
 
