@@ -26,7 +26,6 @@ Activations = dict[str, Array]
 Kind = Literal[
     "conv", "dense", "norm", "nonlinearity", "pool", "add", "concat", "attention", "output"
 ]
-"""What a layer computes."""
 
 TRACED_IMAGES = 11
 """How many images ``apply`` is traced with: a number that hardly any layer has as its height."""
@@ -176,9 +175,7 @@ class Model:
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each layer's activations for one image, in the network's order.
-
-        Nothing is computed for it.
+        """Shape of each layer's activations for one image, in order; nothing is computed for it.
 
         Raises:
             ValueError: ``apply`` does not return what `Model` says, or the declared layers do not
@@ -209,7 +206,7 @@ class Model:
             "input_shape": self.input_shape,
             "mean": mean.tolist(),
             "std": std.tolist(),
-            "layers": self.layers,
+            "layers": list(self.shapes.items()),
             "nonlinearities": nonlinearities,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -260,7 +257,7 @@ def _checked_shapes(model: Model, out: Any) -> dict[str, tuple[int, ...]]:
     for name, declared in model.nonlinearities.items():
         _check_nonlinearity(model, name, declared)
     layers_before = [pre for pre, _ in model.nonlinearities.values()]
-    for name in (*model.layers, *model.nonlinearities, *layers_before, *model.facts):
+    for name in (*model.layers, *model.nonlinearities, *layers_before):
         if name not in out:
             raise ValueError(
                 f"{model.name}: apply returns no layer {name!r}; it returns {', '.join(out)}"
