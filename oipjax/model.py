@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from oipjax.images import normalise as normalise
 from oipjax.images import to_unit
 from oipjax.ops import trace_only
 from oipjax.pytrees import fingerprint, program_fingerprint
