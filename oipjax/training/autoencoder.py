@@ -19,7 +19,8 @@ from jax import Array
 
 from oipjax import keys
 from oipjax.data import Dataset
-from oipjax.model import Params, normalise
+from oipjax.images import normalise
+from oipjax.model import Params
 from oipjax.networks import Autoencoder, AutoencoderConfig, autoencoder
 from oipjax.training import corruptions
 from oipjax.training.config import AutoencoderTrainConfig, ReconstructionEpoch

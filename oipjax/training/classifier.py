@@ -14,7 +14,8 @@ from jax import Array
 
 from oipjax import keys
 from oipjax.data import Dataset, Split
-from oipjax.model import Model, Params, normalise
+from oipjax.images import normalise
+from oipjax.model import Model, Params
 from oipjax.networks import cnn
 from oipjax.training.config import ClassifierTrainConfig, Epoch
 from oipjax.training.loop import (

@@ -29,7 +29,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from oipjax import keys, ops
 from oipjax.data import Dataset, Split
-from oipjax.model import Model, Params, normalise
+from oipjax.images import normalise
+from oipjax.model import Model, Params
 from oipjax.pytrees import fingerprint
 from oipjax.runtime import OPTIONS
 from oipjax.storage import StateFile, surroundings
