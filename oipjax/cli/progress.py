@@ -32,7 +32,7 @@ class _Rate(ProgressColumn):
 def progress() -> Iterator[Report]:
     """A bar per phase on stderr, with count, rate and time left."""
     bars = Progress(
-        TextColumn("{task.description:>17}"),
+        TextColumn("{task.description:>23}"),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
@@ -57,7 +57,8 @@ def progress() -> Iterator[Report]:
 def _label(phase: str) -> str:
     """The text beside the bar of a phase."""
     name = phase.removesuffix("-on")
-    return name if name == phase else f"{name} continued"
+    words = name.replace("-", " ")
+    return words if name == phase else f"{words} continued"
 
 
 class DownloadBar:

@@ -26,7 +26,7 @@ class AscentConfig:
     Attributes:
         space: the image space, or the name of one: ``standardised`` (images of mean 0 and standard
             deviation 1) or ``box`` (all valid pixels).
-        method: how to climb: ``Momentum()``, or ``Classic()``, the reference rule.
+        method: how to climb: by long steps with momentum, or by ``Classic``, the reference rule.
         steps: number of scores, and so of gradients, of each run; ``steps - 1`` updates.
         reports: how many scores are recorded between the first and the last one.
         criterion: relative change of the score per step below which a run counts as converged.

@@ -9,6 +9,7 @@ to; a part of another plan counts as absent.
 """
 
 import contextlib
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,15 @@ def remove_parts(parts: Path, *, keep_plan: bool = False) -> None:
         parts.rmdir()
 
 
+def phase_of(name: str) -> str:
+    """The phase that a part belongs to: its name without the number and ``-on``.
+
+    >>> phase_of("best-images-1-on-00003")
+    'best-images-1'
+    """
+    return re.sub(r"(-on)?(-\d{5})?$", "", name)
+
+
 class Clock:
     """Seconds spent computing, by phase, and whether any part was there already."""
 
@@ -172,7 +182,7 @@ class Clock:
                 try:
                     return compute()
                 finally:
-                    self._add(name.partition("-")[0], time.perf_counter() - begin)
+                    self._add(phase_of(name), time.perf_counter() - begin)
 
             part = store(name, measured)
             self.resumed |= not was_computed

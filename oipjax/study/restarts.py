@@ -197,12 +197,12 @@ def _search(config: AtlasConfig) -> int:
 
 STRATEGIES = (
     Strategy("strips", BY_STRIPS, strips, _one, is_costly=False, for_all_maps=True),
-    Strategy("restart", BY_RESTART, few_random, _restarts, is_costly=False, gives_images=False),
-    Strategy("exemplar", BY_EXEMPLAR, real_images, _search),
+    Strategy("random", BY_RESTART, few_random, _restarts, is_costly=False, gives_images=False),
+    Strategy("exemplars", BY_EXEMPLAR, real_images, _search),
     Strategy("relaxation", BY_RELAXATION, relaxations, _search),
-    Strategy("search", BY_SEARCH, many_random, _search, gives_images=False),
-    Strategy("polish1", BY_SEARCH, best_again, _search),
-    Strategy("polish2", BY_SEARCH, improved_again, _search),
-    Strategy("polish3", BY_SEARCH, improved_again, _search),
+    Strategy("more-random", BY_SEARCH, many_random, _search, gives_images=False),
+    Strategy("best-images-1", BY_SEARCH, best_again, _search),
+    Strategy("best-images-2", BY_SEARCH, improved_again, _search),
+    Strategy("best-images-3", BY_SEARCH, improved_again, _search),
 )
 """All strategies, in the order in which they are used."""
