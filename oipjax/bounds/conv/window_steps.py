@@ -2,6 +2,10 @@
 
 `oipjax.bounds.conv.windows` states the problem, `oipjax.bounds.conv.window_search` the search.
 
+The search is sensitive to rounding. Exchanging the two summands of Adam's moments moves the bounds
+of two of 64 maps of the shipped network by up to 3e-3, one up and one down, and the others by less
+than 1e-4.
+
 Axes: ``c`` channels, ``q`` positions of the pooling window, ``p`` pixels of a patch, ``n`` problems
 (a row and a part of the box), ``w`` corners of a working set.
 """
