@@ -192,6 +192,7 @@ class Model:
         weights that ``apply`` closes over), the input's shape and normalisation, and the layers.
         It is the same in every process, but may change with the version of JAX.
         """
+        layers = list(self.shapes.items())
         # The precision of products that is set from outside belongs to a run, not to the network.
         with trace_only(), jax.default_matmul_precision(None):
             program = jax.make_jaxpr(self.apply)(self.params, self._traced_images)
@@ -205,7 +206,7 @@ class Model:
             "input_shape": self.input_shape,
             "mean": mean.tolist(),
             "std": std.tolist(),
-            "layers": list(self.shapes.items()),
+            "layers": layers,
             "nonlinearities": nonlinearities,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
