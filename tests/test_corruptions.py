@@ -95,7 +95,8 @@ def test_corruptions_from_words(texts, expected):
     [
         (
             "blur:3",
-            "cannot read the corruption 'blur:3'; expected noise:SIGMA like noise:0.5, dropped:0.3, or grey",
+            "cannot read the corruption 'blur:3'; "
+            "expected noise:SIGMA like noise:0.5, dropped:0.3, or grey",
         ),
         ("noise", "cannot read the corruption 'noise'"),
         ("noise:", "cannot read"),
