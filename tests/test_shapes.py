@@ -1,6 +1,7 @@
 """The shapes and types that public signatures promise, checked on calls of a tiny network."""
 
 import functools
+import inspect
 import types
 import typing
 from collections.abc import Callable
@@ -38,6 +39,7 @@ def checked(function: Callable) -> Callable:
 
     Hints with a static protocol are left to basedpyright.
     """
+    function = inspect.unwrap(function)
     hints = typing.get_type_hints(function)
     copy = types.FunctionType(
         function.__code__,
@@ -267,8 +269,7 @@ def test_a_wrong_argument_is_caught(tiny, box):
     with pytest.raises(violation, match="images"):
         checked(spaces.Box.contains)(box, flat)
     with pytest.raises(violation, match="gradient"):
-        shape = (8, 8, 1)
-        checked(spaces.Box.tangent)(box, jnp.zeros(shape), jnp.zeros((7, 8, 1)))
+        checked(spaces.Box.tangent)(box, jnp.zeros((8, 8, 1)), jnp.zeros((7, 8, 1)))
     with pytest.raises(violation, match="maps"):
         checked(bounds.refine)(tiny, "conv2", box, np.array([True, False]))
 
