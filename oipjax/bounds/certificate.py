@@ -7,6 +7,7 @@ says by itself whether it fits a network. A new one is a file there and a line i
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Integer
 
 from oipjax.bounds.conv.patch_hull import PatchHull
 from oipjax.bounds.conv.shared_energy import SharedEnergy
@@ -67,7 +68,7 @@ def assemble(
     layer: str,
     domain: Domain,
     limits: Limits | None = None,
-    maps: np.ndarray | None = None,
+    maps: Integer[np.ndarray, " n"] | None = None,
 ) -> Bounds:
     """The bounds that follow from intervals, sets of active positions, and limits of some layers.
 
@@ -86,7 +87,7 @@ def refine(
     model: Model,
     layer: str,
     domain: Domain,
-    maps: np.ndarray,
+    maps: Integer[np.ndarray, " n"],
     *,
     limits: Limits | None = None,
     progress: Progress | None = None,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 import numpy as np
+from jaxtyping import Integer
 
 from oipjax.bounds.conv.chain import Stack, recognise
 from oipjax.bounds.interval.enclosures import Ends, Limits, checked_domain
@@ -47,7 +48,7 @@ class State:
     limits: Limits = field(default_factory=dict)
     limited_by: str = ""
     ends: Mapping[str, Ends] = field(default_factory=dict)
-    maps: np.ndarray | None = None
+    maps: Integer[np.ndarray, " n"] | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
     progress: Progress | None = None
 
@@ -118,7 +119,7 @@ def begin(
     domain: Domain,
     *,
     level: str,
-    maps: np.ndarray | None = None,
+    maps: Integer[np.ndarray, " n"] | None = None,
     progress: Progress | None = None,
 ) -> State:
     """The state in which nothing is proved yet.

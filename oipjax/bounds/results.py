@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from jaxtyping import Bool, Float, Float64, Integer, Shaped
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Bounds:
     """
 
     layer: str
-    score: np.ndarray
-    node: np.ndarray
-    dead: np.ndarray
-    method: np.ndarray
+    score: Float64[np.ndarray, " k"]
+    node: Float64[np.ndarray, " k"]
+    dead: Bool[np.ndarray, " k"]
+    method: Shaped[np.ndarray, " k"]
     reasons: Mapping[str, str] = field(default_factory=dict)
 
-    def of(self, maps: np.ndarray) -> "Bounds":
+    def of(self, maps: Integer[np.ndarray, " n"]) -> "Bounds":
         """The bounds of some maps ``[n]``, in their order."""
         return replace(
             self,
@@ -40,7 +41,7 @@ class Bounds:
             method=self.method[maps],
         )
 
-    def with_scores(self, score: np.ndarray, method: str) -> "Bounds":
+    def with_scores(self, score: Float[np.ndarray, " k"], method: str) -> "Bounds":
         """The bounds with scores ``[k]`` from another method, where those are no higher."""
         is_lower = score <= self.score
         return replace(

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
+from jaxtyping import Key
 
 from oipjax import keys
 from oipjax.model import Model
@@ -24,7 +25,7 @@ from oipjax.spaces import Space, space_shapes
 
 
 def ascend(
-    key: Array,
+    key: Key[Array, ""],
     model: Model,
     objective: Objective,
     targets: Any,
@@ -60,7 +61,7 @@ def ascend(
 
 
 def ascend_tiles(
-    key: Array,
+    key: Key[Array, ""],
     model: Model,
     objective: Objective,
     targets: Any,

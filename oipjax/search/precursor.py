@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float, Float32, Float64, Int64, Key, Shaped
 
 from oipjax import keys
 from oipjax.model import Model, Network
@@ -43,19 +44,19 @@ class Survey(NamedTuple):
 
     layer: str
     draws: int
-    start_index: np.ndarray
-    response: np.ndarray
-    scores: np.ndarray
-    responded: np.ndarray
+    start_index: Int64[np.ndarray, "k r"]
+    response: Float32[np.ndarray, "k r"]
+    scores: Float32[np.ndarray, "k r"]
+    responded: Int64[np.ndarray, " k"]
 
     @property
-    def responded_fraction(self) -> np.ndarray:
+    def responded_fraction(self) -> Float64[np.ndarray, " k"]:
         """float64 ``[k]``, the share of starts that lift the map above the floor."""
         return self.responded / self.draws
 
 
 def survey(
-    key: Array,
+    key: Key[Array, ""],
     model: Model,
     layer: str,
     *,
@@ -136,7 +137,9 @@ def _keep_best(response: np.ndarray, index: np.ndarray, new: np.ndarray, first: 
     index[improved] = np.take_along_axis(all_numbers, best, axis=1)
 
 
-def best_of(parts: list[dict[str, np.ndarray]], keep: int) -> dict[str, np.ndarray]:
+def best_of(
+    parts: list[dict[str, Shaped[np.ndarray, "k ..."]]], keep: int
+) -> dict[str, Shaped[np.ndarray, "k ..."]]:
     """The parts of a survey, in the order of their starts, as one.
 
     Args:
@@ -174,8 +177,13 @@ def check_draws(draws: int, keep: int, first: int = 0) -> None:
 
 
 def responses(
-    model: Model, layer: str, z: np.ndarray, *, space: Space | None = None, tile: int | None = None
-) -> np.ndarray:
+    model: Model,
+    layer: str,
+    z: Float[np.ndarray, "n ..."],
+    *,
+    space: Space | None = None,
+    tile: int | None = None,
+) -> Float32[np.ndarray, "n k"]:
     """The response of every map of a layer to given points, by the survey's own program.
 
     Args:

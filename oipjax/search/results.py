@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float32, Int32, Integer, Shaped, UInt8
 
 COMPLETED = 0
 CONVERGED = 1
@@ -41,17 +42,17 @@ class Ascent(NamedTuple):
             recorded.
     """
 
-    images: np.ndarray
-    scores: np.ndarray
-    start_scores: np.ndarray
-    responses: np.ndarray
-    status: np.ndarray
-    evaluations: np.ndarray
-    converged: np.ndarray
-    trace_steps: np.ndarray
-    trace: np.ndarray
-    changes: np.ndarray
-    trace_images: np.ndarray
+    images: Float32[np.ndarray, "n h w c"]
+    scores: Float32[np.ndarray, " n"]
+    start_scores: Float32[np.ndarray, " n"]
+    responses: Float32[np.ndarray, " n"]
+    status: UInt8[np.ndarray, " n"]
+    evaluations: Int32[np.ndarray, " n"]
+    converged: Int32[np.ndarray, " n"]
+    trace_steps: Int32[np.ndarray, " t"]
+    trace: Float32[np.ndarray, "n t"]
+    changes: Float32[np.ndarray, "n t"]
+    trace_images: Float32[np.ndarray, "n t h w c"] | Float32[np.ndarray, "n t 0"]
 
 
 RUN_FIELDS = tuple(name for name in Ascent._fields if name != "trace_steps")
@@ -84,7 +85,7 @@ def concatenate(parts: Iterable[Ascent], count: int) -> Ascent:
     return Ascent(**joined)
 
 
-def continued(first: Ascent, place: np.ndarray, further: Ascent) -> Ascent:
+def continued(first: Ascent, place: Integer[np.ndarray, " m"], further: Ascent) -> Ascent:
     """Runs of which some were climbed on from their best images; the records are joined.
 
     Args:
@@ -129,7 +130,11 @@ def continued(first: Ascent, place: np.ndarray, further: Ascent) -> Ascent:
     )
 
 
-def _continued_trace(first: np.ndarray, place: np.ndarray, further: np.ndarray) -> np.ndarray:
+def _continued_trace(
+    first: Shaped[np.ndarray, "n t ..."],
+    place: Integer[np.ndarray, " m"],
+    further: Shaped[np.ndarray, "m u ..."],
+) -> Shaped[np.ndarray, "n t+u ..."]:
     """``first [n, t, ...]`` and, at ``place [m]``, ``further [m, u, ...]``: ``[n, t + u, ...]``."""
     rest = np.repeat(first[:, -1:], further.shape[1], axis=1)
     rest[place] = further

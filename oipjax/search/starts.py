@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float, Float32, Integer, Key, Shaped
 
 from oipjax import keys
 from oipjax.runtime import OPTIONS, Program, checked_tile, in_flight, padded, products, tiles
@@ -45,7 +46,9 @@ class Starts:
         """The most starts of one call."""
         return self.group * self.tile
 
-    def __call__(self, worker: int, stream: Array, index: np.ndarray) -> Array:
+    def __call__(
+        self, worker: int, stream: Key[Array, ""], index: Integer[np.ndarray, " n"]
+    ) -> Float32[Array, "group tile ..."]:
         """Starts as an array ``z [group, tile, ...]``, of which the first ``n`` count.
 
         Args:
@@ -56,24 +59,30 @@ class Starts:
         numbers = self.grouped(index.astype(np.uint32))
         return self.program(worker, stream, numbers, self.tiles_of(index))
 
-    def array(self, worker: int, stream: Array, index: np.ndarray) -> np.ndarray:
+    def array(
+        self, worker: int, stream: Key[Array, ""], index: Integer[np.ndarray, " n"]
+    ) -> Float32[np.ndarray, "n ..."]:
         """As a call, but ``z [n, ...]``."""
         z = np.asarray(self(worker, stream, index))
         return z.reshape(-1, *z.shape[2:])[: len(index)]
 
-    def grouped(self, array: np.ndarray) -> np.ndarray:
+    def grouped(self, array: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "group tile ..."]:
         """``array [n, ...]`` filled up to ``[group, tile, ...]``."""
         filled = padded(array, self.size)
         return filled.reshape(self.group, self.tile, *array.shape[1:])
 
-    def tiles_of(self, array: np.ndarray) -> np.int32:
+    def tiles_of(self, array: Shaped[np.ndarray, "n ..."]) -> np.int32:
         """The number of tiles that ``array [n, ...]`` takes."""
         return np.int32(-(-len(array) // self.tile))
 
 
 def make_starts(
-    key: Array, space: Space, index: np.ndarray, *, tile: int | None = None
-) -> np.ndarray:
+    key: Key[Array, ""],
+    space: Space,
+    index: Integer[np.ndarray, " n"],
+    *,
+    tile: int | None = None,
+) -> Float32[np.ndarray, "n ..."]:
     """The starts ``z [n, ...]`` of a survey, made again with the same bits.
 
     Args:
@@ -89,14 +98,14 @@ def make_starts(
     stream = keys.stream(key, keys.SURVEY)
     index = checked_start_numbers(index)
 
-    def work(worker: int, numbers: np.ndarray) -> np.ndarray:
+    def work(worker: int, numbers: Integer[np.ndarray, " m"]) -> Float32[np.ndarray, "m ..."]:
         return program.array(worker, stream, numbers)
 
     parts = in_flight(work, tiles(index, program.size))
     return np.concatenate(list(parts))
 
 
-def checked_start_numbers(index: object) -> np.ndarray:
+def checked_start_numbers(index: object) -> Integer[np.ndarray, " n"]:
     """Numbers of starts as an integer array ``[n]``.
 
     Raises:
@@ -110,7 +119,9 @@ def checked_start_numbers(index: object) -> np.ndarray:
     return numbers
 
 
-def images_of(space: Space, z: np.ndarray, *, tile: int | None = None) -> np.ndarray:
+def images_of(
+    space: Space, z: Float[np.ndarray, "n ..."], *, tile: int | None = None
+) -> Float32[np.ndarray, "n h w c"]:
     """The images of a space's points, which are projected first.
 
     Args:

@@ -12,6 +12,7 @@ from typing import Protocol
 import jax
 import numpy as np
 from jax import Array
+from jaxtyping import Bool, Float, Key
 
 Shape = tuple[int, int, int]
 
@@ -20,7 +21,7 @@ class Space(Protocol):
     """An image space as an ascent needs it. Frozen, hashable, equal by value."""
 
     @property
-    def scale(self) -> Array | float:
+    def scale(self) -> Float[Array, "..."] | float:
         """The unit of a step, broadcastable to ``z``."""
         ...
 
@@ -29,23 +30,23 @@ class Space(Protocol):
         """The set of all images that the space can make."""
         ...
 
-    def init(self, key: Array) -> Array:
+    def init(self, key: Key[Array, ""]) -> Float[Array, "..."]:
         """A random start ``z``; the key is consumed."""
         ...
 
-    def render(self, z: Array) -> Array:
+    def render(self, z: Float[Array, "..."]) -> Float[Array, "h w c"]:
         """The image ``[h, w, c]``, a network input."""
         ...
 
-    def project(self, z: Array) -> Array:
+    def project(self, z: Float[Array, "*z"]) -> Float[Array, "*z"]:
         """The valid ``z`` that stands for ``z``."""
         ...
 
-    def tangent(self, z: Array, gradient: Array) -> Array:
+    def tangent(self, z: Float[Array, "*z"], gradient: Float[Array, "*z"]) -> Float[Array, "*z"]:
         """The part of a gradient that a small projected step can follow."""
         ...
 
-    def from_image(self, image: Array) -> Array | None:
+    def from_image(self, image: Float[Array, "h w c"]) -> Float[Array, "..."] | None:
         """The valid ``z`` for an image ``[h, w, c]``, or None if the space has no way back."""
         ...
 
@@ -53,7 +54,9 @@ class Space(Protocol):
 class Domain(Protocol):
     """A set of images ``[h, w, c]``."""
 
-    def contains(self, images: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
+    def contains(
+        self, images: Float[np.ndarray, "n h w c"], tolerance: float = 1e-4
+    ) -> Bool[np.ndarray, " n"]:
         """For ``images [n, h, w, c]``: bool ``[n]``."""
         ...
 
@@ -64,7 +67,9 @@ class Sphere:
 
     shape: Shape
 
-    def contains(self, images: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
+    def contains(
+        self, images: Float[np.ndarray, "n h w c"], tolerance: float = 1e-4
+    ) -> Bool[np.ndarray, " n"]:
         """For ``images [n, h, w, c]``: bool ``[n]``."""
         axes = (1, 2, 3)
         has_mean = np.abs(images.mean(axes)) < tolerance

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 from jax import Array
+from jaxtyping import Float, Float32, Key
 
 from oipjax.model import Model, Params
 from oipjax.pytrees import check_finite, fingerprint
@@ -68,7 +69,7 @@ class Decoder:
     """
 
     autoencoder: str
-    decode: Callable[[Params, Array], Array]
+    decode: Callable[[Params, Float[Array, "n d"]], Float[Array, "n h w c"]]
     fixed: Fixed
     latent: int
     shape: Shape
@@ -99,16 +100,16 @@ class Decoder:
         """
         return Box(self.shape, self.low, self.high)
 
-    def init(self, key: Array) -> Array:
+    def init(self, key: Key[Array, ""]) -> Float[Array, " d"]:
         """A draw from the fitted normal, brought into the ellipsoid."""
         return self.project(jax.random.normal(key, (self.latent,)))
 
-    def latent_of(self, z: Array) -> Array:
+    def latent_of(self, z: Float[Array, " d"]) -> Float[Array, " d"]:
         """The decoder's latent vector ``[d]``."""
         arrays = self.fixed.arrays
         return jnp.asarray(arrays["mean"]) + jnp.asarray(arrays["factor"]) @ z
 
-    def render(self, z: Array) -> Array:
+    def render(self, z: Float[Array, " d"]) -> Float[Array, "h w c"]:
         """The decoded image ``[h, w, c]``, as network input."""
         low, high = self.domain.ends
         params = jax.tree.map(jnp.asarray, self.fixed.arrays["params"])
@@ -118,20 +119,20 @@ class Decoder:
         # out of the box.
         return jnp.clip(image, low, high)
 
-    def project(self, z: Array) -> Array:
+    def project(self, z: Float[Array, " d"]) -> Float[Array, " d"]:
         """``z``, shortened to the ball's radius if it is longer."""
         norm = jnp.linalg.norm(z)
         shortened = z * (self.radius / jnp.maximum(norm, self.radius))
         return jnp.where(norm > self.radius, shortened, z)
 
-    def tangent(self, z: Array, gradient: Array) -> Array:
+    def tangent(self, z: Float[Array, " d"], gradient: Float[Array, " d"]) -> Float[Array, " d"]:
         """The gradient; at the ball's surface without its part that leads out of the ball."""
         square = jnp.maximum(jnp.vdot(z, z), 1e-12)
         outwards = jnp.maximum(jnp.vdot(z, gradient), 0) / square
         is_at_surface = square >= (1 - 1e-5) * self.radius**2
         return jnp.where(is_at_surface, gradient - outwards * z, gradient)
 
-    def from_image(self, image: Array) -> None:
+    def from_image(self, image: Float[Array, "h w c"]) -> None:
         """None: there is no way from an image back to its latent vector."""
         del image
 
@@ -139,9 +140,9 @@ class Decoder:
 def decoder_space(
     model: Model,
     autoencoder: str,
-    decode: Callable[[Params, Array], Array],
+    decode: Callable[[Params, Float[Array, "n d"]], Float[Array, "n h w c"]],
     params: Params,
-    codes: np.ndarray,
+    codes: Float[np.ndarray, "n d"],
     *,
     confidence: float = 0.99,
 ) -> Decoder:
@@ -187,7 +188,9 @@ def decoder_space(
     )
 
 
-def _fitted_normal(codes: np.ndarray, autoencoder: str) -> tuple[np.ndarray, np.ndarray]:
+def _fitted_normal(
+    codes: Float[np.ndarray, "n d"], autoencoder: str
+) -> tuple[Float32[np.ndarray, " d"], Float32[np.ndarray, "d d"]]:
     """Mean ``[d]`` of codes ``[n, d]`` and a factor ``[d, d]`` of their covariance, in float32."""
     mean = codes.mean(0)
     centred = codes - mean

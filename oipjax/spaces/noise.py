@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float, Float32, Int32, Key
 
 from oipjax.images import blur_matrix
 from oipjax.spaces.base import Shape
@@ -111,11 +112,11 @@ class Fluctuations:
         if not self.recipes:
             raise ValueError("expected at least one recipe")
 
-    def which(self, key: Array) -> Array:
+    def which(self, key: Key[Array, ""]) -> Int32[Array, ""]:
         """Index of the recipe that this key picks, an int32 scalar."""
         return jax.random.randint(jax.random.fold_in(key, 0), (), 0, len(self.recipes), jnp.int32)
 
-    def draw(self, key: Array, shape: Shape) -> Array:
+    def draw(self, key: Key[Array, ""], shape: Shape) -> Float32[Array, "h w c"]:
         """One start of mean 0 and standard deviation 1 over ``[h, w, c]``.
 
         Channels are independent.
@@ -185,7 +186,7 @@ def default_fluctuations(shape: Shape) -> Fluctuations:
     return Fluctuations((*single, coarse, every))
 
 
-def standardise(x: Array) -> Array:
+def standardise(x: Float[Array, "*x"]) -> Float[Array, "*x"]:
     """``x`` with mean 0 and standard deviation 1 (population) over all its values."""
     x = x - jnp.mean(x)
     return x / jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(x))), 1e-6)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Bool, Float, Float32, Key
 
 from oipjax.model import Model
 from oipjax.spaces.base import Shape, Sphere
@@ -38,24 +39,26 @@ class Standardised:
         """The sphere of standardised images."""
         return Sphere(self.shape)
 
-    def init(self, key: Array) -> Array:
+    def init(self, key: Key[Array, ""]) -> Float[Array, "h w c"]:
         """A fluctuation; it is standardised already."""
         return self.starts.draw(key, self.shape)
 
-    def render(self, z: Array) -> Array:
+    def render(self, z: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         """``z`` itself."""
         return z
 
-    def project(self, z: Array) -> Array:
+    def project(self, z: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         """``z``, standardised again."""
         return standardise(z)
 
-    def tangent(self, z: Array, gradient: Array) -> Array:
+    def tangent(
+        self, z: Float[Array, "h w c"], gradient: Float[Array, "h w c"]
+    ) -> Float[Array, "h w c"]:
         """The gradient through the projection: without its mean and its part along ``z``."""
         gradient = gradient - jnp.mean(gradient)
         return gradient - z * jnp.mean(gradient * z)
 
-    def from_image(self, image: Array) -> Array:
+    def from_image(self, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         """The image, standardised."""
         return self.project(image)
 
@@ -93,14 +96,14 @@ class Box:
         return cls(model.input_shape, tuple(map(float, low)), tuple(map(float, high)), starts)
 
     @property
-    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+    def ends(self) -> tuple[Float32[np.ndarray, "1 1 c"], Float32[np.ndarray, "1 1 c"]]:
         """``low`` and ``high`` as ``float32 [1, 1, c]``."""
         low = np.asarray(self.low, np.float32)
         high = np.asarray(self.high, np.float32)
         return low.reshape(1, 1, -1), high.reshape(1, 1, -1)
 
     @property
-    def scale(self) -> Array:
+    def scale(self) -> Float32[Array, "1 1 c"]:
         """The width of the box, ``[1, 1, c]``."""
         low, high = self.ends
         return jnp.asarray(high - low)
@@ -110,36 +113,40 @@ class Box:
         """The box itself."""
         return self
 
-    def contains(self, images: np.ndarray, tolerance: float = 1e-4) -> np.ndarray:
+    def contains(
+        self, images: Float[np.ndarray, "n h w c"], tolerance: float = 1e-4
+    ) -> Bool[np.ndarray, " n"]:
         """For ``images [n, h, w, c]``: bool ``[n]``; the tolerance is a share of the width."""
         low, high = self.ends
         slack = tolerance * (high - low)
         is_inside = (images >= low - slack) & (images <= high + slack)
         return np.asarray(is_inside.all((1, 2, 3)))
 
-    def init(self, key: Array) -> Array:
+    def init(self, key: Key[Array, ""]) -> Float[Array, "h w c"]:
         """A fluctuation around the middle of the box, clipped."""
         low, high = self.ends
         middle = jnp.asarray((low + high) / 2)
         fluctuation = self.contrast * self.scale * self.starts.draw(key, self.shape)
         return self.project(middle + fluctuation)
 
-    def render(self, z: Array) -> Array:
+    def render(self, z: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         """``z`` itself."""
         return z
 
-    def project(self, z: Array) -> Array:
+    def project(self, z: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         """``z``, clipped into the box."""
         low, high = self.ends
         return jnp.clip(z, low, high)
 
-    def tangent(self, z: Array, gradient: Array) -> Array:
+    def tangent(
+        self, z: Float[Array, "h w c"], gradient: Float[Array, "h w c"]
+    ) -> Float[Array, "h w c"]:
         """The gradient, without the pixels that it would push out of the box."""
         low, high = self.ends
         leaves_below = (z <= low) & (gradient < 0)
         leaves_above = (z >= high) & (gradient > 0)
         return jnp.where(leaves_below | leaves_above, 0, gradient)
 
-    def from_image(self, image: Array) -> Array:
+    def from_image(self, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         """The image, clipped into the box."""
         return self.project(image)

@@ -1,6 +1,7 @@
 """Images that come close to a bound, as starts for a search."""
 
 import numpy as np
+from jaxtyping import Float32, Integer
 
 from oipjax.bounds.conv.chain import Stage, recognise
 from oipjax.bounds.conv.hull import cells, hull
@@ -12,7 +13,7 @@ from oipjax.model import Model
 from oipjax.spaces import Box, Domain
 
 
-def strip_images(model: Model, layer: str, domain: Domain) -> np.ndarray | None:
+def strip_images(model: Model, layer: str, domain: Domain) -> Float32[np.ndarray, "k h w c"] | None:
     """For every map of a first convolution behind its ReLU an image that is hard to beat.
 
     Args:
@@ -31,7 +32,9 @@ def strip_images(model: Model, layer: str, domain: Domain) -> np.ndarray | None:
     return images.astype(np.float32)
 
 
-def relaxed_images(model: Model, layer: str, domain: Domain, maps: np.ndarray) -> np.ndarray | None:
+def relaxed_images(
+    model: Model, layer: str, domain: Domain, maps: Integer[np.ndarray, " n"]
+) -> Float32[np.ndarray, "n r h w c"] | None:
     """For each map the images that maximise its patch hull relaxation.
 
     A node of the second convolution is relaxed as it is. One of the third is taken without its

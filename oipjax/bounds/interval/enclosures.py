@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float64
 
 from oipjax.bounds.interval.evaluation import evaluate, fits_in, value_of
 from oipjax.bounds.interval.network import parameters, trace
@@ -36,12 +37,12 @@ class Ends(NamedTuple):
             value.
     """
 
-    low: np.ndarray
-    high: np.ndarray
-    error: np.ndarray
+    low: Float64[np.ndarray, "*hw k"]
+    high: Float64[np.ndarray, "*hw k"]
+    error: Float64[np.ndarray, "*hw k"]
 
 
-Limits = Mapping[str, tuple[np.ndarray, np.ndarray]]
+Limits = Mapping[str, tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]]
 """For layers by name, ends ``(low, high)`` of the exact values, each ``[k]`` or ``[h, w, k]``."""
 
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Float64
 
 from oipjax.bounds.conv.chain import Stack
 from oipjax.bounds.interval import (
@@ -84,7 +85,7 @@ def crown(
     steps: int = 10,
     limits: Limits | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
+) -> Float64[np.ndarray, "*hw k"]:
     """Upper bounds of every node of a layer, ``[h, w, k]`` or ``[k]``, in exact arithmetic.
 
     Args:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, Float64, Integer
 
 from oipjax.bounds.interval import (
     box_ends,
@@ -35,11 +36,13 @@ class Optimum(NamedTuple):
         values: float64 ``[n]``, the nodes' exact values there, which are their maxima.
     """
 
-    images: np.ndarray
-    values: np.ndarray
+    images: Float32[np.ndarray, "n h w c"]
+    values: Float64[np.ndarray, " n"]
 
 
-def best_images(model: Model, layer: str, nodes: np.ndarray, domain: Domain) -> Optimum:
+def best_images(
+    model: Model, layer: str, nodes: Integer[np.ndarray, "n ..."], domain: Domain
+) -> Optimum:
     """The best image of a domain for each node of a layer that is linear in the image.
 
     Args:
