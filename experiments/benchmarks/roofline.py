@@ -124,7 +124,7 @@ def problem_of(model: oipjax.Model, precision: str) -> search_step.Problem:
     """The ascent of a layer's maps, with all defaults."""
     objective = oipjax.Map(LAYER)
     return search_step.Problem(
-        network=model.apply,
+        network=model.network,
         objective=objective,
         pre_activation=objective.pre_activation(model),
         space=space_for(model),
@@ -374,8 +374,14 @@ def _draw_rates(axes: Axes, precision: str, colour: str, ascents: list[Row]) -> 
     millions = [row["image-steps/s"] / 1e6 for row in ascents]
     axes.plot(tiles, millions, "o-", color=colour)
     end = (tiles[-1], millions[-1])
-    style = {"textcoords": "offset points", "va": "center", "color": colour}
-    axes.annotate(precision, end, (6, 0), **style)
+    axes.annotate(
+        precision,
+        end,
+        (6, 0),
+        textcoords="offset points",
+        va="center",
+        color=colour,
+    )
 
 
 def _draw_levels(axes: Axes, place: int, colour: str, levels: dict[str, float]) -> None:
