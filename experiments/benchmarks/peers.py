@@ -112,6 +112,11 @@ CONTENDERS = (XPLIQUE, LUCENT, TF_KERAS_VIS, NAIVE_JAX, CLASSIC)
 ALONE = "bounds=none, restarts=0, search=0"
 
 
+def _space_of(setting: str) -> str:
+    """The image space that a setting of oipjax names."""
+    return setting.split(", ")[1]
+
+
 @dataclass(frozen=True)
 class Config:
     """The contenders, and how much each of them does.
@@ -331,11 +336,6 @@ def prepare_own(folder: Path, config: Config) -> Prepared:
 def _own_entry(how: str, setting: str, config: Config) -> Entry:
     contender = replace(OWN, space=_space_of(setting))
     return Entry(contender, how, setting, ALL, config.steps)
-
-
-def _space_of(setting: str) -> str:
-    """The image space that a setting of oipjax names."""
-    return setting.split(", ")[1]
 
 
 def prepare(contender: Contender, folder: Path, judge: Judge, config: Config) -> Prepared:

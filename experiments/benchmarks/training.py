@@ -408,11 +408,11 @@ def _row(entry: Entry, own: Entry, config: Config) -> Row:
     seconds = float(np.median(entry.seconds))
     ratios = entry.seconds / own.seconds
     rounds = entry.to(config.target)
-    reached = [training for training in rounds if training is not None]
+    reached = [success for success in rounds if success is not None]
     ratios_to_target = []
-    for own_training, training in zip(own.to(config.target), rounds, strict=True):
-        if own_training is not None and training is not None:
-            ratios_to_target.append(training.seconds / own_training.seconds)
+    for own_success, success in zip(own.to(config.target), rounds, strict=True):
+        if own_success is not None and success is not None:
+            ratios_to_target.append(success.seconds / own_success.seconds)
     last_accuracies = [epochs[-1].accuracy for epochs in entry.rounds]
     return {
         "contender": entry.name,
@@ -421,8 +421,8 @@ def _row(entry: Entry, own: Entry, config: Config) -> Row:
         "s/epoch": seconds,
         "images/s": round(images / seconds),
         "ratio": float(np.median(ratios)),
-        "s to target": _median([training.seconds for training in reached]),
-        "epochs": _median([training.epochs for training in reached]),
+        "s to target": _median([success.seconds for success in reached]),
+        "epochs": _median([success.epochs for success in reached]),
         "reached": f"{len(reached)} of {config.rounds}",
         "ratio to target": _median(ratios_to_target),
         "accuracy": float(np.median(last_accuracies)),
