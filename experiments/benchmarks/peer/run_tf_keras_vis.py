@@ -90,7 +90,9 @@ class TfKerasVis:
 def _optimiser(name: str, rate: float):
     if name == "RMSprop":
         return tf.keras.optimizers.RMSprop(rate, 0.999)
-    return tf.keras.optimizers.Adam(rate)
+    if name == "Adam":
+        return tf.keras.optimizers.Adam(rate)
+    raise KeyError(name)
 
 
 serve(TfKerasVis)
