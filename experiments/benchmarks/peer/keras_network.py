@@ -8,12 +8,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
-from protocol import CONVOLUTIONS, DENSE
+from protocol import CONVOLUTIONS, DENSE, Network
 
 L = tf.keras.layers
 
 
-def model(network: dict[str, np.ndarray], white: float, separate: bool) -> tf.keras.Model:
+def model(network: Network, white: float, separate: bool) -> tf.keras.Model:
     """The network from pixels to logits.
 
     Args:
@@ -44,7 +44,7 @@ def model(network: dict[str, np.ndarray], white: float, separate: bool) -> tf.ke
     return made
 
 
-def _convolution(network: dict[str, np.ndarray], name: str, separate: bool, x):
+def _convolution(network: Network, name: str, separate: bool, x):
     """A convolution and its ReLU, which may be a layer of its own, applied to ``x``."""
     kernel = network[f"{name}_kernel"]
     shape = kernel.shape[:2]
@@ -55,9 +55,7 @@ def _convolution(network: dict[str, np.ndarray], name: str, separate: bool, x):
     return L.Activation("relu", name=name)(x)
 
 
-def conv3(
-    made: tf.keras.Model, network: dict[str, np.ndarray], white: float, images: np.ndarray
-) -> np.ndarray:
+def conv3(made: tf.keras.Model, network: Network, white: float, images: np.ndarray) -> np.ndarray:
     """Activations of conv3 for network inputs.
 
     Args:

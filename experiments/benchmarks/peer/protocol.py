@@ -22,6 +22,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+Network = dict[str, np.ndarray]
+"""The arrays of ``network.npz``, by name."""
+
 CONVOLUTIONS = ("conv1", "conv2", "conv3")
 DENSE = ("dense1", "logits")
 CLOSE = 1e-3
@@ -61,7 +64,7 @@ class Worker(Protocol):
         ...
 
 
-def serve(build: Callable[[dict[str, np.ndarray]], Worker]) -> None:
+def serve(build: Callable[[Network], Worker]) -> None:
     """Build the worker, check its network, and answer requests until there are no more.
 
     Args:
@@ -86,11 +89,12 @@ def serve(build: Callable[[dict[str, np.ndarray]], Worker]) -> None:
         _send(answers, _answer(worker, **json.loads(line)))
 
 
-def _difference(worker: Worker, network: dict[str, np.ndarray]) -> float:
+def _difference(worker: Worker, network: Network) -> float:
     """The largest difference of conv3's activations, relative to the largest activation."""
     expected = network["check_conv3"]
     activations = worker.conv3(network["check_images"])
-    return float(np.abs(activations - expected).max() / np.abs(expected).max())
+    largest_difference = np.abs(activations - expected).max()
+    return float(largest_difference / np.abs(expected).max())
 
 
 def _answer(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from protocol import CONVOLUTIONS, serve
+from protocol import CONVOLUTIONS, Network, serve
 
 
 class Naive:
@@ -21,7 +21,7 @@ class Naive:
         network: as exported.
     """
 
-    def __init__(self, network: dict[str, np.ndarray]):
+    def __init__(self, network: Network):
         self.mean = network["mean"]
         self.std = network["std"]
         self.shape = network["check_images"].shape[1:]
@@ -37,7 +37,8 @@ class Naive:
 
     def conv3(self, images: np.ndarray) -> np.ndarray:
         """See `protocol.Worker`."""
-        return np.asarray(jax.nn.relu(_conv3_before_relu(self.weights, jnp.asarray(images))))
+        maps = _conv3_before_relu(self.weights, jnp.asarray(images))
+        return np.asarray(jax.nn.relu(maps))
 
     def climb(self, setting: str, targets: list[int], steps: int, seed: int) -> np.ndarray:
         """See `protocol.Worker`."""
@@ -62,7 +63,8 @@ def _conv3_before_relu(weights, x):
         y = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=order)
         x = y + bias
         if number < len(weights) - 1:
-            x = lax.reduce_window(jax.nn.relu(x), -jnp.inf, lax.max, sides, sides, "VALID")
+            x = jax.nn.relu(x)
+            x = lax.reduce_window(x, -jnp.inf, lax.max, sides, sides, "VALID")
     return x
 
 
@@ -86,7 +88,8 @@ def _climb(relu, rate, weights, mean, std, z, targets, steps):
         updates, state = optimiser.update(gradient, state)
         return optax.apply_updates(z, updates), state
 
-    z, _ = lax.fori_loop(0, steps, step, (z, optimiser.init(z)))
+    start = (z, optimiser.init(z))
+    z, _ = lax.fori_loop(0, steps, step, start)
     return image(z)
 
 

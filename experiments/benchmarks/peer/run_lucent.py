@@ -14,7 +14,7 @@ from collections import OrderedDict
 import numpy as np
 import torch
 import torch_network
-from protocol import serve
+from protocol import Network, serve
 
 try:
     import torchvision  # noqa: F401
@@ -36,7 +36,7 @@ class Lucent:
         network: as exported.
     """
 
-    def __init__(self, network: dict[str, np.ndarray]):
+    def __init__(self, network: Network):
         self.network = network
         self.mean = network["mean"]
         self.std = network["std"]

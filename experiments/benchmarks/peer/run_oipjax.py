@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from protocol import serve
+from protocol import Network, serve
 
 import oipjax
 
@@ -22,7 +22,7 @@ class Own:
         network: as exported; the shipped network has the same parameters and is loaded instead.
     """
 
-    def __init__(self, network: dict[str, np.ndarray]):
+    def __init__(self, network: Network):
         del network
         self.model = oipjax.load("mnist-cnn")
 
@@ -32,7 +32,8 @@ class Own:
 
     def conv3(self, images: np.ndarray) -> np.ndarray:
         """See `protocol.Worker`."""
-        return np.asarray(self.model.apply(self.model.params, jnp.asarray(images))["conv3"])
+        activations = self.model.apply(self.model.params, jnp.asarray(images))
+        return np.asarray(activations["conv3"])
 
     def climb(self, setting: str, targets: list[int], steps: int, seed: int) -> np.ndarray:
         """See `protocol.Worker`; ``steps`` of an atlas are those of its setting, or the default."""

@@ -14,7 +14,7 @@ from importlib.metadata import version
 import keras_network
 import numpy as np
 import tensorflow as tf
-from protocol import serve
+from protocol import Network, serve
 from tf_keras_vis.activation_maximization import ActivationMaximization
 from tf_keras_vis.utils.model_modifiers import ExtractIntermediateLayer, ReplaceToLinear
 from tf_keras_vis.utils.scores import CategoricalScore
@@ -29,7 +29,7 @@ class TfKerasVis:
         network: as exported.
     """
 
-    def __init__(self, network: dict[str, np.ndarray]):
+    def __init__(self, network: Network):
         self.network = network
         self.shape = network["check_images"].shape[1:]
         self.model = keras_network.model(network, WHITE, separate=False)
@@ -57,7 +57,8 @@ class TfKerasVis:
             pixels = [self._documented(target, steps) for target in targets]
         else:
             pixels = [self._batch(setting, targets, steps)]
-        return (np.concatenate(pixels) / WHITE - self.network["mean"]) / self.network["std"]
+        brightness = np.concatenate(pixels) / WHITE
+        return (brightness - self.network["mean"]) / self.network["std"]
 
     def _documented(self, target: int, steps: int) -> np.ndarray:
         """Pixels of one image, by the defaults."""
@@ -75,9 +76,10 @@ class TfKerasVis:
         def clip(pixels):
             return tf.clip_by_value(pixels, 0, WHITE)
 
+        shape = (len(targets), *self.shape)
         images = self.climbers[layer](
             score,
-            seed_input=tf.random.uniform((len(targets), *self.shape), 0, WHITE),
+            seed_input=tf.random.uniform(shape, 0, WHITE),
             input_range=(0.0, WHITE),
             input_modifiers=[clip],
             regularizers=None,

@@ -11,7 +11,7 @@ of torch's two memory layouts.
 import numpy as np
 import torch
 import torch_network
-from protocol import serve
+from protocol import Network, serve
 
 STEP = 0.01
 EPSILON = 1e-7
@@ -27,7 +27,7 @@ class Loop:
         network: as exported.
     """
 
-    def __init__(self, network: dict[str, np.ndarray]):
+    def __init__(self, network: Network):
         self.network = network
         self.size = network["check_images"].shape[1]
         self.models = {}
@@ -62,7 +62,7 @@ class Loop:
             x.requires_grad_(True)
             score = model(x)[numbers, maps].mean((1, 2)).sum()
             (gradient,) = torch.autograd.grad(score, x)
-            size = gradient.square().mean((1, 2, 3), keepdim=True).sqrt() + EPSILON
+            size = _root_mean_square(gradient) + EPSILON
             x = _standardise(x.detach() + STEP * gradient / size)
         return x.numpy().transpose(0, 2, 3, 1)
 
@@ -78,7 +78,12 @@ class Loop:
 
 def _standardise(x):
     x = x - x.mean((1, 2, 3), keepdim=True)
-    return x / x.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return x / _root_mean_square(x)
+
+
+def _root_mean_square(x):
+    """Of each image, ``[n, 1, 1, 1]``."""
+    return x.square().mean((1, 2, 3), keepdim=True).sqrt()
 
 
 serve(Loop)

@@ -12,7 +12,7 @@ import keras_network
 import numpy as np
 import tensorflow as tf
 import xplique
-from protocol import serve
+from protocol import Network, serve
 from xplique.features_visualizations import Objective, optimize
 
 WARM_UP = 16
@@ -25,7 +25,7 @@ class Xplique:
         network: as exported.
     """
 
-    def __init__(self, network: dict[str, np.ndarray]):
+    def __init__(self, network: Network):
         self.network = network
         self.model = keras_network.model(network, 1.0, separate=True)
 

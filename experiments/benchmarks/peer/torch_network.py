@@ -4,7 +4,9 @@
 
 import numpy as np
 import torch
-from protocol import CONVOLUTIONS, DENSE
+from protocol import CONVOLUTIONS, DENSE, Network
+
+Layers = dict[str, torch.nn.Module]
 
 
 class Normalise(torch.nn.Module):
@@ -33,11 +35,12 @@ class ChannelsLast(torch.nn.Module):
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
-def layers(network: dict[str, np.ndarray]) -> dict[str, torch.nn.Module]:
+def layers(network: Network) -> Layers:
     """All layers by name, in order, from network inputs to logits."""
-    made: dict[str, torch.nn.Module] = {}
+    made: Layers = {}
     for name in CONVOLUTIONS:
-        kernel = torch.from_numpy(network[f"{name}_kernel"].transpose(3, 2, 0, 1).copy())
+        array = network[f"{name}_kernel"].transpose(3, 2, 0, 1)
+        kernel = torch.from_numpy(array.copy())
         filters, channels, *window = kernel.shape
         conv = torch.nn.Conv2d(channels, filters, tuple(window))
         made[f"{name}pre"] = _filled(conv, kernel, network[f"{name}_bias"])
@@ -55,7 +58,7 @@ def layers(network: dict[str, np.ndarray]) -> dict[str, torch.nn.Module]:
     return made
 
 
-def up_to_conv3(network: dict[str, np.ndarray]) -> dict[str, torch.nn.Module]:
+def up_to_conv3(network: Network) -> Layers:
     """The layers up to the third convolution and its ReLU."""
     made = layers(network)
     names = list(made)
@@ -63,7 +66,7 @@ def up_to_conv3(network: dict[str, np.ndarray]) -> dict[str, torch.nn.Module]:
     return {name: made[name] for name in names[:count]}
 
 
-def conv3(network: dict[str, np.ndarray], images: np.ndarray) -> np.ndarray:
+def conv3(network: Network, images: np.ndarray) -> np.ndarray:
     """See `protocol.Worker`."""
     model = torch.nn.Sequential(*up_to_conv3(network).values())
     inputs = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())

@@ -19,7 +19,7 @@ from pathlib import Path
 import keras_network
 import numpy as np
 import tensorflow as tf
-from protocol import serve
+from protocol import Network, serve
 
 FOLDER = Path(sys.argv[1])
 WHITE = 255.0
@@ -35,7 +35,7 @@ class Keras:
         network: as exported.
     """
 
-    def __init__(self, network: dict[str, np.ndarray]):
+    def __init__(self, network: Network):
         self.network = network
         with np.load(FOLDER / "training.npz") as file:
             plan = dict(file)
@@ -56,7 +56,7 @@ class Keras:
         """See `protocol.Worker`."""
         return keras_network.conv3(self.network_from({}), self.network, WHITE, images)
 
-    def network_from(self, start: dict[str, np.ndarray]) -> tf.keras.Model:
+    def network_from(self, start: Network) -> tf.keras.Model:
         """The network with some weights replaced."""
         return keras_network.model(self.network | start, WHITE, separate=False)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch_network
-from protocol import serve
+from protocol import Network, serve
 
 FOLDER = Path(sys.argv[1])
 TEST_BATCH = 500
@@ -30,7 +30,7 @@ class Loop:
         network: as exported.
     """
 
-    def __init__(self, network: dict[str, np.ndarray]):
+    def __init__(self, network: Network):
         # The other contenders flush denormal numbers too. Means of gradients that have become zero
         # are slow otherwise.
         torch.set_flush_denormal(True)
@@ -81,7 +81,8 @@ class Loop:
         self.layout = torch.channels_last if layout == "channels last" else torch.contiguous_format
         model = torch.nn.Sequential(*layers.values()).to(memory_format=self.layout)
         self.model = model.requires_grad_(True)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=self.rate, fused=fused)
+        parameters = self.model.parameters()
+        self.optimiser = torch.optim.Adam(parameters, lr=self.rate, fused=fused)
 
     def _batches(self, count: int, source: str):
         """Images and labels of each batch of an epoch, in random order."""
