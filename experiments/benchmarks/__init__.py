@@ -1,1 +1,1 @@
-"""Speed and quality, measured side by side in one run; results lie in ``results/`` with the machine's facts."""
+"""Benchmarks: speed beside quality, measured in one run, with the facts of the machine."""

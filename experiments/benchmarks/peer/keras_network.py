@@ -8,37 +8,34 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
-from protocol import CONVOLUTIONS, DENSE
+from protocol import CONVOLUTIONS, DENSE, Network
 
 L = tf.keras.layers
 
 
-def model(network: dict[str, np.ndarray], white: float, separate: bool) -> tf.keras.Model:
-    """From pixels to logits.
+def model(network: Network, white: float, separate: bool) -> tf.keras.Model:
+    """The network from pixels to logits.
 
     Args:
         network: as exported.
         white: value of a white pixel; black is 0.
-        separate: a ReLU of conv3 is a layer of its own behind ``conv3_pre``, instead of a part of
-            the convolution.
+        separate: whether the ReLU of conv3 is a layer of its own behind ``conv3_pre``, instead of a
+            part of the convolution.
     """
-    mean, std = (float(network[name][0]) for name in ("mean", "std"))
-    x = image = L.Input(network["check_images"].shape[1:])
-    x = L.Rescaling(1 / (white * std), -mean / std)(x)
+    mean = float(network["mean"][0])
+    std = float(network["std"][0])
+    image = L.Input(network["check_images"].shape[1:])
+    x = L.Rescaling(1 / (white * std), -mean / std)(image)
     for name in CONVOLUTIONS:
-        apart = separate and name == CONVOLUTIONS[-1]
-        kernel = network[f"{name}_kernel"]
-        shape, activation = kernel.shape[:2], None if apart else "relu"
-        x = L.Conv2D(
-            kernel.shape[3], shape, activation=activation, name=f"{name}_pre" if apart else name
-        )(x)
-        x = L.Activation("relu", name=name)(x) if apart else x
-        if name != CONVOLUTIONS[-1]:
+        is_last = name == CONVOLUTIONS[-1]
+        x = _convolution(network, name, separate and is_last, x)
+        if not is_last:
             x = L.MaxPool2D()(x)
     x = L.Flatten()(x)
     for name in DENSE:
+        units = network[f"{name}_kernel"].shape[1]
         activation = None if name == DENSE[-1] else "relu"
-        x = L.Dense(network[f"{name}_kernel"].shape[1], activation=activation, name=name)(x)
+        x = L.Dense(units, activation=activation, name=name)(x)
     made = tf.keras.Model(image, x)
     for layer in made.layers:
         if layer.get_weights():
@@ -47,9 +44,26 @@ def model(network: dict[str, np.ndarray], white: float, separate: bool) -> tf.ke
     return made
 
 
-def conv3(
-    made: tf.keras.Model, network: dict[str, np.ndarray], white: float, images: np.ndarray
-) -> np.ndarray:
-    """Activations of conv3 for network inputs."""
+def _convolution(network: Network, name: str, separate: bool, x):
+    """A convolution and its ReLU, which may be a layer of its own, applied to ``x``."""
+    kernel = network[f"{name}_kernel"]
+    shape = kernel.shape[:2]
+    filters = kernel.shape[3]
+    if not separate:
+        return L.Conv2D(filters, shape, activation="relu", name=name)(x)
+    x = L.Conv2D(filters, shape, activation=None, name=f"{name}_pre")(x)
+    return L.Activation("relu", name=name)(x)
+
+
+def conv3(made: tf.keras.Model, network: Network, white: float, images: np.ndarray) -> np.ndarray:
+    """Activations of conv3 for network inputs.
+
+    Args:
+        made: from `model`.
+        network: as exported.
+        white: value of a white pixel.
+        images: network inputs ``[n, h, w, c]``.
+    """
     part = tf.keras.Model(made.inputs, made.get_layer("conv3").output)
-    return part((images * network["std"] + network["mean"]) * white).numpy()
+    pixels = (images * network["std"] + network["mean"]) * white
+    return part(pixels).numpy()

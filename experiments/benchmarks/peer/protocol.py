@@ -1,15 +1,15 @@
-"""What the worker scripts share: the exported network, and the conversation with the benchmark.
+"""The parts that all scripts share: the exported network, and the conversation with the benchmark.
 
-Each script of this folder runs in an environment of its own, so nothing is imported but the
+Each script of this folder runs in an environment of its own, so this module imports nothing but the
 standard library and numpy. The benchmark starts ``python run_NAME.py FOLDER``. The folder holds
 ``network.npz``: kernels ``[h, w, in, out]`` and biases of the three convolutions and the two dense
-    layers, the normalisation, and a few images with what the
-third convolution answers to them. Then one JSON line goes each way for every request:
+layers, the normalisation, and a few images with the activations of the third convolution for them.
+Then each request is one JSON line, and so is its answer:
 
     {"setting": name, "targets": [maps], "steps": n, "batch": n, "seed": n, "out": path or null}
     {"seconds": wall time of all batches, "calls": number of batches}
 
-and the images ``[n, h, w, c]``, network inputs in the order of the targets, are written to ``out``.
+The images ``[n, h, w, c]`` are written to ``out``, as network inputs in the order of the targets.
 """
 
 import json
@@ -22,9 +22,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+Network = dict[str, np.ndarray]
+"""The arrays of ``network.npz``, by name."""
+
 CONVOLUTIONS = ("conv1", "conv2", "conv3")
 DENSE = ("dense1", "logits")
 CLOSE = 1e-3
+"""The largest relative difference of a worker's activations from those of the exported network."""
 
 
 class Worker(Protocol):
@@ -35,34 +39,62 @@ class Worker(Protocol):
         ...
 
     def conv3(self, images: np.ndarray) -> np.ndarray:
-        """Activations ``[n, h, w, k]`` of the third convolution after its ReLU, for network inputs ``[n, h, w, c]``."""
+        """Activations of the third convolution after its ReLU.
+
+        Args:
+            images: network inputs ``[n, h, w, c]``.
+
+        Returns:
+            ``[n, h, w, k]``.
+        """
         ...
 
     def climb(self, setting: str, targets: list[int], steps: int, seed: int) -> np.ndarray:
-        """Network inputs ``[n, h, w, c]`` that excite the maps ``targets``, all climbed in one batch."""
+        """Images that excite the maps ``targets``, all climbed in one batch.
+
+        Args:
+            setting: name of the variant.
+            targets: map indices.
+            steps: of each image.
+            seed: of the random starts.
+
+        Returns:
+            Network inputs ``[n, h, w, c]``.
+        """
         ...
 
 
-def serve(build: Callable[[dict[str, np.ndarray]], Worker]) -> None:
-    """Build the worker, check its network, and answer requests until there are no more."""
+def serve(build: Callable[[Network], Worker]) -> None:
+    """Build the worker, check its network, and answer requests until there are no more.
+
+    Args:
+        build: makes the worker from the exported network.
+
+    Raises:
+        SystemExit: the worker's network differs from the exported one.
+    """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(
-        sys.stderr.fileno(), sys.stdout.fileno()
-    )  # whatever a library prints must not end up among the answers
+    # Libraries may print. Their output must not get among the answers.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with np.load(Path(sys.argv[1]) / "network.npz") as file:
         network = dict(file)
     worker = build(network)
-    expected = network["check_conv3"]
-    difference = float(
-        np.abs(worker.conv3(network["check_images"]) - expected).max() / np.abs(expected).max()
-    )
+    difference = _difference(worker, network)
     if not difference < CLOSE:
         raise SystemExit(
             f"conv3 differs from the exported network's by {difference:.2g}, relatively"
         )
-    _say(answers, {"versions": worker.versions(), "difference": difference})
+    _send(answers, {"versions": worker.versions(), "difference": difference})
     for line in sys.stdin:
-        _say(answers, _answer(worker, **json.loads(line)))
+        _send(answers, _answer(worker, **json.loads(line)))
+
+
+def _difference(worker: Worker, network: Network) -> float:
+    """The largest difference of conv3's activations, relative to the largest activation."""
+    expected = network["check_conv3"]
+    activations = worker.conv3(network["check_images"])
+    largest_difference = np.abs(activations - expected).max()
+    return float(largest_difference / np.abs(expected).max())
 
 
 def _answer(
@@ -74,18 +106,18 @@ def _answer(
     seed: int,
     out: str | None,
 ) -> dict[str, Any]:
+    """Climb in batches, and write the images."""
+    parts = []
     begin = time.perf_counter()
-    starts = range(0, len(targets), batch)
-    parts = [
-        worker.climb(setting, targets[first : first + batch], steps, 1000 * seed + number)
-        for number, first in enumerate(starts)
-    ]
+    for number, first in enumerate(range(0, len(targets), batch)):
+        batch_targets = targets[first : first + batch]
+        parts.append(worker.climb(setting, batch_targets, steps, 1000 * seed + number))
     seconds = time.perf_counter() - begin
     if out is not None:
         np.save(out, np.concatenate(parts).astype(np.float32))
-    return {"seconds": seconds, "calls": len(starts)}
+    return {"seconds": seconds, "calls": len(parts)}
 
 
-def _say(stream: Any, content: dict[str, Any]) -> None:
+def _send(stream: Any, content: dict[str, Any]) -> None:
     stream.write(json.dumps(content) + "\n")
     stream.flush()

@@ -1,7 +1,7 @@
-"""Naive JAX: ``vmap(grad)`` of a network made of lax's own convolution and pooling, sigmoid pixels, optax's Adam.
+"""Naive JAX: ``vmap(grad)`` of a network of lax's convolution and pooling, with optax's Adam.
 
-All steps of a batch are one compiled loop. Settings are named layer, rate; ``documented`` is the
-usual first try, one map after another.
+Pixels are sigmoids. All steps of a batch are one compiled loop. Settings are named layer, rate.
+``documented`` is the usual first try, one map after another.
 """
 
 import functools
@@ -11,67 +11,66 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from protocol import CONVOLUTIONS, serve
+from protocol import CONVOLUTIONS, Network, serve
 
 
 class Naive:
-    """A `protocol.Worker`."""
+    """A `protocol.Worker`.
 
-    def __init__(self, network: dict[str, np.ndarray]):
-        self.mean, self.std = network["mean"], network["std"]
+    Args:
+        network: as exported.
+    """
+
+    def __init__(self, network: Network):
+        self.mean = network["mean"]
+        self.std = network["std"]
         self.shape = network["check_images"].shape[1:]
-        self.weights = [
-            (jnp.asarray(network[f"{n}_kernel"]), jnp.asarray(network[f"{n}_bias"]))
-            for n in CONVOLUTIONS
-        ]
+        self.weights = []
+        for name in CONVOLUTIONS:
+            kernel = jnp.asarray(network[f"{name}_kernel"])
+            bias = jnp.asarray(network[f"{name}_bias"])
+            self.weights.append((kernel, bias))
 
     def versions(self) -> dict[str, str]:
-        """As `protocol.Worker`."""
+        """See `protocol.Worker`."""
         return {"jax": jax.__version__, "optax": optax.__version__}
 
     def conv3(self, images: np.ndarray) -> np.ndarray:
-        """As `protocol.Worker`."""
-        return np.asarray(jax.nn.relu(_conv3_before_relu(self.weights, jnp.asarray(images))))
+        """See `protocol.Worker`."""
+        maps = _conv3_before_relu(self.weights, jnp.asarray(images))
+        return np.asarray(jax.nn.relu(maps))
 
     def climb(self, setting: str, targets: list[int], steps: int, seed: int) -> np.ndarray:
-        """As `protocol.Worker`."""
-        single = setting == "documented"
-        layer, rate = ("conv3", "0.05") if single else setting.split(", ")
-        groups = [[target] for target in targets] if single else [targets]
+        """See `protocol.Worker`."""
+        is_single = setting == "documented"
+        layer, rate = ("conv3", "0.05") if is_single else setting.split(", ")
+        groups = [[target] for target in targets] if is_single else [targets]
         keys = jax.random.split(jax.random.key(seed), len(groups))
-        pixels = [
-            _climb(
-                layer == "conv3",
-                float(rate),
-                self.weights,
-                self.mean,
-                self.std,
-                0.01 * jax.random.normal(key, (len(group), *self.shape)),
-                jnp.asarray(group),
-                steps,
-            )
-            for key, group in zip(keys, groups, strict=True)
-        ]
-        return np.concatenate(pixels)
+        optimise = functools.partial(
+            _climb, layer == "conv3", float(rate), self.weights, self.mean, self.std
+        )
+        images = []
+        for key, group in zip(keys, groups, strict=True):
+            z = 0.01 * jax.random.normal(key, (len(group), *self.shape))
+            images.append(optimise(z, jnp.asarray(group), steps))
+        return np.concatenate(images)
 
 
 def _conv3_before_relu(weights, x):
+    order = ("NHWC", "HWIO", "NHWC")
+    sides = (1, 2, 2, 1)
     for number, (kernel, bias) in enumerate(weights):
-        x = (
-            lax.conv_general_dilated(
-                x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-            + bias
-        )
+        y = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=order)
+        x = y + bias
         if number < len(weights) - 1:
-            x = lax.reduce_window(
-                jax.nn.relu(x), -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
-            )
+            x = jax.nn.relu(x)
+            x = lax.reduce_window(x, -jnp.inf, lax.max, sides, sides, "VALID")
     return x
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _climb(relu, rate, weights, mean, std, z, targets, steps):
+    """Network inputs after ``steps`` of Adam from ``z``, by the maps after or before the ReLU."""
     optimiser = optax.adam(rate)
 
     def image(z):
@@ -79,14 +78,19 @@ def _climb(relu, rate, weights, mean, std, z, targets, steps):
 
     def loss(z, target):
         maps = _conv3_before_relu(weights, image(z)[None])[0]
-        return -jnp.mean((jax.nn.relu(maps) if relu else maps)[..., target])
+        if relu:
+            maps = jax.nn.relu(maps)
+        return -jnp.mean(maps[..., target])
 
-    def step(_, state):
-        z, memory = state
-        updates, memory = optimiser.update(jax.vmap(jax.grad(loss))(z, targets), memory)
-        return optax.apply_updates(z, updates), memory
+    def step(_, carry):
+        z, state = carry
+        gradient = jax.vmap(jax.grad(loss))(z, targets)
+        updates, state = optimiser.update(gradient, state)
+        return optax.apply_updates(z, updates), state
 
-    return image(lax.fori_loop(0, steps, step, (z, optimiser.init(z)))[0])
+    start = (z, optimiser.init(z))
+    z, _ = lax.fori_loop(0, steps, step, start)
+    return image(z)
 
 
 serve(Naive)
