@@ -291,8 +291,9 @@ def draw_crossed(axes: Axes, gains: dict[str, dict[str, float]]) -> None:
     axes.imshow(values, cmap="RdBu", vmin=-15, vmax=15, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         colour = "white" if value > 9 else INK
-        place = {"ha": "center", "va": "center"}
-        axes.text(j, i, f"{value:.1f}", fontsize=7.5, color=colour, **place)
+        text = axes.text(j, i, f"{value:.1f}", fontsize=7.5, color=colour)
+        text.set_horizontalalignment("center")
+        text.set_verticalalignment("center")
     axes.set_yticks(range(len(gains)), [name.removeprefix("autoencoder, ") for name in gains])
     name_slanted(axes, list(next(iter(gains.values()))))
     title = "Gain (dB), by corruption of the training"
