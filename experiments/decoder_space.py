@@ -1,12 +1,13 @@
-"""What do maps want among the images that a decoder can make?
+"""Which patterns do maps have among the images that a decoder can make?
 
-Question: when a map's pattern is searched among the images of an autoencoder's decoder, its latent
-    vectors kept to
-those like the codes of digits, how much of the score in pixel space is left, how does that compare
-with the best real digit, and do the patterns look like digits, to the eye, to the network and by
-their distance to real ones? Expected: the decoder's patterns score below those of the box of pixels
-and above the best of 1,000 digits for nearly all maps; they lie several times nearer to real digits
-than the box's patterns, and the network is surer of them. Cost: about 2 minutes of two cores.
+Question: a map's pattern is searched among the images of an autoencoder's decoder, with latent
+vectors like the codes of digits. How much of the score in pixel space is left, and how does that
+compare with the best real digit? Do the patterns look like digits, to the eye, to the network and
+by their distance to real ones?
+Expected: the decoder's patterns score below those of the box of pixels and above the best of 1,000
+digits for nearly all maps. They lie several times nearer to real digits than the box's patterns,
+and the network is surer of them.
+Cost: about 2 minutes of two cores.
 Command: python -m experiments.decoder_space
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import oipjax
@@ -29,6 +31,13 @@ from oipjax.study import FOUND
 
 RESULTS = Path(__file__).parent / "results"
 SPACES = ("standardised", "box", "decoder")
+SOURCES = {
+    "standardised": "standardised",
+    "box": "box",
+    "decoder": "decoder",
+    "digit": "best digit",
+}
+"""The sources of images in the figure, and their names."""
 COLUMNS = [
     "map",
     "box",
@@ -38,11 +47,28 @@ COLUMNS = [
     "standardised decoder",
     "standardised digit",
 ]
+BATCH = 100
+"""Images that the network takes at once."""
+SURE = 0.9
+"""The network is sure of a class if its probability is at least this."""
+DISTANCE = "distance to the nearest digit, quartiles"
 
 
 @dataclass(frozen=True)
 class Config:
-    """The atlases that are compared, and how many maps the figure shows."""
+    """The atlases that are compared, and the size of the figure.
+
+    Attributes:
+        checkpoint: the network.
+        autoencoder: the autoencoder of the decoder.
+        layer: the layer.
+        maps: indices of its maps; None: all.
+        draws: random starts of each survey.
+        keep: patterns of each map.
+        steps: of each ascent.
+        shown: maps in the figure.
+        seed: of the starts.
+    """
 
     checkpoint: str = "mnist-cnn"
     autoencoder: str = "mnist-autoencoder"
@@ -59,37 +85,78 @@ SMOKE = Config(maps=(3, 60, 120), draws=64, keep=2, steps=4, shown=3)
 
 
 def find(config: Config, model: oipjax.Model, name: str, space: Space) -> oipjax.Atlas:
-    """One space's atlas; silent maps are not searched for long, nor proved dead."""
+    """One space's atlas. Unresolved maps get no further starts, and no bounds are computed."""
+
+    def report(phase: str, done: int, total: int) -> None:
+        print(f"{name}: {phase} {done}/{total}      ", end="\r", flush=True)
+
     return oipjax.atlas(
-        jax.random.key(config.seed), model, config.layer, maps=config.maps, draws=config.draws, keep=config.keep,
-        steps=config.steps, search=0, bounds="none", space=space,
-        progress=lambda phase, done, total: print(f"{name}: {phase} {done}/{total}      ", end="\r", flush=True),
-    )  # fmt: skip
+        jax.random.key(config.seed),
+        model,
+        config.layer,
+        maps=config.maps,
+        draws=config.draws,
+        keep=config.keep,
+        steps=config.steps,
+        search=0,
+        bounds="none",
+        space=space,
+        progress=report,
+    )
 
 
-def answers(model: oipjax.Model, layer: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of network inputs ``[n, h, w, c]``: every map's score ``[n, k]``, and the classes' probabilities ``[n, 10]``."""
+def responses(model: oipjax.Model, layer: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The network's responses to its inputs ``[n, h, w, c]``.
+
+    Returns:
+        The scores of all maps ``[n, k]``, and the probabilities of the classes ``[n, 10]``.
+    """
 
     @jax.jit
-    def apply(params, x):
-        out = model.apply(params, x)
-        return out[layer].mean((1, 2)), jax.nn.softmax(out[model.layers[-1]])
+    def apply(params, inputs):
+        activations = model.apply(params, inputs)
+        scores = activations[layer].mean((1, 2))
+        return scores, jax.nn.softmax(activations[model.layers[-1]])
 
-    parts = [apply(model.params, images[i : i + 100]) for i in range(0, len(images), 100)]
-    scores, classes = (np.concatenate([np.asarray(part[i]) for part in parts]) for i in (0, 1))
-    return scores, classes
+    scores = []
+    classes = []
+    for first in range(0, len(images), BATCH):
+        own_scores, own_classes = apply(model.params, images[first : first + BATCH])
+        scores.append(np.asarray(own_scores))
+        classes.append(np.asarray(own_classes))
+    return np.concatenate(scores), np.concatenate(classes)
 
 
-def nearest(
-    model: oipjax.Model, images: np.ndarray, digits: np.ndarray, *, itself: bool = False
+def scores_on_sphere(model: oipjax.Model, layer: str, images: np.ndarray) -> np.ndarray:
+    """The scores ``[n, k]`` of all maps for images that are standardised first."""
+    standardised = np.asarray(jax.vmap(standardise)(jnp.asarray(images)))
+    scores, _ = responses(model, layer, standardised)
+    return scores
+
+
+def distances(
+    model: oipjax.Model, images: np.ndarray, digits: np.ndarray, *, leave_out_self: bool = False
 ) -> np.ndarray:
-    """Distance ``[n]`` to the nearest digit: root mean square of the difference of pixels in [0, 1]."""
+    """Distance ``[n]`` to the nearest digit, the root mean square of the difference of pixels.
+
+    Args:
+        model: its input box is scaled to [0, 1].
+        images: network inputs ``[n, h, w, c]``.
+        digits: network inputs ``[m, h, w, c]``.
+        leave_out_self: the images are the digits; each is compared with the others.
+    """
     low, high = model.input_box
-    a, b = (
-        ((x - low) / (high - low)).reshape(len(x), -1).astype(np.float64) for x in (images, digits)
-    )
-    squares = (a**2).mean(1)[:, None] + (b**2).mean(1)[None] - 2 * a @ b.T / a.shape[1]
-    if itself:
+
+    def flat(x: np.ndarray) -> np.ndarray:
+        pixels = (x - low) / (high - low)
+        return pixels.reshape(len(x), -1).astype(np.float64)
+
+    a = flat(images)
+    b = flat(digits)
+    own_squares = (a**2).mean(1)[:, None]
+    digit_squares = (b**2).mean(1)[None]
+    squares = own_squares + digit_squares - 2 * a @ b.T / a.shape[1]
+    if leave_out_self:
         np.fill_diagonal(squares, np.inf)
     return np.sqrt(np.maximum(squares.min(1), 0))
 
@@ -100,166 +167,199 @@ def quartiles(values: Any) -> list[float]:
 
 
 def measure(config: Config, model: oipjax.Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Facts, and the pictures of each source ``[k, h, w, c]`` for the maps found in all spaces."""
-    # All spaces before the first search: what is wrong with one is said at once.
+    """Facts, and the images of each source ``[k, h, w, c]`` for the maps found in all spaces."""
+    # All spaces are made before the first search, so that wrong options are reported at once.
     spaces = {name: SpaceOptions(name, config.autoencoder).of(model) for name in SPACES}
-    atlases = {name: find(config, model, name, space) for name, space in spaces.items()}
+    atlases = {}
+    for name, space in spaces.items():
+        atlases[name] = find(config, model, name, space)
     print()
     digits = model.to_input(data.sample().images)
-    scores, _ = answers(model, config.layer, digits)
+    digit_scores, _ = responses(model, config.layer, digits)
     maps = atlases["box"].maps
-    found = np.all([a.status == FOUND for a in atlases.values()], axis=0)
-    found &= scores[:, maps].max(0) > 0
+    found = digit_scores[:, maps].max(0) > 0
+    for atlas in atlases.values():
+        found &= atlas.status == FOUND
     if not found.any():
         raise ValueError(
-            f"no map of {config.layer} is found in all spaces and wakes for a digit; choose other --maps"
+            f"no map of {config.layer} is found in all spaces and responds to a digit; "
+            "choose other --maps"
         )
-    chosen, row = maps[found], np.arange(found.sum())
-    pictures = {space: atlas.images[found, 0] for space, atlas in atlases.items()}
-    pictures["digit"] = digits[scores[:, chosen].argmax(0)]
-    best = {space: atlas.scores[found, 0] for space, atlas in atlases.items()}
-    best["digit"] = scores[:, chosen].max(0)
-    # The sphere holds other images than the box: for it, what was found is standardised and scored
-    # again.
-    sphere = {
-        name: answers(
-            model, config.layer, np.asarray(jax.vmap(standardise)(jnp.asarray(pictures[name])))
-        )[0][row, chosen]
-        for name in ("decoder", "box")
-    }
-    everything = np.asarray(jax.vmap(standardise)(jnp.asarray(digits)))
-    sphere["digit"] = answers(model, config.layer, everything)[0][:, chosen].max(0)
-    shares = {
-        "decoder / box": best["decoder"] / best["box"],
-        "digit / box": best["digit"] / best["box"],
-        "decoder / digit": best["decoder"] / best["digit"],
-        "standardised decoder / standardised": sphere["decoder"] / best["standardised"],
-        "standardised digit / standardised": sphere["digit"] / best["standardised"],
-    }
-    looks = {}
-    for name, images in (*pictures.items(), ("all digits", digits)):
-        sure = answers(model, config.layer, images)[1].max(1)
-        # Standardised images are no pixels in [0, 1]: their distance to a digit says nothing.
-        far = (
-            None
-            if name == "standardised"
-            else nearest(model, images, digits, itself=name == "all digits")
-        )
-        looks[name] = {
-            "confidence, mean": float(sure.mean()),
-            "sure (0.9) of a class": float(np.mean(sure >= 0.9)),
-            "distance to the nearest digit, quartiles": None
-            if far is None or name == "digit"
-            else quartiles(far),
-        }
+    chosen = maps[found]
+    pictures = {}
+    best = {}
+    for name, atlas in atlases.items():
+        pictures[name] = atlas.images[found, 0]
+        best[name] = atlas.scores[found, 0]
+    pictures["digit"] = digits[digit_scores[:, chosen].argmax(0)]
+    best["digit"] = digit_scores[:, chosen].max(0)
+    shares = compare(config, model, chosen, best, pictures["decoder"], digits)
+    rows = []
+    for number, index in enumerate(chosen):
+        numbers = (best["box"], *shares.values())
+        rows.append([int(index), *(float(values[number]) for values in numbers)])
     facts = {
-        "maps found": {space: a.counts["found"] for space, a in atlases.items()},
+        "maps found": {name: atlas.counts["found"] for name, atlas in atlases.items()},
         "maps compared": len(chosen),
         "shares, quartiles": {name: quartiles(values) for name, values in shares.items()},
         "decoder above the best digit": int(np.sum(shares["decoder / digit"] > 1)),
-        "looks": looks,
+        "looks": appearances(model, config.layer, pictures, digits),
         "columns": COLUMNS,
-        "rows": [
-            [int(k), *(float(v[i]) for v in (best["box"], *shares.values()))] for i, k in enumerate(chosen)
-        ],
-    }  # fmt: skip
+        "rows": rows,
+    }
     return facts, pictures
+
+
+def compare(
+    config: Config,
+    model: oipjax.Model,
+    chosen: np.ndarray,
+    best: dict[str, np.ndarray],
+    decoded: np.ndarray,
+    digits: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Scores as shares of others, for each map.
+
+    The sphere of standardised images holds other images than the box. To compare with it, images
+    are standardised and scored again.
+
+    Args:
+        config: names the layer.
+        model: the network.
+        chosen: indices of the maps ``[k]``.
+        best: scores ``[k]`` by source.
+        decoded: the decoder's images ``[k, h, w, c]``.
+        digits: all digits.
+    """
+    layer = config.layer
+    rows = np.arange(len(chosen))
+    decoder_on_sphere = scores_on_sphere(model, layer, decoded)[rows, chosen]
+    digit_on_sphere = scores_on_sphere(model, layer, digits)[:, chosen].max(0)
+    return {
+        "decoder / box": best["decoder"] / best["box"],
+        "digit / box": best["digit"] / best["box"],
+        "decoder / digit": best["decoder"] / best["digit"],
+        "standardised decoder / standardised": decoder_on_sphere / best["standardised"],
+        "standardised digit / standardised": digit_on_sphere / best["standardised"],
+    }
+
+
+def appearances(
+    model: oipjax.Model, layer: str, pictures: dict[str, np.ndarray], digits: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Whether the images of each source look like digits: to the network, and by their distance."""
+    facts = {}
+    for name, images in (*pictures.items(), ("all digits", digits)):
+        _, classes = responses(model, layer, images)
+        confidence = classes.max(1)
+        # Standardised images have no pixels in [0, 1], so they have no distance to a digit.
+        distance = None
+        if name not in ("standardised", "digit"):
+            is_digits = name == "all digits"
+            distance = quartiles(distances(model, images, digits, leave_out_self=is_digits))
+        facts[name] = {
+            "confidence, mean": float(confidence.mean()),
+            "sure (0.9) of a class": float(np.mean(confidence >= SURE)),
+            DISTANCE: distance,
+        }
+    return facts
 
 
 def plot(
     config: Config, model: oipjax.Model, facts: dict[str, Any], pictures: dict[str, np.ndarray]
 ) -> Figure:
-    """The same maps' patterns in the three spaces beside the best digit, and what is left of the box's scores."""
+    """The same maps' patterns in the three spaces beside the best digit, and their scores."""
     rows = facts["rows"]
     order = np.argsort([row[2] for row in rows])
-    order = order[np.unique(np.linspace(0, len(order) - 1, config.shown).round().astype(int))]
+    places = np.linspace(0, len(order) - 1, config.shown).round().astype(int)
+    order = order[np.unique(places)]
     figure = Figure(figsize=(13.2, 7.6), facecolor="white")
-    title = f"{config.checkpoint} \N{MIDDLE DOT} {config.layer}: what maps want among a decoder's images"
+    network = f"{config.checkpoint} \N{MIDDLE DOT} {config.layer}"
+    title = f"{network}: the patterns of maps among a decoder's images"
     figure.text(0.03, 0.965, title, fontsize=15, fontweight="bold", color=INK, va="center")
     note = (
-        "Columns: maps at equal steps of the ranking by decoder / box. Below: score as a share of the box's. "
+        "Columns: maps at equal steps of the ranking by decoder / box. "
+        "Below: score as a share of the box's. "
         "Standardised images are drawn by contrast, others from black to white."
     )
     figure.text(0.03, 0.93, note, fontsize=9, color=FAINT, va="center")
-    names = {
-        "standardised": "standardised",
-        "box": "box",
-        "decoder": "decoder",
-        "digit": "best digit",
-    }
-    grid = figure.add_gridspec(
-        4, len(order), left=0.1, right=0.985, top=0.88, bottom=0.36, hspace=0.25, wspace=0.08
-    )
-    low, high = model.input_box
-    for line, (name, label) in enumerate(names.items()):
+    edges = {"left": 0.1, "right": 0.985, "top": 0.88, "bottom": 0.36}
+    grid = figure.add_gridspec(len(SOURCES), len(order), hspace=0.25, wspace=0.08, **edges)
+    for line, name in enumerate(SOURCES):
         for column, index in enumerate(order):
             axes = figure.add_subplot(grid[line, column])
-            image = pictures[name][index]
-            drawn = (
-                contrast(image, 2.0)
-                if name == "standardised"
-                else ((image - low) / (high - low))[..., 0]
-            )
-            axes.imshow(drawn, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
-            share = {"box": 1.0, "decoder": rows[index][2], "digit": rows[index][3]}.get(name)
-            axes.set_xlabel(
-                "" if share is None else f"{share:.2f}", fontsize=8, color=INK, labelpad=2
-            )
+            draw_image(axes, model, name, pictures[name][index], rows[index])
             if line == 0:
                 axes.set_title(f"map {rows[index][0]}", fontsize=8.5, color=INK, pad=4)
             if column == 0:
-                axes.text(
-                    -0.15,
-                    0.5,
-                    label,
-                    transform=axes.transAxes,
-                    ha="right",
-                    va="center",
-                    fontsize=10,
-                    color=INK,
-                )
-    panels = figure.add_gridspec(1, 2, left=0.07, right=0.985, top=0.265, bottom=0.075, wspace=0.16)
-    titles = (
-        "What is left of the score in the box",
-        "What is left on the sphere of standardised images",
-    )
-    for place, (words_of, columns) in enumerate(zip(titles, ((2, 3), (5, 6)), strict=True)):
-        axes = figure.add_subplot(panels[place])
-        for column, colour, label in zip(
-            columns, (BLUE, INACTIVE), ("decoder", "best of 1,000 digits"), strict=True
-        ):
-            shares = np.sort([row[column] for row in rows])
-            axes.step(shares, 100 * np.arange(1, len(shares) + 1) / len(shares), where="post", color=colour,
-                      label=f"{label}: median {np.median(shares):.2f}")  # fmt: skip
-        axes.set_xlim(0, None)
-        words(axes, words_of, "share of the best score found there", "maps with no more (%)")
-        axes.legend(fontsize=8, loc="best", edgecolor="none", framealpha=1)
+                place = {"transform": axes.transAxes, "ha": "right", "va": "center"}
+                axes.text(-0.15, 0.5, SOURCES[name], fontsize=10, color=INK, **place)
+    edges = {"left": 0.07, "right": 0.985, "top": 0.265, "bottom": 0.075}
+    panels = figure.add_gridspec(1, 2, wspace=0.16, **edges)
+    in_box = figure.add_subplot(panels[0])
+    draw_shares(in_box, rows, (2, 3), "Share of the score in the box that is left")
+    on_sphere = figure.add_subplot(panels[1])
+    draw_shares(on_sphere, rows, (5, 6), "Share that is left on the sphere of standardised images")
     return figure
+
+
+def draw_image(
+    axes: Axes, model: oipjax.Model, name: str, image: np.ndarray, row: list[Any]
+) -> None:
+    """One image, with its score as a share of the box's below."""
+    if name == "standardised":
+        drawn = contrast(image, 2.0)
+    else:
+        low, high = model.input_box
+        drawn = ((image - low) / (high - low))[..., 0]
+    axes.imshow(drawn, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    shares = {"box": 1.0, "decoder": row[2], "digit": row[3]}
+    text = f"{shares[name]:.2f}" if name in shares else ""
+    axes.set_xlabel(text, fontsize=8, color=INK, labelpad=2)
+
+
+def draw_shares(axes: Axes, rows: list[list[Any]], columns: tuple[int, int], title: str) -> None:
+    """The distributions of two shares over the maps: the decoder's, and the best digit's."""
+    styles = ((BLUE, "decoder"), (INACTIVE, "best of 1,000 digits"))
+    for column, (colour, name) in zip(columns, styles, strict=True):
+        shares = np.sort([row[column] for row in rows])
+        maps = 100 * np.arange(1, len(shares) + 1) / len(shares)
+        label = f"{name}: median {np.median(shares):.2f}"
+        axes.step(shares, maps, where="post", color=colour, label=label)
+    axes.set_xlim(0, None)
+    words(axes, title, "share of the best score found there", "maps with no more (%)")
+    axes.legend(fontsize=8, loc="best", edgecolor="none", framealpha=1)
+
+
+def report(facts: dict[str, Any]) -> None:
+    """Print the tables."""
+    cells = [[name, *values] for name, values in facts["shares, quartiles"].items()]
+    columns = ["", "lower quartile", "median", "upper quartile"]
+    show("score of the same maps", columns, cells)
+    names = ["confidence, mean", "sure (0.9) of a class"]
+    cells = []
+    for source, look in facts["looks"].items():
+        quarters = look[DISTANCE]
+        median = None if quarters is None else quarters[1]
+        cells.append([source, *(look[name] for name in names), median])
+    columns = ["", *names, "median distance to the nearest digit"]
+    show("do they look like digits?", columns, cells)
+    count = facts["maps compared"]
+    above = facts["decoder above the best digit"]
+    print(
+        f"found {facts['maps found']}; the decoder's pattern scores above the best digit "
+        f"for {above} of {count} maps"
+    )
 
 
 def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
     """Run, print, write."""
     model = oipjax.load(config.checkpoint)
     facts, pictures = measure(config, model)
-    show("score of the same maps", ["", "lower quartile", "median", "upper quartile"],
-         [[name, *values] for name, values in facts["shares, quartiles"].items()])  # fmt: skip
-    names = list(facts["looks"]["box"])[:2]
-    far = [
-        (look["distance to the nearest digit, quartiles"] or [None] * 3)[1]
-        for look in facts["looks"].values()
-    ]
-    rows = [
-        [name, *(look[n] for n in names), d]
-        for (name, look), d in zip(facts["looks"].items(), far, strict=True)
-    ]
-    show("do they look like digits?", ["", *names, "median distance to the nearest digit"], rows)
-    count, above = facts["maps compared"], facts["decoder above the best digit"]
-    print(
-        f"found {facts['maps found']}; the decoder's pattern scores above the best digit for {above} of {count} maps"
-    )
+    report(facts)
     content = {"config": asdict(config), **facts}
     save(results, "decoder_space", content, plot(config, model, facts, pictures))
     return content

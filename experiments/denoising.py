@@ -1,21 +1,23 @@
 """How much noise does an autoencoder take away?
 
-Question: what do autoencoders make of images with Gaussian noise or lost pixels, in dB, in SSIM and
-    for a classifier,
-beside filters, principal components and the best linear map? Does each corruption need a network of
-its own? Expected: 8 dB or more at sigma 0.5 (noise cut to the range of pixels; in test images of no
-training), 2 dB or more above the best linear map, which itself is far above blur and median. The
-classifier reads denoised images nearly as well as clean ones. A network is best at the corruption
-that it was trained with, and of little use for another kind; one trained with all of them loses 0.5
-dB to heavy ones and 2 dB to light ones. Cost: it trains seven autoencoders, 5 minutes of two cores
-each, once (kept in oipjax-out); then 5 minutes. Command: OIPJAX_DATA=folder python -m
-experiments.denoising (clothes: --source fashion --classifier None)
+Question: how well do autoencoders restore images with Gaussian noise or lost pixels, in dB, in SSIM
+and for a classifier, beside filters, principal components and the best linear map? Does each
+corruption need a network of its own?
+Expected: 8 dB or more at sigma 0.5 (noise cut to the range of pixels; in test images of no
+training). That is 2 dB or more above the best linear map, which itself is far above blur and
+median. The classifier reads denoised images nearly as well as clean ones. A network is best at the
+corruption that it was trained with, and of little use for another kind. A network that was trained
+with all of them loses 0.5 dB to heavy ones and 2 dB to light ones.
+Cost: it trains seven autoencoders, 5 minutes of two cores each, once (kept in oipjax-out); then 5
+minutes.
+Command: OIPJAX_DATA=folder python -m experiments.denoising (clothes: --source fashion --classifier
+None)
 """
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -52,18 +54,32 @@ from oipjax.training import (
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("corruption", "images", "strength", "psnr", "gain", "ssim", "accuracy")
-CLEAN, ALL = "clean", "autoencoder, all"
-OWN = figures.AUTOENCODER
+CLEAN = "clean"
+ALL = "autoencoder, all"
+TRAIN = 0
+"""The number of the key for corruptions of training images."""
+TEST = 1
+"""The number of the key for corruptions of test images."""
 Filter = Callable[[np.ndarray, float], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Config:
-    """Corruptions, the training of the autoencoders, and strengths of the rivals, of which the best one counts.
+    """Corruptions, the training of the autoencoders, and strengths of the rivals.
 
-    ``blurs`` are standard deviations in pixels, ``medians`` sides of the window, ``components`` how
-    many of the principal components are kept; they are chosen on the first ``tuned`` training
-    images.
+    The best strength of each rival counts. It is chosen with training images.
+
+    Attributes:
+        source: the data set.
+        classifier: reads the images; None: there is none.
+        sigmas: standard deviations of the noise.
+        dropped: shares of lost pixels.
+        train: the training of the autoencoders; the corruption is replaced.
+        blurs: standard deviations of the Gaussian blur, in pixels.
+        medians: sides of the median filter's window, in pixels.
+        components: numbers of principal components.
+        tuned: training images that the strengths are chosen with.
+        shown: images in the figure.
     """
 
     source: Literal["mnist", "fashion"] = "mnist"
@@ -82,42 +98,81 @@ class Config:
             raise ValueError("no corruption: give --sigmas or --dropped")
         if self.source == "fashion" and self.classifier == "mnist-cnn":
             raise ValueError(
-                "mnist-cnn reads digits: with --source fashion, give --classifier None or one's folder"
+                "mnist-cnn reads digits: with --source fashion, give --classifier None "
+                "or the folder of a classifier"
             )
 
     @property
     def corruptions(self) -> dict[str, Corruption]:
-        """By their names."""
-        noises: dict[str, Corruption] = {f"noise {sigma:g}": Noise(sigma) for sigma in self.sigmas}
-        return noises | {f"{100 * share:g} % dropped": Dropped(share) for share in self.dropped}
+        """The corruptions by their names."""
+        found: dict[str, Corruption] = {}
+        for sigma in self.sigmas:
+            found[f"noise {sigma:g}"] = Noise(sigma)
+        for share in self.dropped:
+            found[f"{100 * share:g} % dropped"] = Dropped(share)
+        return found
 
 
 SMOKE = Config(
-    sigmas=(0.5,), dropped=(0.5,), blurs=(1.0,), medians=(3,), components=(10,), tuned=100, shown=2,
+    sigmas=(0.5,),
+    dropped=(0.5,),
+    blurs=(1.0,),
+    medians=(3,),
+    components=(10,),
+    tuned=100,
+    shown=2,
     train=SMALL,
-)  # fmt: skip
+)
+
+
+class Restored(NamedTuple):
+    """Test images that a method has restored.
+
+    Attributes:
+        images: pixels ``[n, h, w, c]``.
+        strength: of the method, if it has one.
+    """
+
+    images: np.ndarray
+    strength: float | None = None
+
+
+class Fit(NamedTuple):
+    """Images times a gain plus an offset, as near to the truth as possible.
+
+    Attributes:
+        gain: the factor.
+        offset: is added.
+        error: the mean squared error that is left.
+    """
+
+    gain: float
+    offset: float
+    error: float
 
 
 class Study:
-    """Images, a classifier, the networks by what they were trained with, and principal components."""
+    """Images, a classifier, the networks by the corruption of their training, and components."""
 
     def __init__(self, config: Config, digits: Dataset):
-        self.config, self.digits = config, digits
+        self.config = config
+        self.digits = digits
         self.classifier = None if config.classifier is None else oipjax.load(config.classifier)
         self.truth = linear.pixels_of(digits.test.images)
         self.principal = linear.principal(digits.train.images)
-        trained = dict(config.corruptions) | {ALL: OneOf(tuple(config.corruptions.values()))}
-        self.networks = {name: self.network(corrupt) for name, corrupt in trained.items()}
+        self.networks = {}
+        for name, corruption in config.corruptions.items():
+            self.networks[name] = self.network(corruption)
+        self.networks[ALL] = self.network(OneOf(tuple(config.corruptions.values())))
 
-    def network(self, corrupt: Corruption) -> Autoencoder:
-        """The one that is trained with a corruption."""
-        return autoencoder(replace(self.config.train, corrupt=corrupt), self.digits)
+    def network(self, corruption: Corruption) -> Autoencoder:
+        """The network that is trained with a corruption."""
+        return autoencoder(replace(self.config.train, corrupt=corruption), self.digits)
 
-    def seen(self, corrupt: Corruption, part: int, images: np.ndarray) -> np.ndarray:
-        """Corrupted images; part 0 is for training images, 1 for test images."""
-        return corrupted(
-            corrupt, jax.random.fold_in(keys.stream(jax.random.key(0), keys.NOISE), part), images
-        )
+    def corrupted(self, corruption: Corruption, part: int, images: np.ndarray) -> np.ndarray:
+        """Corrupted images; ``part`` is `TRAIN` or `TEST`."""
+        noise = keys.stream(jax.random.key(0), keys.NOISE)
+        return corrupted(corruption, jax.random.fold_in(noise, part), images)
 
     def filters(self) -> dict[str, tuple[Filter, tuple[float, ...]]]:
         """Rivals with a strength, and the strengths that are tried."""
@@ -128,87 +183,113 @@ class Study:
         }
 
     def project(self, images: np.ndarray, count: float) -> np.ndarray:
-        """What so many principal components of clean images keep."""
-        some = self.principal.first(min(int(count), len(self.principal.axes)))
-        return some.decode(some.encode(images))
+        """Images from so many principal components of clean images."""
+        first = self.principal.first(min(int(count), len(self.principal.axes)))
+        return first.decode(first.encode(images))
 
-    def restored(self, name: str) -> dict[str, tuple[np.ndarray, float | None]]:
-        """All that is made of the test images with one corruption, and the strength that was chosen."""
-        corrupt, train = self.config.corruptions[name], self.digits.train.images
-        seen, learnt = self.seen(corrupt, 1, self.digits.test.images), self.seen(corrupt, 0, train)
-        made: dict[str, tuple[np.ndarray, float | None]] = {figures.SEEN: (seen, None)}
-        some, goal = learnt[: self.config.tuned], linear.pixels_of(train[: self.config.tuned])
+    def restored(self, name: str) -> dict[str, Restored]:
+        """The test images with one corruption, restored by every method."""
+        corruption = self.config.corruptions[name]
+        train = self.digits.train.images
+        test_inputs = self.corrupted(corruption, TEST, self.digits.test.images)
+        train_inputs = self.corrupted(corruption, TRAIN, train)
+        restored = {figures.CORRUPTED: Restored(test_inputs)}
+        count = self.config.tuned
+        truth = linear.pixels_of(train[:count])
         for rival, (call, strengths) in self.filters().items():
-            errors = [fitted(call(some, strength), goal)[1] for strength in strengths]
-            best = strengths[int(np.argmin(errors))]
-            (gain, offset), _ = fitted(call(some, best), goal)
-            made[rival] = np.clip(gain * call(seen, best) + offset, 0, 1), float(best)
-        made[figures.LINEAR] = np.clip(linear.regression(learnt, train)(seen), 0, 1), None
-        for network, auto in ((OWN, self.networks[name]), (ALL, self.networks[ALL])):
-            made[network] = reconstruct(auto, seen), None
-        return made
+            strength, fit = tune(call, strengths, train_inputs[:count], truth)
+            images = fit.gain * call(test_inputs, strength) + fit.offset
+            restored[rival] = Restored(np.clip(images, 0, 1), float(strength))
+        predicted = linear.regression(train_inputs, train)(test_inputs)
+        restored[figures.LINEAR] = Restored(np.clip(predicted, 0, 1))
+        for method, network in ((figures.AUTOENCODER, name), (ALL, ALL)):
+            restored[method] = Restored(reconstruct(self.networks[network], test_inputs))
+        return restored
+
+    def clean_row(self) -> dict[str, Any]:
+        """The row of the images themselves."""
+        return {
+            "corruption": "",
+            "images": CLEAN,
+            "strength": None,
+            "mse": None,
+            "psnr": None,
+            "ssim": None,
+            "gain": None,
+            "accuracy": self.accuracy(self.truth),
+        }
 
     def row(
-        self,
-        corruption: str,
-        name: str,
-        images: np.ndarray,
-        strength: float | None,
-        before: float | None,
-    ) -> dict:
-        """A row of the table."""
-        marks = (
-            scores(images, self.truth)
-            if name != CLEAN
-            else {"mse": None, "psnr": None, "ssim": None}
-        )
-        gain = None if before is None or marks["psnr"] is None else marks["psnr"] - before
-        accuracy = (
-            None if self.classifier is None else read(self.classifier, images, self.digits.test)
-        )
-        return {"corruption": corruption, "images": name, "strength": strength, **marks, "gain": gain,
-                "accuracy": accuracy}  # fmt: skip
+        self, corruption: str, method: str, restored: Restored, before: float | None
+    ) -> dict[str, Any]:
+        """A row of the table; ``before`` is the PSNR of the corrupted images."""
+        measures = scores(restored.images, self.truth)
+        return {
+            "corruption": corruption,
+            "images": method,
+            "strength": restored.strength,
+            **measures,
+            "gain": None if before is None else measures["psnr"] - before,
+            "accuracy": self.accuracy(restored.images),
+        }
+
+    def accuracy(self, images: np.ndarray) -> float | None:
+        """Share of the test images that the classifier reads right, if there is a classifier."""
+        if self.classifier is None:
+            return None
+        return accuracy(self.classifier, images, self.digits.test)
 
     def crossed(self) -> dict[str, dict[str, float]]:
         """Gains in dB of every network (first) on every corruption (second)."""
         gains: dict[str, dict[str, float]] = {name: {} for name in self.networks}
-        for name, corrupt in self.config.corruptions.items():
-            seen = self.seen(corrupt, 1, self.digits.test.images)
-            before = scores(seen, self.truth)["psnr"]
+        for name, corruption in self.config.corruptions.items():
+            inputs = self.corrupted(corruption, TEST, self.digits.test.images)
+            before = scores(inputs, self.truth)["psnr"]
             for network, auto in self.networks.items():
-                gains[network][name] = scores(reconstruct(auto, seen), self.truth)["psnr"] - before
+                after = scores(reconstruct(auto, inputs), self.truth)["psnr"]
+                gains[network][name] = after - before
         return gains
 
 
 def blur(images: np.ndarray, sigma: float) -> np.ndarray:
-    """A Gaussian blur of so many pixels."""
+    """A Gaussian blur; ``sigma`` is in pixels."""
     return ndimage.gaussian_filter(images, (0, sigma, sigma, 0), mode="nearest")
 
 
 def median(images: np.ndarray, side: float) -> np.ndarray:
-    """The median in a square window."""
-    return ndimage.median_filter(images, (1, int(side), int(side), 1), mode="nearest")
+    """The median in a square window; ``side`` is in pixels."""
+    window = (1, int(side), int(side), 1)
+    return ndimage.median_filter(images, window, mode="nearest")
 
 
-def fitted(images: np.ndarray, truth: np.ndarray) -> tuple[tuple[float, float], float]:
-    """Gain and offset that bring images nearest to the truth, and the squared error that is left.
+def tune(
+    call: Filter, strengths: tuple[float, ...], images: np.ndarray, truth: np.ndarray
+) -> tuple[float, Fit]:
+    """The strength of a filter with the least squared error, and its fit."""
+    fits = [fitted(call(images, strength), truth) for strength in strengths]
+    best = int(np.argmin([fit.error for fit in fits]))
+    return strengths[best], fits[best]
 
-    A mean of noise that is cut to [0, 1] is no longer the image, nor is one of pixels half of which
-    are lost.
+
+def fitted(images: np.ndarray, truth: np.ndarray) -> Fit:
+    """Gain and offset that bring images nearest to the truth.
+
+    They are needed since the noise is cut to [0, 1], and lost pixels are black: the mean of such
+    pixels is not the image.
     """
-    x, y = images.ravel().astype(np.float64), truth.ravel().astype(np.float64)
+    x = images.ravel().astype(np.float64)
+    y = truth.ravel().astype(np.float64)
     covariance = np.cov(x, y, bias=True)
     gain = covariance[0, 1] / max(covariance[0, 0], 1e-12)
-    return (float(gain), float(y.mean() - gain * x.mean())), float(
-        covariance[1, 1] - gain * covariance[0, 1]
-    )
+    offset = y.mean() - gain * x.mean()
+    error = covariance[1, 1] - gain * covariance[0, 1]
+    return Fit(float(gain), float(offset), float(error))
 
 
-def read(classifier: Model, images: np.ndarray, split: Split) -> float:
-    """Share of the images that the classifier takes for what they are."""
-    logits = layer_activations(classifier, classifier.to_input(images), ("logits",), tile=200)[
-        "logits"
-    ]
+def accuracy(classifier: Model, images: np.ndarray, split: Split) -> float:
+    """Share of the images that the classifier reads right."""
+    inputs = classifier.to_input(images)
+    logits = layer_activations(classifier, inputs, ("logits",), tile=200)["logits"]
     return float((logits.argmax(1) == split.labels).mean())
 
 
@@ -216,31 +297,35 @@ def main(
     config: Config = Config(), results: Path = RESULTS, digits: Dataset | None = None
 ) -> list[dict[str, Any]]:
     """Run, print, write."""
-    study = Study(config, digits or images_of(config.source))
-    rows, pictures = [study.row("", CLEAN, study.truth, None, None)], {}
+    study = Study(config, images_of(config.source) if digits is None else digits)
+    rows = [study.clean_row()]
+    pictures = {}
     for name in config.corruptions:
-        made, before = study.restored(name), None
-        for what, (images, strength) in made.items():
-            rows.append(study.row(name, what, images, strength, before))
-            before = rows[-1]["psnr"] if what == figures.SEEN else before
-        pictures[name] = {what: images[: config.shown] for what, (images, _) in made.items()}
+        before = None
+        pictures[name] = {}
+        for method, restored in study.restored(name).items():
+            row = study.row(name, method, restored, before)
+            rows.append(row)
+            pictures[name][method] = restored.images[: config.shown]
+            if method == figures.CORRUPTED:
+                before = row["psnr"]
     crossed = study.crossed()
     source = f"{study.digits.name}, {len(study.truth):,} test images"
-    show(
-        f"{source}; psnr and gain in dB", COLUMNS, [[row[name] for name in COLUMNS] for row in rows]
-    )
-    show("gain (dB) of networks by what they were trained with", ["trained with", *config.corruptions],
-         [[name, *gains.values()] for name, gains in crossed.items()])  # fmt: skip
-    figure = figures.denoising(
-        rows, pictures, study.truth[: config.shown], crossed, f"Denoising, {source}"
-    )
+    cells = [[row[name] for name in COLUMNS] for row in rows]
+    show(f"{source}; psnr and gain in dB", COLUMNS, cells)
+    cells = [[name, *gains.values()] for name, gains in crossed.items()]
+    columns = ["trained with", *config.corruptions]
+    show("gain (dB) of networks by the corruption of their training", columns, cells)
+    truth = study.truth[: config.shown]
+    figure = figures.denoising(rows, pictures, truth, crossed, f"Denoising, {source}")
     name = "denoising" if config.source == "mnist" else f"denoising_{config.source}"
-    save(
-        results,
-        name,
-        {"config": asdict(config), "data": study.digits.name, "rows": rows, "crossed": crossed},
-        figure,
-    )
+    content = {
+        "config": asdict(config),
+        "data": study.digits.name,
+        "rows": rows,
+        "crossed": crossed,
+    }
+    save(results, name, content, figure)
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The study of the latent space with one's own images, and what it says of input that cannot be used."""
+"""The study of the latent space with your images, and what it says of input that cannot be used."""
 
 import json
 import sys
@@ -33,7 +33,7 @@ def place(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_own_images_are_shown_nowhere_but_in_a_folder_for_it(place, capsys):
+def test_your_images_are_shown_nowhere_but_in_a_folder_for_it(place, capsys):
     lines = [f"{number:03d}.png,{1 if number % 2 else -1},-1" for number in range(149)]
     (place / "table.csv").write_text("\n".join([",dark,never", *lines]))
     config = Config(
@@ -67,7 +67,7 @@ def test_own_images_are_shown_nowhere_but_in_a_folder_for_it(place, capsys):
         (["--data", "nowhere"], "nowhere: no such folder or file"),
         (["--data", "own", "--crop", "0", "0", "99", "99"], "too small for the crop"),
         (["--data", "own", "--attributes", "nowhere.csv"], "nowhere.csv: no such file"),
-        (["--crop", "0", "0", "9", "9"], "are for one's own images"),
+        (["--crop", "0", "0", "9", "9"], "are for your images"),
         (["--data", "own", "--classifier", "mnist-cnn"], "takes images (28, 28, 1), "),
         (["--data", "own", "--feature", "dense7"], "has no layer 'dense7'; it has conv1_pre"),
         ([], "takes images (8, 8, 3), those of mnist"),
@@ -78,17 +78,17 @@ def test_what_cannot_be_used_is_told_in_one_line(place, monkeypatch, capsys, arg
     (place / "own" / "zz.jpg").unlink()
     monkeypatch.setattr(sys, "argv", ["latent_space", *(["--autoencoder", "small", *arguments])])
     with pytest.raises(SystemExit) as stop, jax.numpy_dtype_promotion("standard"):
-        command(latent_space.main, Config, latent_space.__doc__)
+        command(latent_space.main, Config, latent_space.__doc__, place / "results")
     error = capsys.readouterr().err
     assert stop.value.code == 2 and words in error and error.count("\n") == 1
 
 
-def test_the_decoder_study_takes_options(monkeypatch, capsys):
+def test_the_decoder_study_takes_options(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         sys, "argv", ["decoder_space", "--autoencoder", "nowhere", "--maps", "3", "--draws", "8"]
     )
     with pytest.raises(SystemExit) as stop, jax.numpy_dtype_promotion("standard"):
-        command(decoder_space.main, decoder_space.Config, decoder_space.__doc__)
+        command(decoder_space.main, decoder_space.Config, decoder_space.__doc__, tmp_path)
     assert stop.value.code == 2 and capsys.readouterr().err.startswith(
         "nowhere: no checkpoint there"
     )

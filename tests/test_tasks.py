@@ -61,7 +61,7 @@ def test_an_autoencoder_is_trained_once_for_each_configuration(tmp_path, monkeyp
         common.autoencoder(ClassifierTrainConfig(), digits())
 
 
-def test_input_that_cannot_be_used_is_one_line(monkeypatch, capsys):
+def test_input_that_cannot_be_used_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv(data.ENVIRONMENT, "nowhere")
     for module, options, line in (
         (compression, [], "nowhere: no such folder"),
@@ -69,11 +69,11 @@ def test_input_that_cannot_be_used_is_one_line(monkeypatch, capsys):
         (denoising, ["--sigmas", "--dropped"], "no corruption"),
         (denoising, ["--sigmas", "0", "--classifier", "None"], "the noise's sigma"),
         (recolouring, ["--data", "pictures.zip"], "pictures.zip: no such folder or file"),
-        (recolouring, ["--size", "8", "8"], "--name, --crop and --size are for one's own images"),
+        (recolouring, ["--size", "8", "8"], "--name, --crop and --size are for your images"),
     ):
         monkeypatch.setattr(sys, "argv", [module.__name__, *options])
         with pytest.raises(SystemExit) as end:
-            common.command(module.main, module.Config, module.__doc__)
+            common.command(module.main, module.Config, module.__doc__, tmp_path)
         told = " ".join(capsys.readouterr().err.split())
         assert end.value.code == 2 and line in told and "Traceback" not in told
 
@@ -100,9 +100,9 @@ def test_a_smaller_picture_keeps_what_is_smooth():
 
 def test_what_a_filter_gives_is_brought_to_the_scale_of_images():
     truth = np.random.default_rng(0).random((5, 6, 6, 1)).astype(np.float32)
-    (gain, offset), left = denoising.fitted(0.5 * truth + 0.2, truth)
+    gain, offset, left = denoising.fitted(0.5 * truth + 0.2, truth)
     assert (gain, offset, left) == pytest.approx((2, -0.4, 0), abs=1e-5)
-    (gain, offset), left = denoising.fitted(np.zeros_like(truth), truth)
+    gain, offset, left = denoising.fitted(np.zeros_like(truth), truth)
     assert (gain, offset, left) == pytest.approx((0, truth.mean(), truth.var()), rel=1e-4)
 
 
@@ -139,7 +139,7 @@ def test_the_lookup_is_the_mean_chroma_of_a_grey_level():
         np.testing.assert_allclose(table[level], expected, atol=1e-6)
 
 
-def test_ones_own_colours_are_not_shown_among_the_results(tmp_path, monkeypatch):
+def test_your_colours_are_not_shown_among_the_results(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for number in range(60):
