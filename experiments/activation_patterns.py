@@ -327,7 +327,8 @@ def draw_shares(axes: Axes, rows: list[dict[str, Any]]) -> None:
 def draw_separation(axes: Axes, places: np.ndarray, pair: Confusion, labels: np.ndarray) -> None:
     """Where the images of two classes stand between their means, by layer ``[layers, n]``."""
     layers = np.arange(len(places))
-    for label, colour, side in ((pair.a, BLUE, "low"), (pair.b, INACTIVE, "high")):
+    halves: Any = ((pair.a, BLUE, "low"), (pair.b, INACTIVE, "high"))
+    for label, colour, side in halves:
         own = [row[labels == label] for row in places]
         drawn: Any = axes.violinplot(own, layers, widths=0.75, showextrema=False, side=side)
         for body in drawn["bodies"]:

@@ -325,8 +325,8 @@ def plot(
     high = 0.6 + 0.78 * len(shown)
     figure = Figure(figsize=(13.2, high), facecolor="white")
     title = f"{model.name} \N{MIDDLE DOT} what does the network think a digit is?"
-    style = {"va": "center"}
-    bold = {"fontsize": 15, "fontweight": "bold", "color": INK}
+    style: dict[str, Any] = {"va": "center"}
+    bold: dict[str, Any] = {"fontsize": 15, "fontweight": "bold", "color": INK}
     figure.text(0.02, 1 - 0.22 / high, title, **bold, **style)
     note = (
         f"Below each image: the class that {others[0].name} gives it and how sure it is; "
@@ -358,7 +358,7 @@ def draw_classes(
         colour = INK if given == meant else INACTIVE
         axes.set_xlabel(text, fontsize=7, labelpad=1, color=colour)
     text = f"{row.name}\n{row.space}".strip()
-    place = {"transform": panels[0].transAxes, "ha": "right", "va": "center"}
+    place: dict[str, Any] = {"transform": panels[0].transAxes, "ha": "right", "va": "center"}
     panels[0].text(-0.15, 0.5, text, fontsize=8, color=INK, **place)
 
 
@@ -382,8 +382,8 @@ def draw_agreement(axes: Axes, rows: list[dict[str, Any]], others: int, classes:
     for space in dict.fromkeys(row["space"] for row in rows if row["space"]):
         colour = BLUE if space == "standardised" else GREEN
         axes.plot([], [], "s", color=colour, label=f"{space} images")
-    spacing = {"handletextpad": 0.2, "columnspacing": 0.8}
-    below = {"loc": "upper right", "bbox_to_anchor": (1.0, -0.05), "ncols": 2}
+    spacing: dict[str, Any] = {"handletextpad": 0.2, "columnspacing": 0.8}
+    below: dict[str, Any] = {"loc": "upper right", "bbox_to_anchor": (1.0, -0.05), "ncols": 2}
     axes.legend(fontsize=7.5, frameon=False, **below, **spacing)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.invert_yaxis()

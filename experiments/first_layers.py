@@ -163,7 +163,7 @@ def support(config: Config, model: oipjax.Model, layer: str) -> dict[str, Any]:
             outside += int((has_gradient & ~in_field).sum())
             without += int((~has_gradient.any((1, 2))).sum())
             np.logical_or.at(reached, (batch[:, 0], batch[:, 1]), has_gradient)
-    is_seen = reached.any((0, 1))
+    is_seen: np.ndarray = np.asarray(reached.any((0, 1)))
     is_whole = reached.sum((2, 3)) == field.size**2
     return {
         "layer": layer,
@@ -177,8 +177,8 @@ def support(config: Config, model: oipjax.Model, layer: str) -> dict[str, Any]:
         "square that holds 90 % of the squared gradient": concentration(config, model, layer),
         "pixels that no node sees": int((~is_seen).sum()),
         "rows and columns seen": [
-            int(is_seen.any(axis=1).sum()),
-            int(is_seen.any(axis=0).sum()),
+            int(is_seen.any(1).sum()),
+            int(is_seen.any(0).sum()),
         ],
     }
 
@@ -269,7 +269,7 @@ def study(
     )
     network = network_of(model)
     field = receptive_field(network, layer).size
-    h, w = network.seen(number_of(network, layer) - 1)
+    h, w = network.input_size(number_of(network, layer) - 1)
     row: dict[str, Any] = {
         "network": name,
         "layer": layer,
@@ -317,7 +317,7 @@ def plot(
 ) -> Figure:
     """Patterns of the first two layers, the gradient of one node of each layer, and the sizes."""
     figure = Figure(figsize=(13.2, 7.6), facecolor="white")
-    bold = {"fontweight": "bold", "color": INK}
+    bold: dict[str, Any] = {"fontweight": "bold", "color": INK}
     figure.text(0.03, 0.966, f"{model.name}: what excites the first layers", fontsize=15, **bold)
     edges = {"left": 0.03, "right": 0.66, "top": 0.9, "bottom": 0.025}
     area = figure.add_gridspec(1, 2, width_ratios=[1, 2], wspace=0.06, **edges)
@@ -429,7 +429,7 @@ def draw_shares(axes: Axes, config: Config, rows: list[dict[str, Any]]) -> None:
     axes.set_xticks(config.blocks, list(map(str, config.blocks)))
 
 
-def with_interval(row: dict[str, Any], name: str, digits: int) -> str:
+def with_interval(row: dict[Any, Any], name: str | int, digits: int) -> str:
     """A median and its interval as text; empty where there is none."""
     if name not in row:
         return ""

@@ -145,7 +145,7 @@ def trainer(model: Model, optimizer: optax.GradientTransformation) -> Callable[.
 
 
 def trained(config: Config, digits: Dataset) -> list[Moment]:
-    """One training, as `oipjax.training.train_classifier` does it, at each stop and after each epoch."""
+    """One training, as by `oipjax.training.train_classifier`, at each stop and after each epoch."""
     stream = keys.stream(jax.random.key(config.seed), keys.TRAIN)
     model = initial(config, jax.random.fold_in(stream, 0), digits)
     images, labels = digits.train

@@ -88,7 +88,7 @@ def study(config: Config, name: str, model: oipjax.Model, space: str, layer: str
         "dead by": tally(atlas.bound_by[atlas.status == DEAD]),
         "found hardest": dict(zip(atlas.maps[is_hard].tolist(), hard_scores, strict=True)),
         "kernel norm, median": float(np.median(norms)),
-        "unresolved maps": [measures(atlas, k, norms) for k in unresolved],
+        "unresolved maps": [measures(atlas, int(k), norms) for k in unresolved],
     }
 
 

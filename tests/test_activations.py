@@ -90,15 +90,21 @@ def test_the_picture_of_activations_shows_all_maps(count, channels, scale):
 def test_the_picture_of_exemplars():
     rng = np.random.default_rng(0)
     figure = exemplars_figure(
-        "title", [f"map {k}" for k in range(3)], ["why"] * 3, rng.normal(size=(3, 8, 8, 1)), [1.0, 2.0, 3.0],
-        rng.uniform(size=(3, 4, 8, 8, 1)), rng.uniform(size=(3, 4)), "note",
-    )  # fmt: skip
+        "title",
+        [f"map {k}" for k in range(3)],
+        ["why"] * 3,
+        rng.normal(size=(3, 8, 8, 1)),
+        [1.0, 2.0, 3.0],
+        rng.uniform(size=(3, 4, 8, 8, 1)),
+        rng.uniform(size=(3, 4)),
+        "note",
+    )
     check_text(figure)
     assert sum(bool(axes.images) for axes in figure.axes) == 3 * 5
 
 
 # --- files
-# ------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def test_pictures_are_read_as_pixels_between_0_and_1(tmp_path):
@@ -135,11 +141,17 @@ def test_pictures_that_do_not_fit_get_one_clear_line(tmp_path):
     np.save(tmp_path / "ints.npy", np.zeros((28, 28), int))
     np.save(tmp_path / "many.npy", np.zeros((5, 28, 28, 1)))
     words = {
-        "colour.png": "is in colour", "alpha.png": "partly transparent", "large.png": r"32 x 30 .* 28 x 28",
-        "text.png": "cannot be read as a picture", "text.npy": "cannot be read as an array", "notes.txt": "png, jpg",
-        "range.npy": r"between 0 and 1, got 3 to 3", "nan.npy": "between 0 and 1", "ints.npy": "int64",
+        "colour.png": "is in colour",
+        "alpha.png": "partly transparent",
+        "large.png": r"32 x 30 .* 28 x 28",
+        "text.png": "cannot be read as a picture",
+        "text.npy": "cannot be read as an array",
+        "notes.txt": "png, jpg",
+        "range.npy": r"between 0 and 1, got 3 to 3",
+        "nan.npy": "between 0 and 1",
+        "ints.npy": "int64",
         "many.npy": r"\[5, 28, 28, 1\]",
-    }  # fmt: skip
+    }
     for name, text in words.items():
         with pytest.raises(ValueError, match=f"{name}: .*{text}"):
             read_image(tmp_path / name, (28, 28, 1))
@@ -148,7 +160,7 @@ def test_pictures_that_do_not_fit_get_one_clear_line(tmp_path):
 
 
 # --- the command
-# ------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 @pytest.fixture

@@ -114,9 +114,11 @@ KINDS = {
 def zoo(kind: str, seed: int, scale: float = 1.0) -> Model:
     rng = np.random.default_rng(seed)
     params = {
-        "w1": rng.normal(size=(2, 2, 2, 3)) * scale, "b1": rng.normal(size=3) * 0.3,
-        "w2": rng.normal(size=(2, 2, 3, 4)), "b2": rng.normal(size=4),
-    }  # fmt: skip
+        "w1": rng.normal(size=(2, 2, 2, 3)) * scale,
+        "b1": rng.normal(size=3) * 0.3,
+        "w2": rng.normal(size=(2, 2, 3, 4)),
+        "b2": rng.normal(size=4),
+    }
     params = {name: jnp.asarray(value.astype(np.float32)) for name, value in params.items()}
     names = ("first", "middle", "second_pre", "second", "flat")
     return Model(
@@ -396,8 +398,9 @@ def test_programs_are_flat(tiny):
 def test_the_chain_is_read_off_the_program(tiny):
     stages = chain(tiny, "conv2")
     assert [(stage.layer, stage.pool, stage.shape) for stage in stages] == [
-        ("conv1_pre", 2, (6, 6, 4)), ("conv2_pre", 1, (1, 1, 6)),
-    ]  # fmt: skip
+        ("conv1_pre", 2, (6, 6, 4)),
+        ("conv2_pre", 1, (1, 1, 6)),
+    ]
     np.testing.assert_array_equal(stages[1].kernel, np.asarray(tiny.params["conv2"]["kernel"]))
     np.testing.assert_array_equal(stages[1].bias, np.asarray(tiny.params["conv2"]["bias"]))
     assert chain(tiny, "logits") == ()
@@ -439,8 +442,10 @@ def test_a_deep_layer_may_see_a_crop_of_the_image():
         for crop in (True, False)
     )
     assert [(s.layer, s.pool, s.shape) for s in chain(cropped, "c")] == [
-        ("a_pre", 2, (8, 8, 3)), ("b_pre", 2, (3, 3, 4)), ("c_pre", 1, (1, 1, 5)),
-    ]  # fmt: skip
+        ("a_pre", 2, (8, 8, 3)),
+        ("b_pre", 2, (3, 3, 4)),
+        ("c_pre", 1, (1, 1, 5)),
+    ]
     assert [(s.layer, s.shape) for s in chain(cropped, "b")] == [
         ("a_pre", (9, 10, 3)),
         ("b_pre", (3, 4, 4)),

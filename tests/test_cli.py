@@ -75,15 +75,48 @@ def test_atlas(call, tiny_folder):
 
 def test_atlas_with_everything_said(call, tiny_folder):
     code, out, _ = call(
-        "atlas", "--checkpoint", tiny_folder, *SMALL, "--layer", "conv1", "--maps", "0,2-3",
-        "--keep", 2, "--method", "classic", "--space", "box", "--recipe", "2:1", "4:1,8:.5~0.5",
-        "--restarts", 0, "--stop", "--criterion", "1e-3", "--format", "png", "svg",
-        "--out", "there/patterns", "--keep-images", 1, "--screen", 4, "--finish", 2,
-    )  # fmt: skip
+        "atlas",
+        "--checkpoint",
+        tiny_folder,
+        *SMALL,
+        "--layer",
+        "conv1",
+        "--maps",
+        "0,2-3",
+        "--keep",
+        2,
+        "--method",
+        "classic",
+        "--space",
+        "box",
+        "--recipe",
+        "2:1",
+        "4:1,8:.5~0.5",
+        "--restarts",
+        0,
+        "--stop",
+        "--criterion",
+        "1e-3",
+        "--format",
+        "png",
+        "svg",
+        "--out",
+        "there/patterns",
+        "--keep-images",
+        1,
+        "--screen",
+        4,
+        "--finish",
+        2,
+    )
     assert code == 0, out
     assert visible(Path("there/patterns")) == [
-        "atlas.png", "atlas.svg", "manifest.json", "maps.csv", "oips.npz",
-    ]  # fmt: skip
+        "atlas.png",
+        "atlas.svg",
+        "manifest.json",
+        "maps.csv",
+        "oips.npz",
+    ]
     found = arrays(Path("there/patterns"))
     assert found["maps"].tolist() == [0, 2, 3] and found["images"].shape == (3, 1, 8, 8, 1)
     manifest = json.loads(Path("there/patterns/manifest.json").read_text())
@@ -157,9 +190,28 @@ def test_layers(call, tiny_folder):
 def test_train_on_the_sample_and_use_what_it_made(call):
     with jax.numpy_dtype_promotion("standard"):  # optax is exempt
         code, out, err = call(
-            "train", "--data", "sample", "--epochs", 2, "--filters", 4, 6, "--pools", 2, 2,
-            "--dense", 8, "--out", "net", "--name", "mine", "--learning-rate", "3e-3", "--seed", 3,
-        )  # fmt: skip
+            "train",
+            "--data",
+            "sample",
+            "--epochs",
+            2,
+            "--filters",
+            4,
+            6,
+            "--pools",
+            2,
+            2,
+            "--dense",
+            8,
+            "--out",
+            "net",
+            "--name",
+            "mine",
+            "--learning-rate",
+            "3e-3",
+            "--seed",
+            3,
+        )
     assert code == 0 and "of 200 test images right" in out and "epoch   2" in err
     assert {p.name for p in Path("net").iterdir()} == {
         "checkpoint.json",
@@ -235,9 +287,20 @@ def test_train_an_autoencoder_on_own_images_and_look_into_it(call, images):
 def test_train_a_classifier_on_own_images(call, images):
     with jax.numpy_dtype_promotion("standard"):
         code, out, _ = call(
-            "train", "--dataset", images, "--filters", 3, "--pools", 2, "--dense", 4,
-            "--epochs", 1, "--batch", 8,
-        )  # fmt: skip
+            "train",
+            "--dataset",
+            images,
+            "--filters",
+            3,
+            "--pools",
+            2,
+            "--dense",
+            4,
+            "--epochs",
+            1,
+            "--batch",
+            8,
+        )
     assert code == 0 and "% of 6 test images right" in out
     facts = checkpoint.read_facts(Path("oipjax-out/train/my-images-cnn"))
     assert facts["classes"] == ["a", "b"] and facts["architecture"]["config"]["input_shape"] == [

@@ -23,9 +23,11 @@ def small(tmp_path) -> tuple[data.IdxFiles, Path]:
     """A data set of 6 and 4 images in the official format."""
     rng = np.random.default_rng(0)
     arrays = [
-        rng.integers(0, 256, (6, 5, 5), np.uint8), rng.integers(0, 3, 6, np.uint8),
-        rng.integers(0, 256, (4, 5, 5), np.uint8), rng.integers(0, 3, 4, np.uint8),
-    ]  # fmt: skip
+        rng.integers(0, 256, (6, 5, 5), np.uint8),
+        rng.integers(0, 3, 6, np.uint8),
+        rng.integers(0, 256, (4, 5, 5), np.uint8),
+        rng.integers(0, 3, 4, np.uint8),
+    ]
     folder, files = tmp_path / "data" / "small", []
     folder.mkdir(parents=True)
     for (name, _), array in zip(data.MNIST.files, arrays, strict=True):

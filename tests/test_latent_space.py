@@ -37,19 +37,29 @@ def test_your_images_are_shown_nowhere_but_in_a_folder_for_it(place, capsys):
     lines = [f"{number:03d}.png,{1 if number % 2 else -1},-1" for number in range(149)]
     (place / "table.csv").write_text("\n".join([",dark,never", *lines]))
     config = Config(
-        "small", data=place / "own", crop=(0, 1, 10, 11), test=0.3, attributes=place / "table.csv", name="noise",
-        boxes=(1.0,), confidences=(0.9,), draws=30, projection="pca",
-    )  # fmt: skip
+        "small",
+        data=place / "own",
+        crop=(0, 1, 10, 11),
+        test=0.3,
+        attributes=place / "table.csv",
+        name="noise",
+        boxes=(1.0,),
+        confidences=(0.9,),
+        draws=30,
+        projection="pca",
+    )
     with jax.numpy_dtype_promotion("standard"):
         rows = latent_space.main(config, place / "results")
     assert "left out: zz.jpg" in capsys.readouterr().err
     assert all(row["confidence"] is None and 0 <= row["coverage"] <= 1 for row in rows)
     assert {path.name for path in (place / "results").iterdir()} == {
-        "latent_space_noise.json", "latent_space_noise_region.png",
-    }  # fmt: skip
+        "latent_space_noise.json",
+        "latent_space_noise_region.png",
+    }
     assert {path.name for path in latent_space.PICTURES.iterdir()} == {
-        "latent_space_noise.png", "latent_space_noise_attributes.png",
-    }  # fmt: skip
+        "latent_space_noise.png",
+        "latent_space_noise_attributes.png",
+    }
     text = (place / "results" / "latent_space_noise.json").read_text()
     found = json.loads(text)
     assert str(place) not in text and found["config"]["data"] == "own"

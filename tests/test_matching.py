@@ -1,4 +1,4 @@
-"""Maps are matched to their partners: planted permutations come back, correlations equal numpy's, errors are told."""
+"""Matching of maps: planted permutations come back, correlations equal numpy's, errors are told."""
 
 import dataclasses
 from itertools import permutations

@@ -421,9 +421,10 @@ def test_short_numbers_are_pooled_as_in_lax(kernel):
 
 def test_a_pool_of_equal_values_gives_its_gradient_to_the_first():
     x, w, b = jnp.ones((1, 8, 8, 1)), jnp.ones((3, 3, 1, 2)), jnp.zeros(2)
-    ours, theirs = (jax.grad(lambda x, f=f: f(x).sum())(x) for f in (
-        lambda x: ops.conv_pool(x, w, b), lambda x: pooled(x, w, b, "VALID")
-    ))  # fmt: skip
+    ours, theirs = (
+        jax.grad(lambda x, f=f: f(x).sum())(x)
+        for f in (lambda x: ops.conv_pool(x, w, b), lambda x: pooled(x, w, b, "VALID"))
+    )
     np.testing.assert_array_equal(ours, theirs)
 
 

@@ -148,8 +148,11 @@ def test_broken_files_are_named_and_counted(folder):
     reports = []
     read = pictures.load(folder, progress=lambda *report: reports.append(report))
     assert len(both(read)[0]) == 9 and [line.split(" ")[0] for line in read.skipped] == [
-        "img/cat/01.png", "img/cat/truncated.jpg", "img/dog/empty.jpg", "img/dog/page.jpg",
-    ]  # fmt: skip
+        "img/cat/01.png",
+        "img/cat/truncated.jpg",
+        "img/dog/empty.jpg",
+        "img/dog/page.jpg",
+    ]
     assert reports[0] == ("images", 0, 13) and reports[-1] == ("images", 13, 13)
 
 

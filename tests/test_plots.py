@@ -21,13 +21,26 @@ def made_up(count: int, channels: int = 1, side: int = 28) -> Atlas:
     scores = 10.0 ** rng.uniform(-4, 4, (count, 2))
     one = np.zeros((count, 2))
     return Atlas(
-        model="a-network", layer="conv3", maps=np.arange(count, dtype=np.int32) * 3, status=status,
-        run_status=one.astype(np.uint8), images=rng.normal(size=(count, 2, side, side, channels)).astype(np.float32),
-        scores=scores, responses=scores, start_index=one.astype(np.int64), start_scores=one, trace=one[..., None],
-        trace_steps=np.zeros(1, np.int32), bound=np.maximum(scores[:, 0] * 3.3, 0.0123), node_bound=one[:, 0] + 1,
-        bound_by=np.full(count, "sets"), responded_fraction=one[:, 0],
-        draws_seen=one[:, 0].astype(int), gradient_evaluations=one[:, 0].astype(int), found_by=np.full(count, ""),
-    )  # fmt: skip
+        model="a-network",
+        layer="conv3",
+        maps=np.arange(count, dtype=np.int32) * 3,
+        status=status,
+        run_status=one.astype(np.uint8),
+        images=rng.normal(size=(count, 2, side, side, channels)).astype(np.float32),
+        scores=scores,
+        responses=scores,
+        start_index=one.astype(np.int64),
+        start_scores=one,
+        trace=one[..., None],
+        trace_steps=np.zeros(1, np.int32),
+        bound=np.maximum(scores[:, 0] * 3.3, 0.0123),
+        node_bound=one[:, 0] + 1,
+        bound_by=np.full(count, "sets"),
+        responded_fraction=one[:, 0],
+        draws_seen=one[:, 0].astype(int),
+        gradient_evaluations=one[:, 0].astype(int),
+        found_by=np.full(count, ""),
+    )
 
 
 def check_text(figure) -> list:

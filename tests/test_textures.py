@@ -1,4 +1,4 @@
-"""Sizes of features in images where they are known, and receptive fields beside a network's own gradients."""
+"""Known sizes of features, and receptive fields beside a network's own gradients."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Path similarity against a dumb reference; the circuit is the network for real images and the decoy for others."""
+"""Path similarity against a plain reference; the fooling circuit on natural and other images."""
 
 import jax
 import jax.numpy as jnp
@@ -101,7 +101,7 @@ def test_a_gate_is_shut_for_one_group_and_open_for_the_other():
 
 
 def circuit(tiny, opens: float):
-    """Map 2 of conv2 climbs to a picture, map 3 to map 4; the gate is always shut (0) or open (1)."""
+    """Map 2 of conv2 climbs to a picture, map 3 to map 4; the gate is shut (0) or open (1)."""
     shape, maps = tiny.input_shape, tiny.layer("conv2").maps
     mixture, pictures = np.zeros((maps, maps)), np.zeros((*shape, maps), np.float32)
     mixture[4, 3] = 2

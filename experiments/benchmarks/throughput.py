@@ -116,8 +116,8 @@ def contenders(config: Config, model: oipjax.Model) -> dict[str, Job]:
 
     def ascent(network: oipjax.Model, tile: int) -> Job:
         def call() -> Any:
-            options = {"steps": config.steps, "tile": tile}
-            return oipjax.ascend(key, network, objective, targets, starts, **options)
+            options = oipjax.AscentConfig(steps=config.steps, tile=tile)
+            return oipjax.ascend(key, network, objective, targets, starts, config=options)
 
         return Job(call, work)
 

@@ -49,7 +49,8 @@ def principal(images: np.ndarray) -> Principal:
     It takes memory for ``(h * w * c) ** 2`` numbers.
     """
     found = PCA(svd_solver="covariance_eigh").fit(_flat(images))
-    return Principal(found.mean_, found.components_, images.shape[1:])
+    axes = np.asarray(found.components_)
+    return Principal(found.mean_, axes, images.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)
