@@ -52,6 +52,8 @@ BATCH = 100
 SURE = 0.9
 """The network is sure of a class if its probability is at least this."""
 DISTANCE = "distance to the nearest digit, quartiles"
+Facts = dict[str, Any]
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def quartiles(values: Any) -> list[float]:
     return np.percentile(values, (25, 50, 75)).tolist()
 
 
-def measure(config: Config, model: oipjax.Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def measure(config: Config, model: oipjax.Model) -> tuple[Facts, Arrays]:
     """Facts, and the images of each source ``[k, h, w, c]`` for the maps found in all spaces."""
     # All spaces are made before the first search, so that wrong options are reported at once.
     spaces = {name: SpaceOptions(name, config.autoencoder).of(model) for name in SPACES}
@@ -197,7 +199,8 @@ def measure(config: Config, model: oipjax.Model) -> tuple[dict[str, Any], dict[s
     rows = []
     for number, index in enumerate(chosen):
         numbers = (best["box"], *shares.values())
-        rows.append([int(index), *(float(values[number]) for values in numbers)])
+        own = [float(values[number]) for values in numbers]
+        rows.append([int(index), *own])
     facts = {
         "maps found": {name: atlas.counts["found"] for name, atlas in atlases.items()},
         "maps compared": len(chosen),
@@ -214,10 +217,10 @@ def compare(
     config: Config,
     model: oipjax.Model,
     chosen: np.ndarray,
-    best: dict[str, np.ndarray],
+    best: Arrays,
     decoded: np.ndarray,
     digits: np.ndarray,
-) -> dict[str, np.ndarray]:
+) -> Arrays:
     """Scores as shares of others, for each map.
 
     The sphere of standardised images holds other images than the box. To compare with it, images
@@ -245,8 +248,8 @@ def compare(
 
 
 def appearances(
-    model: oipjax.Model, layer: str, pictures: dict[str, np.ndarray], digits: np.ndarray
-) -> dict[str, dict[str, Any]]:
+    model: oipjax.Model, layer: str, pictures: Arrays, digits: np.ndarray
+) -> dict[str, Facts]:
     """Whether the images of each source look like digits: to the network, and by their distance."""
     facts = {}
     for name, images in (*pictures.items(), ("all digits", digits)):
@@ -265,14 +268,12 @@ def appearances(
     return facts
 
 
-def plot(
-    config: Config, model: oipjax.Model, facts: dict[str, Any], pictures: dict[str, np.ndarray]
-) -> Figure:
+def plot(config: Config, model: oipjax.Model, facts: Facts, pictures: Arrays) -> Figure:
     """The same maps' patterns in the three spaces beside the best digit, and their scores."""
     rows = facts["rows"]
     order = np.argsort([row[2] for row in rows])
-    places = np.linspace(0, len(order) - 1, config.shown).round().astype(int)
-    order = order[np.unique(places)]
+    places = np.linspace(0, len(order) - 1, config.shown)
+    order = order[np.unique(places.round().astype(int))]
     figure = Figure(figsize=(13.2, 7.6), facecolor="white")
     network = f"{config.checkpoint} \N{MIDDLE DOT} {config.layer}"
     title = f"{network}: the patterns of maps among a decoder's images"
@@ -284,7 +285,8 @@ def plot(
     )
     figure.text(0.03, 0.93, note, fontsize=9, color=FAINT, va="center")
     edges = {"left": 0.1, "right": 0.985, "top": 0.88, "bottom": 0.36}
-    grid = figure.add_gridspec(len(SOURCES), len(order), hspace=0.25, wspace=0.08, **edges)
+    gaps = {"hspace": 0.25, "wspace": 0.08}
+    grid = figure.add_gridspec(len(SOURCES), len(order), **edges, **gaps)
     for line, name in enumerate(SOURCES):
         for column, index in enumerate(order):
             axes = figure.add_subplot(grid[line, column])
@@ -334,7 +336,7 @@ def draw_shares(axes: Axes, rows: list[list[Any]], columns: tuple[int, int], tit
     axes.legend(fontsize=8, loc="best", edgecolor="none", framealpha=1)
 
 
-def report(facts: dict[str, Any]) -> None:
+def report(facts: Facts) -> None:
     """Print the tables."""
     cells = [[name, *values] for name, values in facts["shares, quartiles"].items()]
     columns = ["", "lower quartile", "median", "upper quartile"]
@@ -355,7 +357,7 @@ def report(facts: dict[str, Any]) -> None:
     )
 
 
-def main(config: Config = Config(), results: Path = RESULTS) -> dict[str, Any]:
+def main(config: Config = Config(), results: Path = RESULTS) -> Facts:
     """Run, print, write."""
     model = oipjax.load(config.checkpoint)
     facts, pictures = measure(config, model)

@@ -42,11 +42,13 @@ VALLEYS = (
     ("fitted normal", INK, "normal, by k-means"),
 )
 """Groups whose valleys are drawn: their key among the facts, a colour, and a name."""
+OUTLINES = {0.5: "-", 0.9: "--", 0.99: ":"}
+"""Shares of the normal that ellipses hold, and the styles of their lines."""
+Row = dict[str, Any]
+Vectors = dict[str, np.ndarray]
 
 
-def region(
-    study: Any, vectors: dict[str, np.ndarray], rows: list[dict[str, Any]], facts: dict[str, Any]
-) -> Figure:
+def region(study: Any, vectors: Vectors, rows: list[Row], facts: dict[str, Any]) -> Figure:
     """Where codes lie and how they hang together.
 
     First row: densities of components, ellipses of pairs, radii beside chi. Second row: variances
@@ -88,23 +90,25 @@ def draw_densities(axes: Axes, study: Any) -> None:
         name = "each component" if number == 0 else None
         axes.stairs(density, edges, label=name, **style)
     x = np.linspace(-4, 4, 200)
-    axes.plot(x, stats.norm.pdf(x), color=INK, linewidth=1.6, label="normal")
+    density = stats.norm.pdf(x)
+    axes.plot(x, density, color=INK, linewidth=1.6, label="normal")
     axes.set_xlim(-4, 4)
     title = f"Components, scaled: KS distance at most {parts.distance.max():.2f}"
     panel(axes, title, "standard deviations from the mean", "density")
     axes.legend(fontsize=8, edgecolor="none", loc="upper right")
 
 
-def draw_pair(axes: Axes, study: Any, vectors: dict[str, np.ndarray]) -> None:
+def draw_pair(axes: Axes, study: Any, vectors: Vectors) -> None:
     """Codes in the plane of two components, with a box's vectors and the ellipses."""
     i, j = most_correlated(study.codes)
     every = max(1, len(study.codes) // 3000)
     name, box = fitting_box(vectors)
     style = {"color": INACTIVE, "markersize": 3, "alpha": 0.5}
-    axes.plot(*box[:, [i, j]].T, ".", label=name, **style)
+    axes.plot(box[:, i], box[:, j], ".", label=name, **style)
+    codes = study.codes[::every]
     style = {"color": BLUE, "markersize": 3, "alpha": 0.35}
-    axes.plot(*study.codes[::every, [i, j]].T, ".", label="codes", **style)
-    for confidence, style in ((0.5, "-"), (0.9, "--"), (0.99, ":")):
+    axes.plot(codes[:, i], codes[:, j], ".", label="codes", **style)
+    for confidence, style in OUTLINES.items():
         ellipse = study.normal.ellipse(i, j, confidence)
         name = f"{100 * confidence:g} %"
         axes.plot(*ellipse.T, style, color=INK, linewidth=1.3, label=name)
@@ -115,7 +119,7 @@ def draw_pair(axes: Axes, study: Any, vectors: dict[str, np.ndarray]) -> None:
     axes.legend(fontsize=8, edgecolor="none", loc="best", framealpha=0.85)
 
 
-def draw_radii(axes: Axes, study: Any, vectors: dict[str, np.ndarray]) -> None:
+def draw_radii(axes: Axes, study: Any, vectors: Vectors) -> None:
     """Mahalanobis radii of held-out codes and of a box's vectors, beside the chi distribution."""
     dimensions = len(study.normal.mean)
     name, box = fitting_box(vectors)
@@ -150,7 +154,7 @@ def draw_spectrum(axes: Axes, study: Any) -> None:
     axes.legend(fontsize=8, edgecolor="none", loc="center right")
 
 
-def draw_distances(axes: Axes, rows: list[dict[str, Any]]) -> None:
+def draw_distances(axes: Axes, rows: list[Row]) -> None:
     """How far vectors are from codes, and how far decoding and encoding moves them."""
     for row in rows:
         colour = colour_of(row["vectors"])
@@ -164,7 +168,7 @@ def draw_distances(axes: Axes, rows: list[dict[str, Any]]) -> None:
     draw_key(axes)
 
 
-def draw_quality(axes: Axes, rows: list[dict[str, Any]]) -> None:
+def draw_quality(axes: Axes, rows: list[Row]) -> None:
     """Density against coverage."""
     for row in rows:
         colour = colour_of(row["vectors"])
@@ -180,7 +184,7 @@ def draw_quality(axes: Axes, rows: list[dict[str, Any]]) -> None:
     draw_key(axes)
 
 
-def draw_plane(axes: Axes, study: Any, vectors: dict[str, np.ndarray]) -> None:
+def draw_plane(axes: Axes, study: Any, vectors: Vectors) -> None:
     """Codes by class in the plane of the first two principal axes, with a box's vectors."""
     every = max(1, len(study.codes) // FEW)
     deviations = np.sqrt(study.normal.variances[:2])
@@ -189,9 +193,11 @@ def draw_plane(axes: Axes, study: Any, vectors: dict[str, np.ndarray]) -> None:
         return study.normal.to_axes(z)[:, :2] * deviations
 
     name, box = fitting_box(vectors)
-    axes.plot(*flat(box).T, ".", color="#c4c4c4", markersize=2.5, label=name)
+    x, y = flat(box).T
+    axes.plot(x, y, ".", color="#c4c4c4", markersize=2.5, label=name)
     marks, names = marks_of(study)
-    draw_points(axes, flat(study.codes[::every]), marks[::every], names)
+    codes = flat(study.codes[::every])
+    draw_points(axes, codes, marks[::every], names)
     angle = np.linspace(0, 2 * np.pi, 100)
     unit_circle = np.stack([np.cos(angle), np.sin(angle)], 1)
     ellipse = latent.radius(0.99, 2) * deviations * unit_circle
@@ -203,7 +209,7 @@ def draw_plane(axes: Axes, study: Any, vectors: dict[str, np.ndarray]) -> None:
     axes.legend(fontsize=7, edgecolor="none", loc="center left", **space)
 
 
-def draw_neighbours(axes: Axes, study: Any, vectors: dict[str, np.ndarray]) -> None:
+def draw_neighbours(axes: Axes, study: Any, vectors: Vectors) -> None:
     """Codes and draws from the fitted normal together by t-SNE.
 
     Without t-SNE they are drawn along the third and fourth principal axis.
@@ -220,9 +226,11 @@ def draw_neighbours(axes: Axes, study: Any, vectors: dict[str, np.ndarray]) -> N
         flat = study.normal.to_axes(both)[:, 2:4]
         title = "Next two axes, with draws of the normal (grey)"
         panel(axes, title, "third axis (std)", "fourth axis (std)")
-    axes.plot(*flat[len(codes) :].T, ".", color="#b4b4b4", markersize=2.5)
+    x, y = flat[len(codes) :].T
+    axes.plot(x, y, ".", color="#b4b4b4", markersize=2.5)
     marks, _ = marks_of(study)
-    draw_points(axes, flat[: len(codes)], marks[::every][:FEW], ())
+    marks = marks[::every][:FEW]
+    draw_points(axes, flat[: len(codes)], marks, ())
     if is_tsne:
         axes.set_xticks([])
         axes.set_yticks([])
@@ -247,7 +255,8 @@ def draw_points(axes: Axes, flat: np.ndarray, marks: np.ndarray, names: tuple[st
     """Points ``[n, 2]`` in the colours of their classes."""
     unknown = marks < 0
     name = "codes" if unknown.any() else None
-    axes.plot(*flat[unknown].T, ".", color="#7fb2d6", markersize=2.5, label=name)
+    x, y = flat[unknown].T
+    axes.plot(x, y, ".", color="#7fb2d6", markersize=2.5, label=name)
     for number in range(marks.max(initial=-1) + 1):
         name = names[number] if number < len(names) else None
         colour = CLASSES[number % len(CLASSES)]
@@ -301,7 +310,7 @@ def colour_of(name: str) -> str:
     return others.get(name, BLUE)
 
 
-def fitting_box(vectors: dict[str, np.ndarray]) -> tuple[str, np.ndarray]:
+def fitting_box(vectors: Vectors) -> tuple[str, np.ndarray]:
     """The box whose vectors are as long as codes are, by its name."""
     lengths = {}
     for name, z in vectors.items():

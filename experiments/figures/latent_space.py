@@ -29,9 +29,14 @@ MARKS = (11.1, 11.85, 12.55)
 """Where the numbers stand beside the rows, in inches from the left."""
 POINTS = 9
 """Images along a side of the plane, and between two codes."""
+STEPS = (-6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6)
+"""Standard deviations along the principal axes."""
+Row = dict[str, Any]
+Pictures = dict[str, np.ndarray]
+Plane = tuple[tuple[int, int], np.ndarray, np.ndarray]
 
 
-def images(study: Any, rows: list[dict[str, Any]], pictures: dict[str, np.ndarray]) -> Figure:
+def images(study: Any, rows: list[Row], pictures: Pictures) -> Figure:
     """The images of each generator's vectors, and walks through the latent space.
 
     The walks lead along principal axes, through a plane, and from one code to another.
@@ -59,7 +64,8 @@ def images(study: Any, rows: list[dict[str, Any]], pictures: dict[str, np.ndarra
     draw_plane(page.axes(7.9, low, POINTS * CELL, POINTS * CELL), study)
     between = paths(study)
     count = len(between) // height
-    axes = page.axes(7.9, low + (POINTS + 2) * CELL, POINTS * CELL, count * CELL)
+    below = low + (POINTS + 2) * CELL
+    axes = page.axes(7.9, below, POINTS * CELL, count * CELL)
     show(axes, between)
     shares = [f"{t:.2f}" for t in np.linspace(0, 1, POINTS)]
     name_images(axes, shares, ["line", "arc"] * 2, study)
@@ -67,7 +73,7 @@ def images(study: Any, rows: list[dict[str, Any]], pictures: dict[str, np.ndarra
     return page.figure
 
 
-def draw_rows(page: Page, rows: list[dict[str, Any]], pictures: dict[str, np.ndarray]) -> None:
+def draw_rows(page: Page, rows: list[Row], pictures: Pictures) -> None:
     """A row of images for each generator, with numbers beside it."""
     has_confidence = rows[0]["relative"] is not None
     first = "confidence*" if has_confidence else "MSE again*"
@@ -105,7 +111,7 @@ def draw_plane(axes: Axes, study: Any) -> None:
     axes.set_ylabel(f"component {pair[1]}", fontsize=8.5, color=GREY)
 
 
-def attributes(study: Any, rows: list[dict[str, Any]], count: int = 8) -> Figure:
+def attributes(study: Any, rows: list[Row], count: int = 8) -> Figure:
     """Held-out images moved along attribute vectors, and how well all attributes are read.
 
     Args:
@@ -142,7 +148,7 @@ def draw_moved(axes: Axes, study: Any, names: list[str], number: int) -> None:
     axes.tick_params(labelleft=number == 0)
 
 
-def draw_areas(axes: Axes, rows: list[dict[str, Any]]) -> None:
+def draw_areas(axes: Axes, rows: list[Row]) -> None:
     """How well all attributes are read, the best on top."""
     order = range(len(rows))[::-1]
     along_vector = [row["AUC along the vector"] for row in rows]
@@ -161,7 +167,7 @@ def draw_areas(axes: Axes, rows: list[dict[str, Any]]) -> None:
 
 def principal(study: Any, axes: int = 14) -> tuple[list[str], np.ndarray]:
     """Steps, and one picture: a row for each of the first principal axes."""
-    steps = np.array([-6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6], float)
+    steps = np.array(STEPS, float)
     units = np.eye(len(study.normal.mean))[:axes]
     scores = units[:, None] * steps[None, :, None]
     vectors = study.normal.from_axes(scores.reshape(-1, units.shape[1]))
@@ -170,7 +176,7 @@ def principal(study: Any, axes: int = 14) -> tuple[list[str], np.ndarray]:
     return [f"{step:g}" for step in steps], np.concatenate(rows)
 
 
-def plane(study: Any, points: int = POINTS) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
+def plane(study: Any, points: int = POINTS) -> Plane:
     """The plane of the two most correlated components.
 
     Returns:

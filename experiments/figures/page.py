@@ -18,12 +18,15 @@ class Page:
 
     def axes(self, x: float, y: float, w: float, h: float) -> Axes:
         """Axes of a width and a height, with the upper left corner at ``x``, ``y``."""
+        left = x / self.wide
         bottom = 1 - (y + h) / self.high
-        return self.figure.add_axes((x / self.wide, bottom, w / self.wide, h / self.high))
+        return self.figure.add_axes((left, bottom, w / self.wide, h / self.high))
 
     def write(
         self, x: float, y: float, text: str, size: float = 9, colour: str = INK, **how: Any
     ) -> None:
         """A text, by default to the right of the point."""
         options = {"ha": "left", "va": "center", "color": colour, "fontsize": size, **how}
-        self.figure.text(x / self.wide, 1 - y / self.high, text, **options)
+        left = x / self.wide
+        bottom = 1 - y / self.high
+        self.figure.text(left, bottom, text, **options)

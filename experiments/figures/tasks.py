@@ -58,6 +58,13 @@ BELOW = 4.9
 """Where images begin below panels, in inches from the top."""
 
 
+MEASURES = (("psnr", 1, 1), ("ssim", 1, 2), ("accuracy", 100, 1))
+"""What stands beside denoised images: a measure, its scale, and the digits that are shown."""
+Row = dict[str, Any]
+Rows = Sequence[Row]
+Pictures = dict[str, dict[str, np.ndarray]]
+
+
 class Line(NamedTuple):
     """A row of images.
 
@@ -72,6 +79,10 @@ class Line(NamedTuple):
     texts: Sequence[str] = ()
 
 
+Lines = Sequence[Line | None]
+"""Rows of images; None: a gap."""
+
+
 def titled_page(wide: float, high: float, title: str) -> Page:
     """A page with its title."""
     page = Page(wide, high)
@@ -79,9 +90,7 @@ def titled_page(wide: float, high: float, title: str) -> Page:
     return page
 
 
-def draw_gallery(
-    page: Page, y: float, lines: Sequence[Line | None], heads: Sequence[str], x: float = LEFT
-) -> None:
+def draw_gallery(page: Page, y: float, lines: Lines, heads: Sequence[str], x: float = LEFT) -> None:
     """Draw rows of images.
 
     Args:
@@ -92,7 +101,8 @@ def draw_gallery(
         x: where the images begin, in inches from the left.
     """
     count = max(len(line.images) for line in lines if line is not None)
-    marks = [x + count * CELL + (0.6 + number) * NUMBER for number in range(len(heads))]
+    right = x + count * CELL
+    marks = [right + (0.6 + number) * NUMBER for number in range(len(heads))]
     for mark, head in zip(marks, heads, strict=True):
         page.write(mark, y - 0.05, head, 8, FAINT, ha="center", va="bottom")
     for line in lines:
@@ -111,13 +121,13 @@ def draw_gallery(
         y += CELL
 
 
-def height(lines: Sequence[Line | None]) -> float:
+def height(lines: Lines) -> float:
     """Height of a gallery, in inches."""
     return sum(GAP if line is None else CELL for line in lines)
 
 
 def compression(
-    rows: Sequence[dict[str, Any]], pictures: Sequence[np.ndarray], truth: np.ndarray, title: str
+    rows: Rows, pictures: Sequence[np.ndarray], truth: np.ndarray, title: str
 ) -> Figure:
     """PSNR and SSIM by the bits of an image; images at about 100 and 400 bits.
 
@@ -149,7 +159,7 @@ def compression(
     return page.figure
 
 
-def nearest_row(rows: Sequence[dict[str, Any]], method: str, bits: float) -> int:
+def nearest_row(rows: Rows, method: str, bits: float) -> int:
     """The index of a method's row with about so many bits, and of equal ones the best."""
 
     def distance(number: int) -> tuple[float, float]:
@@ -160,7 +170,7 @@ def nearest_row(rows: Sequence[dict[str, Any]], method: str, bits: float) -> int
     return min(own, key=distance)
 
 
-def draw_rates(axes: Axes, rows: Sequence[dict[str, Any]], measure: str) -> None:
+def draw_rates(axes: Axes, rows: Rows, measure: str) -> None:
     """A measure by the bits of an image, for each method.
 
     Points are hollow if their numbers are not quantised. A line leads through those points that no
@@ -186,8 +196,8 @@ def draw_rates(axes: Axes, rows: Sequence[dict[str, Any]], measure: str) -> None
 
 
 def denoising(
-    rows: Sequence[dict[str, Any]],
-    pictures: dict[str, dict[str, np.ndarray]],
+    rows: Rows,
+    pictures: Pictures,
     truth: np.ndarray,
     crossed: dict[str, dict[str, float]],
     title: str,
@@ -208,7 +218,8 @@ def denoising(
     right = every_method(pictures, truth, texts)
     half = LEFT + len(truth) * CELL + 3.4 * NUMBER
     wide = max(13.2, 2 * half)
-    page = titled_page(wide, BELOW + max(height(left), height(right)) + 0.15, title)
+    high = BELOW + max(height(left), height(right)) + 0.15
+    page = titled_page(wide, high, title)
     names = list(pictures)
     axes = page.axes(0.75, 0.8, 3.7, 2.9)
     draw_methods(axes, rows, names, "psnr", 1)
@@ -230,17 +241,17 @@ def denoising(
     return page.figure
 
 
-def numbers_of(row: dict[str, Any]) -> list[str]:
+def numbers_of(row: Row) -> list[str]:
     """PSNR, SSIM and accuracy of a row as texts; empty where they were not measured."""
     texts = []
-    for name, scale, digits in (("psnr", 1, 1), ("ssim", 1, 2), ("accuracy", 100, 1)):
+    for name, scale, digits in MEASURES:
         value = row[name]
         texts.append("" if value is None else f"{scale * value:.{digits}f}")
     return texts
 
 
 def every_corruption(
-    pictures: dict[str, dict[str, np.ndarray]],
+    pictures: Pictures,
     truth: np.ndarray,
     texts: dict[tuple[str, str], list[str]],
 ) -> list[Line | None]:
@@ -254,7 +265,7 @@ def every_corruption(
 
 
 def every_method(
-    pictures: dict[str, dict[str, np.ndarray]],
+    pictures: Pictures,
     truth: np.ndarray,
     texts: dict[tuple[str, str], list[str]],
 ) -> list[Line | None]:
@@ -271,9 +282,7 @@ def every_method(
     return lines
 
 
-def draw_methods(
-    axes: Axes, rows: Sequence[dict[str, Any]], names: Sequence[str], measure: str, scale: float
-) -> None:
+def draw_methods(axes: Axes, rows: Rows, names: Sequence[str], measure: str, scale: float) -> None:
     """A measure of the images of each method, by corruption."""
     x = np.arange(len(names))
     for method, (colour, mark) in STYLES.items():
@@ -294,7 +303,8 @@ def draw_crossed(axes: Axes, gains: dict[str, dict[str, float]]) -> None:
         text = axes.text(j, i, f"{value:.1f}", fontsize=7.5, color=colour)
         text.set_horizontalalignment("center")
         text.set_verticalalignment("center")
-    axes.set_yticks(range(len(gains)), [name.removeprefix("autoencoder, ") for name in gains])
+    names = [name.removeprefix("autoencoder, ") for name in gains]
+    axes.set_yticks(range(len(gains)), names)
     name_slanted(axes, list(next(iter(gains.values()))))
     title = "Gain (dB), by corruption of the training"
     axes.set_title(title, fontsize=10, color=INK, loc="left", fontweight="bold")
@@ -307,7 +317,7 @@ def name_slanted(axes: Axes, names: Sequence[str]) -> None:
 
 
 def recolouring(
-    rows: Sequence[dict[str, Any]],
+    rows: Rows,
     recoloured: dict[str, np.ndarray],
     test: Split,
     shown: np.ndarray,
@@ -341,7 +351,8 @@ def recolouring(
     high = max(top + height(lines), 4.9) + 0.15
     page = titled_page(left + 4.6, high, title)
     draw_gallery(page, top, lines, heads)
-    draw_colours(page.axes(left + 0.9, top, 3.5, 3.5), test.images, recoloured[AUTOENCODER])
+    axes = page.axes(left + 0.9, top, 3.5, 3.5)
+    draw_colours(axes, test.images, recoloured[AUTOENCODER])
     return page.figure
 
 
@@ -353,11 +364,13 @@ def draw_colours(axes: Axes, truth: np.ndarray, recoloured: np.ndarray) -> None:
         truth: ``uint8 [n, h, w, 3]``.
         recoloured: pixels in [0, 1] ``[n, h, w, 3]``.
     """
-    true = quality.chroma(truth.astype(np.float32) / 255).mean((1, 2))
+    pixels = truth.astype(np.float32) / 255
+    true = quality.chroma(pixels).mean((1, 2))
     after = quality.chroma(recoloured).mean((1, 2))
     every = max(1, len(true) // 2000)
     luma = np.full((len(true), 1, 1, 1), 0.55)
-    colours = quality.with_chroma(luma, 3 * true[:, None, None]).reshape(-1, 3)
+    strong = 3 * true[:, None, None]
+    colours = quality.with_chroma(luma, strong).reshape(-1, 3)
     style = {"c": colours[::every], "s": 7, "linewidths": 0}
     axes.scatter(*after[::every].T, label="of the autoencoder", **style)
     style = {"c": "none", "s": 3, "edgecolors": INK, "linewidths": 0.25, "alpha": 0.5}

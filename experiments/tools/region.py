@@ -21,9 +21,10 @@ CODES = 20_000
 """Codes that are looked at for gaps."""
 LINKED = 5000
 """Codes that are joined to their nearest ones."""
+Facts = dict[str, Any]
 
 
-def shape(normal: Normal, codes: np.ndarray, held_out: np.ndarray) -> dict[str, Any]:
+def shape(normal: Normal, codes: np.ndarray, held_out: np.ndarray) -> Facts:
     """How far the codes are from one ellipsoid, the normal that was fitted to them."""
     dimensions = len(normal.mean)
     parts = latent.components(codes)
@@ -83,7 +84,7 @@ def half_way(
     return {"middles": middle, "the same of the fitted normal": drawn}
 
 
-def bodies(normal: Normal, codes: np.ndarray, held_out: np.ndarray, seed: int) -> dict[str, Any]:
+def bodies(normal: Normal, codes: np.ndarray, held_out: np.ndarray, seed: int) -> Facts:
     """Whether codes form fragments or lobes, beside as many draws from one normal.
 
     Both are cut into groups by k-means.
@@ -91,13 +92,15 @@ def bodies(normal: Normal, codes: np.ndarray, held_out: np.ndarray, seed: int) -
     codes = codes[:CODES]
     key = jax.random.fold_in(jax.random.key(seed), 5)
     drawn = latent.draw_normal(key, normal, len(codes) + len(held_out))
+    like_codes = drawn[: len(codes)]
+    like_held_out = drawn[len(codes) :]
     return {
         "codes": cut_and_measure(codes, held_out, seed),
-        "fitted normal": cut_and_measure(drawn[: len(codes)], drawn[len(codes) :], seed),
+        "fitted normal": cut_and_measure(like_codes, like_held_out, seed),
     }
 
 
-def cut_and_measure(codes: np.ndarray, others: np.ndarray, seed: int) -> dict[str, Any]:
+def cut_and_measure(codes: np.ndarray, others: np.ndarray, seed: int) -> Facts:
     """Facts about groups by k-means: whether they are linked, and the valleys between them."""
     count = max(2, min(GROUPS, len(codes) // 40))
     centres = fragments.centres(codes, count, seed)
@@ -113,7 +116,7 @@ def class_bodies(
     held_out: np.ndarray,
     held_out_classes: np.ndarray,
     draws: int,
-) -> dict[str, Any]:
+) -> Facts:
     """Whether classes form fragments, and how often the nearest code is of the same class.
 
     Args:
@@ -135,7 +138,7 @@ def class_bodies(
 
 def grouped(
     codes: np.ndarray, groups: np.ndarray, others: np.ndarray, other_groups: np.ndarray
-) -> dict[str, Any]:
+) -> Facts:
     """Valleys between groups, and the gain of the groups' normals over one normal.
 
     The gain is in nats a code, and comes with its standard error.
@@ -157,7 +160,7 @@ def attribute_rows(
     table: Attributes,
     held_out: np.ndarray,
     held_out_table: Attributes,
-) -> list[dict[str, Any]]:
+) -> list[Facts]:
     """How well attributes of held-out images are read along the vectors that training codes give.
 
     Args:
@@ -213,4 +216,6 @@ def standard_error_of_area(area: float, has: np.ndarray) -> float:
 
 def spread(values: np.ndarray) -> list[float]:
     """Least, median and greatest."""
-    return [float(np.min(values)), float(np.median(values)), float(np.max(values))]
+    least = float(np.min(values))
+    median = float(np.median(values))
+    return [least, median, float(np.max(values))]
