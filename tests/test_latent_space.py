@@ -37,9 +37,17 @@ def test_your_images_are_shown_nowhere_but_in_a_folder_for_it(place, capsys):
     lines = [f"{number:03d}.png,{1 if number % 2 else -1},-1" for number in range(149)]
     (place / "table.csv").write_text("\n".join([",dark,never", *lines]))
     config = Config(
-        "small", data=place / "own", crop=(0, 1, 10, 11), test=0.3, attributes=place / "table.csv", name="noise",
-        boxes=(1.0,), confidences=(0.9,), draws=30, projection="pca",
-    )  # fmt: skip
+        "small",
+        data=place / "own",
+        crop=(0, 1, 10, 11),
+        test=0.3,
+        attributes=place / "table.csv",
+        name="noise",
+        boxes=(1.0,),
+        confidences=(0.9,),
+        draws=30,
+        projection="pca",
+    )
     with jax.numpy_dtype_promotion("standard"):
         rows = latent_space.main(config, place / "results")
     assert "left out: zz.jpg" in capsys.readouterr().err
