@@ -168,9 +168,9 @@ def command(
         results: the folder that is written to unless another is given.
         digits: whether ``main`` takes images; ``--data`` then names a folder with them.
     """
-    given = tyro.cli(_arguments(config, results, digits), description=doc)
-    options = {"results": given.results}
     try:
+        given = tyro.cli(_arguments(config, results, digits), description=doc)
+        options = {"results": given.results}
         if digits and given.data is not None:
             source = getattr(given.config, "source", "mnist")
             options["digits"] = images_of(source, given.data)
