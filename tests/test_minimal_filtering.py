@@ -64,9 +64,12 @@ def image_gradient(p, x):
 
 
 def kernel_of_the_image(p, x):
-    return ops.conv2d(jnp.ones((1, 8, 8, CHANNELS)) * p["mask"], p["w"] * x[0, 0, 0, 0])[
-        :, 2:3, 2:3
-    ]
+    image = jnp.ones((1, 8, 8, CHANNELS)) * p["mask"]
+    rows = []
+    for i in range(len(x)):
+        kernel = p["w"] * x[i, 0, 0, 0]
+        rows.append(ops.conv2d(image, kernel)[:, 2:3, 2:3])
+    return jnp.concatenate(rows)
 
 
 def pool_behind(p, x):
