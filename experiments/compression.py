@@ -37,6 +37,7 @@ from experiments.common import (
 from experiments.figures import tasks as figures
 from experiments.tools import linear, quantisation
 from oipjax.data import Dataset
+from oipjax.images import to_unit
 from oipjax.training import AutoencoderTrainConfig
 from oipjax.training import autoencoder as autoencoding
 
@@ -137,7 +138,7 @@ def smaller(side: int, shape: tuple[int, ...]) -> Codec:
     channels = shape[2]
 
     def encode(images: np.ndarray) -> np.ndarray:
-        pixels = linear.pixels_of(images)
+        pixels = to_unit(images)
         small = jax.image.resize(pixels, (len(images), side, side, channels), "cubic")
         return np.asarray(small).reshape(len(images), -1)
 
@@ -213,7 +214,7 @@ def halves(file: bytes) -> tuple[bytes, bytes]:
 
 def row_of(method: str, decoded: np.ndarray, digits: Dataset, **facts: Any) -> dict[str, Any]:
     """A row of the table."""
-    truth = linear.pixels_of(digits.test.images)
+    truth = to_unit(digits.test.images)
     return {"method": method, **facts, **scores(decoded, truth)}
 
 

@@ -40,6 +40,7 @@ from experiments.tools import linear
 from oipjax import keys
 from oipjax.analysis import layer_activations
 from oipjax.data import Dataset, Split
+from oipjax.images import to_unit
 from oipjax.model import Model
 from oipjax.networks import Autoencoder
 from oipjax.training import (
@@ -158,7 +159,7 @@ class Study:
         self.config = config
         self.digits = digits
         self.classifier = None if config.classifier is None else oipjax.load(config.classifier)
-        self.truth = linear.pixels_of(digits.test.images)
+        self.truth = to_unit(digits.test.images)
         self.principal = linear.principal(digits.train.images)
         self.networks = {}
         for name, corruption in config.corruptions.items():
@@ -195,7 +196,7 @@ class Study:
         train_inputs = self.corrupted(corruption, TRAIN, train)
         restored = {figures.CORRUPTED: Restored(test_inputs)}
         count = self.config.tuned
-        truth = linear.pixels_of(train[:count])
+        truth = to_unit(train[:count])
         for rival, (call, strengths) in self.filters().items():
             strength, fit = tune(call, strengths, train_inputs[:count], truth)
             images = fit.gain * call(test_inputs, strength) + fit.offset

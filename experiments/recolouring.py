@@ -34,6 +34,7 @@ from experiments.figures import tasks as figures
 from experiments.tools import linear, quality
 from oipjax.data import Dataset, Split
 from oipjax.data import folder as pictures
+from oipjax.images import to_unit
 from oipjax.training import PRESETS, AutoencoderTrainConfig, Grey, reconstruct
 
 RESULTS = Path(__file__).parent / "results"
@@ -159,7 +160,7 @@ def lookup(grey: np.ndarray, colours: np.ndarray) -> np.ndarray:
     sums = np.zeros((256, 2))
     for first in range(0, len(grey), BATCH):
         levels = levels_of(grey[first : first + BATCH]).ravel()
-        pixels = linear.pixels_of(colours[first : first + BATCH])
+        pixels = to_unit(colours[first : first + BATCH])
         chroma = quality.chroma(pixels).reshape(-1, 2)
         blue = np.bincount(levels, chroma[:, 0], 256)
         red = np.bincount(levels, chroma[:, 1], 256)
@@ -176,7 +177,7 @@ def recoloured(images: Dataset, train: AutoencoderTrainConfig) -> dict[str, np.n
     train_grey = grey_of(images.train.images)
     grey = grey_of(images.test.images)
     table = lookup(train_grey, images.train.images)
-    chroma = quality.chroma(linear.pixels_of(images.train.images))
+    chroma = quality.chroma(to_unit(images.train.images))
     mean = chroma.mean((0, 1, 2), dtype=np.float64)
     mean_everywhere = np.broadcast_to(mean, (*grey.shape[:3], 2))
     predicted = linear.regression(train_grey, chroma)(grey)
@@ -196,7 +197,7 @@ def grey_of(images: np.ndarray) -> np.ndarray:
     """Luma ``float32 [n, h, w, 1]`` of ``uint8`` images, in the 256 levels of `Grey`."""
     levels = []
     for batch in np.array_split(images, len(images) // BATCH + 1):
-        luma = quality.luma(linear.pixels_of(batch))
+        luma = quality.luma(to_unit(batch))
         levels.append(np.round(luma * 255))
     return np.concatenate(levels) / np.float32(255)
 
@@ -215,7 +216,7 @@ def row(method: str, made: np.ndarray, images: Dataset, by_class: bool) -> dict[
         images: the data set, in its true colours.
         by_class: whether the hue of an image is that of its class.
     """
-    truth = linear.pixels_of(images.test.images)
+    truth = to_unit(images.test.images)
     strength = mean_strength(made)
     true_strength = mean_strength(truth)
     hue_share = None

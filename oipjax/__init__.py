@@ -77,6 +77,7 @@ _PACKAGES = (
     "bounds",
     "cli",
     "data",
+    "images",
     "jaxpr",
     "keys",
     "model",

@@ -657,7 +657,7 @@ BROKEN = [
     ("conv.strip_means.mean_bound", "conv1", "box"),
     ("conv.window_means.window_bound", "conv2", "box"),
     ("conv.patch_hull.cells", "conv2", "box"),
-    ("conv.patch_hull.hull", "logits", "box"),
+    ("conv.patch_hull.hull_bound", "logits", "box"),
     ("conv.shared_energy.energy_bound", "conv2", "standardised"),
     ("linear.crown.crown", "logits", "box"),
     ("linear.means.pull", "conv2", "box"),

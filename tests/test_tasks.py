@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from experiments import common, compression, denoising, recolouring
-from experiments.tools import linear, quality
+from experiments.tools import quality
 from oipjax.data import mnist as data
+from oipjax.images import to_unit
 from oipjax.networks import AutoencoderConfig, checkpoint
 from oipjax.training import AutoencoderTrainConfig, ClassifierTrainConfig, Grey, Noise
 from oipjax.training import autoencoder as autoencoding
@@ -95,7 +96,7 @@ def test_a_smaller_picture_keeps_what_is_smooth():
         codec = compression.smaller(side, slope.shape[1:])
         codes = codec.encode(slope)
         assert codes.shape == (1, side * side)
-        assert np.abs(codec.decode(codes) - linear.pixels_of(slope)).max() < limit
+        assert np.abs(codec.decode(codes) - to_unit(slope)).max() < limit
 
 
 def test_what_a_filter_gives_is_brought_to_the_scale_of_images():
@@ -114,7 +115,7 @@ def test_the_grey_of_a_coloured_digit_does_not_tell_its_class():
         painted = recolouring.coloured(
             plain._replace(train=data.Split(plain.train.images, labels))
         ).train
-        pixels = linear.pixels_of(painted.images)
+        pixels = to_unit(painted.images)
         assert recolouring.hue_right(pixels, labels, 10).all()
         greys.append(np.asarray(Grey()(jax.random.key(0), pixels))[..., :1])
         np.testing.assert_allclose(recolouring.grey_of(painted.images), greys[-1], atol=1e-6)
@@ -132,7 +133,7 @@ def test_the_lookup_is_the_mean_chroma_of_a_grey_level():
     images = np.random.default_rng(0).integers(0, 256, (3, 9, 8, 3), np.uint8)
     grey = recolouring.grey_of(images)
     table = recolouring.lookup(grey, images)
-    chroma = quality.chroma(linear.pixels_of(images))
+    chroma = quality.chroma(to_unit(images))
     for level in (60, 128, 130):
         own = np.round(grey[..., 0] * 255) == level
         expected = chroma[own].mean(0) if own.any() else chroma.mean((0, 1, 2))

@@ -7,6 +7,8 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
+from oipjax.images import to_unit
+
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Penalties that `regression` chooses from, as multiples of the pixels' mean variance."""
 _BATCH = 2000
@@ -92,21 +94,14 @@ def regression(
     for ridge in ridges:
         model = Ridge(alpha=ridge * scale).fit(pixels, goal)
         candidate = LinearMap(model, truth.shape[1:], ridge)
-        difference = candidate(inputs[kept:]) - pixels_of(truth[kept:])
+        difference = candidate(inputs[kept:]) - to_unit(truth[kept:])
         candidates.append(candidate)
         errors.append(float(np.square(difference).mean()))
     return candidates[int(np.argmin(errors))]
 
 
-def pixels_of(images: np.ndarray) -> np.ndarray:
-    """The images as ``float32``, uint8 as pixels in [0, 1]."""
-    if images.dtype == np.uint8:
-        return images.astype(np.float32) / np.float32(255)
-    return images.astype(np.float32)
-
-
 def _flat(images: np.ndarray) -> np.ndarray:
-    return pixels_of(images).reshape(len(images), -1).astype(np.float64)
+    return to_unit(images).reshape(len(images), -1).astype(np.float64)
 
 
 def _batches(images: np.ndarray) -> list[np.ndarray]:

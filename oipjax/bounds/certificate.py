@@ -135,7 +135,7 @@ def hull_limits(
         model: the network.
         layer: the layer to be bounded; the second convolution must not come after it.
         domain: the set of images.
-        splits: how often a patch's box is cut in two, see `conv.hull.hull`.
+        splits: how often a patch's box is cut in two, see `conv.hull.hull_bound`.
         steps: of the hull's search.
         lower: bound nodes from below, too; it hardly ever matters after a ReLU.
         progress: called with ("hull", done, in all).

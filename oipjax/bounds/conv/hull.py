@@ -37,9 +37,7 @@ import numpy as np
 
 from oipjax.bounds.conv.hull_dual import HullDual
 from oipjax.bounds.conv.hull_search import Multipliers, corner_table, search
-from oipjax.bounds.conv.patches import MAX_PIXELS, Cells, cells
-
-__all__ = ["MAX_PIXELS", "Cells", "cells", "hull", "hull_bound"]
+from oipjax.bounds.conv.patches import Cells
 
 _MOST_SPLITS = 8
 _CELLS_AT_A_TIME = 64  # the corner values of so many cells take 16 MiB * 2**splits
@@ -121,10 +119,6 @@ def hull_bound(
     images = np.concatenate([found.images for found in batches])
     upper = dual.bound(alive_omega, lam, alpha, phases[-1].boxes)
     return upper, images.reshape(m, *dual.shape)
-
-
-hull = hull_bound
-"""The former name of `hull_bound`."""
 
 
 def _check(omega: np.ndarray, channels: int, steps: int, splits: int) -> None:

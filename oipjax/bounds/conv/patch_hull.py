@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from oipjax.bounds.conv.chain import Stack
-from oipjax.bounds.conv.hull import Cells, cells, hull
+from oipjax.bounds.conv.hull import hull_bound
+from oipjax.bounds.conv.patches import Cells, cells
 from oipjax.bounds.conv.shapes import pixel_range, unfit_numbers, unfit_patch
 from oipjax.bounds.interval.enclosures import intervals
 from oipjax.bounds.interval.scores import highest_nodes, lowest_nodes
@@ -20,7 +21,7 @@ class PatchHull:
     """Limits of the nodes of the second convolution; all later layers profit.
 
     Attributes:
-        splits: how often a patch's box is cut in two, see `hull.hull`.
+        splits: how often a patch's box is cut in two, see `hull_bound`.
         steps: of the search for multipliers.
         lower: whether nodes are bounded from below, too. It hardly ever matters after a ReLU.
     """
@@ -63,5 +64,5 @@ class PatchHull:
         splits: int,
         progress: Callable[[int, int], None] | None,
     ) -> np.ndarray:
-        upper, _ = hull(patches, weights, steps=self.steps, splits=splits, progress=progress)
+        upper, _ = hull_bound(patches, weights, steps=self.steps, splits=splits, progress=progress)
         return upper

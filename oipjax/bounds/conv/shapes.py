@@ -3,7 +3,7 @@
 import numpy as np
 
 from oipjax.bounds.conv.chain import Stack, Stage
-from oipjax.bounds.conv.hull import MAX_PIXELS
+from oipjax.bounds.conv.patches import MAX_PIXELS
 from oipjax.bounds.interval.enclosures import box_ends
 from oipjax.spaces import Box
 

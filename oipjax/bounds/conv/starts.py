@@ -4,7 +4,8 @@ import numpy as np
 from jaxtyping import Float32, Integer
 
 from oipjax.bounds.conv.chain import Stage, recognise
-from oipjax.bounds.conv.hull import cells, hull
+from oipjax.bounds.conv.hull import hull_bound
+from oipjax.bounds.conv.patches import cells
 from oipjax.bounds.conv.shapes import pixel_range, unfit_numbers, unfit_patch
 from oipjax.bounds.conv.strip_means import StripMeans, strip_problem
 from oipjax.bounds.conv.strips import mean_search
@@ -61,7 +62,7 @@ def relaxed_images(
         weights = _through_pools(second, stages[2], maps)
     patches = cells(first.kernel, first.bias, first.pool, *pixel_range(domain))
     problems = weights.reshape(-1, *weights.shape[2:])
-    _, windows = hull(patches, problems, steps=60, splits=0)
+    _, windows = hull_bound(patches, problems, steps=60, splits=0)
     low, high = box_ends(domain)
     grey = np.broadcast_to((low + high) / 2, (len(windows), *domain.shape))
     images = grey.astype(np.float32)

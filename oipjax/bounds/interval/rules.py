@@ -13,9 +13,9 @@ goes ``error``, how far the float32 value may be from the exact one. Bounds that
 means are widened by it.
 
 **What is covered.** The program in float32 at full precision: on the CPU as XLA compiles it, on
-other platforms as surveys and ascents are compiled (`oipjax.runtime.tiles`), with convolutions as
-sums of products. Convolutions that `oipjax.ops` computes by minimal filtering round more, which is
-counted (`oipjax.bounds.interval.products`).
+other platforms as surveys and ascents are compiled (`oipjax.runtime.precision`), with convolutions
+as sums of products. Convolutions that `oipjax.ops` computes by minimal filtering round more, which
+is counted (`oipjax.bounds.interval.products`).
 
 **What is not covered.** TF32 or bfloat16 products and other transforms (Winograd of larger tiles,
 FFT) round more than this counts. So do networks that compute in float16, bfloat16 or float64, which
