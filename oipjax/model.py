@@ -1,7 +1,7 @@
 """A trained network as a pure function, its parameters and its layers.
 
-Nothing here knows Flax: any function that returns its activations is a network. Layers come before
-and after their nonlinearity (``conv3_pre``, ``conv3``), because a ReLU that is off has no gradient.
+Any function that returns its activations is a network. Layers come before and after their
+nonlinearity (``conv3_pre``, ``conv3``), because a ReLU that is off has no gradient.
 """
 
 import hashlib
