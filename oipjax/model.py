@@ -259,9 +259,8 @@ def _checked_shapes(model: Model, out: Any) -> dict[str, tuple[int, ...]]:
     layers_before = [pre for pre, _ in model.nonlinearities.values()]
     for name in (*model.layers, *model.nonlinearities, *layers_before):
         if name not in out:
-            raise ValueError(
-                f"{model.name}: apply returns no layer {name!r}; it returns {', '.join(out)}"
-            )
+            given = ", ".join(out)
+            raise ValueError(f"{model.name}: apply returns no layer {name!r}; it returns {given}")
     for name, (pre, _) in model.nonlinearities.items():
         maps = _checked_shape(model, name, out[name])[-1]
         maps_before = _checked_shape(model, pre, out[pre])[-1]
