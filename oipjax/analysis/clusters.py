@@ -207,8 +207,8 @@ def _group(ncc: np.ndarray, runs: np.ndarray, threshold: float) -> tuple[np.ndar
 def seen(gradients: np.ndarray, *, least: float = 0.1, blur: float = 1.0) -> np.ndarray:
     """Weights of pixels by their influence on a map: 0 where the score does not depend on them.
 
-    The weight rises in proportion to the blurred size of the gradient, and is 1 from ``least`` of
-    its largest value on.
+    The weight is 1 where the blurred size of the gradient reaches the share ``least`` of its
+    largest value. Below that it falls in proportion, down to 0.
 
     Args:
         gradients: ``[r, h, w, c]``, of the score at the image.
@@ -219,7 +219,8 @@ def seen(gradients: np.ndarray, *, least: float = 0.1, blur: float = 1.0) -> np.
         ``[r, h, w]`` in [0, 1]; all zero for an inactive run.
 
     Raises:
-        ValueError: these are no gradients of images, or ``least`` is out of range.
+        ValueError: ``gradients`` is not ``[r, h, w, c]`` or not finite, or ``least`` is out of
+            range.
     """
     if not 0 < least <= 1:
         raise ValueError(f"least must be above 0 and at most 1, got {least}")

@@ -235,15 +235,15 @@ def spherical(a: np.ndarray, b: np.ndarray, t: np.ndarray, centre: Any = 0.0) ->
     angle = np.arccos(np.clip(first @ last, -1, 1))
     if np.pi - angle < 1e-6:
         raise ValueError(
-            "the vectors lie opposite to each other: no shortest arc joins them; take interpolate"
+            "the vectors lie opposite to each other: no shortest arc joins them; use interpolate"
         )
     t = np.asarray(t)[:, None]
+    length = lengths[0] + t * (lengths[1] - lengths[0])
     if angle < 1e-6:
-        return centre + interpolate(lengths[:1], lengths[1:], t[:, 0]) * first
+        return centre + length * first
     toward_first = np.sin((1 - t) * angle) * first
     toward_last = np.sin(t * angle) * last
     turned = (toward_first + toward_last) / np.sin(angle)
-    length = lengths[0] + t * (lengths[1] - lengths[0])
     return centre + length * turned
 
 

@@ -131,7 +131,8 @@ def activations(
 
     Args:
         checkpoint: a checkpoint folder, or the name of a network that ships with oipjax.
-        layer: one or more; by default all behind a nonlinearity (not pooled), and the last.
+        layer: one or more; by default the last layer, and every layer that follows a nonlinearity
+            and is not pooled.
         choice: which images are shown.
         scale: brightness is comparable within a layer, or within a map, which shows weak maps.
         output: where the results go.
@@ -165,11 +166,12 @@ def activations(
         with exclusive(folder):
             write_file(folder / "activations.npz", npz({**arrays, "images": chosen.pixels}))
             write_file(folder / "activations.csv", _table(chosen, shown, model))
-    for picture in pictures:
-        if not is_finished or not picture.exists():
-            records.save_picture(picture, _figure(model, chosen, readings, shown, scale))
+    missing = [picture for picture in pictures if not is_finished or not picture.exists()]
+    for picture in missing:
+        records.save_picture(picture, _figure(model, chosen, readings, shown, scale))
     if is_finished:
-        print(f"finished before; nothing to do: {pictures[0]}")
+        outcome = "drawn from the record" if missing else "finished before; nothing to do"
+        print(f"{outcome}: {pictures[0]}")
         return
     manifest = {
         "schema": records.SCHEMA,

@@ -94,11 +94,11 @@ def load(
             one without classes; an .npz with ``images`` (``uint8 [n, h, w]`` or ``[n, h, w, c]``)
             and, if there are classes, ``labels`` (``[n]``, from 0) and ``classes`` (their names);
             ``olivettifaces.mat``, 40 persons with 10 pictures each.
-        crop: as in `Shaping`.
-        size: as in `Shaping`.
-        colour: as in `Shaping`.
+        crop: the part of each image that is kept; see `Shaping`.
+        size: to which images are scaled; see `Shaping`.
+        colour: whether images have three channels or one; see `Shaping`.
         test: share of the images to be held out for the test.
-        seed: chooses them.
+        seed: decides which images are held out.
         progress: called with (phase, done, in all).
 
     Returns:
@@ -117,20 +117,20 @@ def load(
     count = len(decoded.images)
     if count < 2:
         skipped = decoded.skipped
-        others = (
-            f"first of {len(skipped)} that could not: {skipped[0]}" if skipped else "all there are"
-        )
-        raise ValueError(f"{place}: {count} images could be read, at least 2 are needed; {others}")
-    held_out = min(max(1, round(test * count)), count - 1)
-    # In random order, since a training holds out the last ones, which else were all of one class.
+        reason = "all there are"
+        if skipped:
+            reason = f"first of {len(skipped)} that could not: {skipped[0]}"
+        raise ValueError(f"{place}: {count} images could be read, at least 2 are needed; {reason}")
+    test_count = min(max(1, round(test * count)), count - 1)
     key = keys.stream(jax.random.key(seed), keys.SPLIT)
+    # A training holds out the last images. In the order of files these would be of one class.
     order = np.asarray(jax.random.permutation(key, count))
-    train, train_names = _part(pictures, decoded, order[held_out:])
-    tested, test_names = _part(pictures, decoded, order[:held_out])
+    train_split, train_names = _part(pictures, decoded, order[test_count:])
+    test_split, test_names = _part(pictures, decoded, order[:test_count])
     return Dataset(
         name=place.stem,
-        train=train,
-        test=tested,
+        train=train_split,
+        test=test_split,
         classes=pictures.classes,
         skipped=tuple(decoded.skipped),
         names=(train_names, test_names),

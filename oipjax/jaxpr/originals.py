@@ -18,7 +18,7 @@ ARITHMETIC = ("max", "min", "add", "sub", "mul")
 
 @functools.lru_cache(maxsize=64)
 def original_variables(program: Program) -> tuple[int, ...]:
-    """For each variable the first variable that holds the same values.
+    """For each variable, find the first variable that holds the same values.
 
     A variable may repeat an earlier one, or be its leading part along h and w. A variable that does
     neither is its own original.

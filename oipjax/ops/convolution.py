@@ -61,12 +61,12 @@ def conv2d_transpose(
     stride: Pair = (1, 1),
     padding: Padding = "SAME",
 ) -> Array:
-    """The transpose of `conv2d` as a layer that enlarges images: the operation of its gradient.
+    """Enlarge images by the transpose of `conv2d`, which is also how its gradient is computed.
 
     Args:
         y: small images, ``[n, i, j, k]``.
-        w: the kernel with which `conv2d` would make ``[n, i, j, k]`` of the large images, ``[kh,
-            kw, c, k]``.
+        w: the kernel ``[kh, kw, c, k]`` with which `conv2d` would make ``[n, i, j, k]`` of the
+            large images.
         size: height and width of the large images.
         stride: of that `conv2d`.
         padding: of that `conv2d`.
@@ -182,7 +182,10 @@ def _require_same_dtype(name: str, *arrays: Array) -> None:
 
 
 def _has_float32_bits(x: Array) -> bool:
-    """Whether the dtype has bits enough for sums that cancel; bounds count no shorter ones."""
+    """Whether the dtype has at least 32 bits.
+
+    Shorter ones lose too much where sums cancel, and bounds do not count that loss.
+    """
     return jnp.finfo(x.dtype).bits >= 32
 
 

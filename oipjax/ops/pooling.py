@@ -34,7 +34,7 @@ def max_pool(
     Args:
         x: images, ``[n, h, w, c]``.
         window: height and width of the window, in pixels.
-        stride: steps along h and w; None: the window's size.
+        stride: steps along h and w. It is the window's size unless given.
         padding: ``"VALID"``, ``"SAME"`` or explicit pairs; the border is filled with minus
             infinity.
 
@@ -52,6 +52,7 @@ def max_pool(
     if any(map(any, pads)):
         vertical, horizontal = pads
         lowest = jnp.array(-jnp.inf, x.dtype)
+        # The third number is the gap between pixels.
         x = pad_sides(x, lowest, (*vertical, 0), (*horizontal, 0))
     return _max_pool(tuple(window), tuple(stride), x)
 

@@ -19,6 +19,8 @@ from oipjax.plots.style import (
 
 ENHANCED = 1.5
 """Standard deviations that become black and white in the contrast-enhanced row."""
+CURVE_SHARE = 0.56
+"""Share of the width that the curve takes; the table takes the rest."""
 
 
 def oip_figure(
@@ -64,7 +66,7 @@ def oip_figure(
                 axes.set_title(f"step {steps[column]}", fontsize=9, color=INK, pad=4)
             if column == 0:
                 axes.set_ylabel(name, fontsize=9, color=INK)
-    split = max(1, round(count * 0.56))
+    split = max(1, round(count * CURVE_SHARE))
     _draw_curve(figure.add_subplot(grid[2, :split]), steps, scores)
     if split < count:
         _draw_table(figure.add_subplot(grid[2, split:]), steps, scores, changes)
@@ -72,7 +74,7 @@ def oip_figure(
 
 
 def _largest_deviation(images: np.ndarray) -> float:
-    """The largest deviation of a pixel from its image's mean, in standard deviations of all."""
+    """The largest deviation of a pixel from its image's mean, in units of that of all pixels."""
     deviation = np.abs(images - images.mean((1, 2, 3), keepdims=True))
     return float(deviation.max() / max(images.std(), 1e-9))
 

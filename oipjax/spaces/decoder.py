@@ -60,8 +60,8 @@ class Decoder:
         autoencoder: its name, for records.
         decode: pure function ``(params, latent[n, d]) -> pixels[n, h, w, c]`` in [0, 1], a frozen
             dataclass.
-        fixed: ``{"params", "mean": [d], "factor": [d, d]}``: of ``decode``, and of the normal
-            fitted to codes.
+        fixed: ``{"params", "mean": [d], "factor": [d, d]}``: the parameters of ``decode``, and mean
+            and covariance factor of the normal distribution that was fitted to codes.
         latent: the number ``d`` of latent numbers.
         shape: ``(h, w, c)`` of the images.
         low, high: black and white in network input units, one per channel.
@@ -157,8 +157,8 @@ def decoder_space(
         confidence: share of that normal inside the ellipsoid.
 
     Raises:
-        ValueError: the decoder's images are not what the network takes, there are too few codes or
-            they do not span all directions, or something is not finite.
+        ValueError: the decoder's images have another shape than the network's input, there are too
+            few codes or they do not span all directions, or something is not finite.
     """
     codes = np.asarray(codes, np.float64)
     if codes.ndim != 2 or len(codes) <= codes.shape[1]:

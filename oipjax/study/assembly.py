@@ -20,14 +20,14 @@ def assemble(study: Study, findings: Findings) -> Atlas:
     runs = findings.runs
     ascent = runs.ascent
     chosen = np.stack(best_of_each(maps, runs.owner, rank_of(ascent), config.keep))
-    first = chosen[:, 0]
+    best = chosen[:, 0]
     floor = -np.inf if study.floor is None else study.floor
-    is_found = np.isfinite(ascent.scores[first]) & (ascent.scores[first] > floor)
-    _check_proofs(study, findings, first, is_found)
+    is_found = np.isfinite(ascent.scores[best]) & (ascent.scores[best] > floor)
+    _check_proofs(study, findings, best, is_found)
     is_dead = findings.bounds["dead"]
     status = np.where(is_found, FOUND, np.where(is_dead, DEAD, UNRESOLVED))
-    found_by = np.where(is_found, _found_by(runs, first, floor), "")
-    draws, evaluations = _efforts(runs, maps)
+    found_by = np.where(is_found, _found_by(runs, best, floor), "")
+    draws, evaluations = _count_efforts(runs, maps)
     return Atlas(
         model=study.model.name,
         layer=study.layer,
@@ -51,16 +51,14 @@ def assemble(study: Study, findings: Findings) -> Atlas:
     )
 
 
-def _check_proofs(
-    study: Study, findings: Findings, first: np.ndarray, is_found: np.ndarray
-) -> None:
+def _check_proofs(study: Study, findings: Findings, best: np.ndarray, is_found: np.ndarray) -> None:
     """Raise a RuntimeError if the best run of a map contradicts what was proved of it."""
     ascent = findings.runs.ascent
     bounds = findings.bounds
-    is_off = (ascent.status[first] == INACTIVE) & study.ascent.method.climbs_pre_activation
+    is_inactive = (ascent.status[best] == INACTIVE) & study.ascent.method.climbs_pre_activation
     is_wrong = is_found & bounds["dead"]
-    is_wrong |= ascent.scores[first] > bounds["score"]
-    is_wrong |= is_off & (ascent.responses[first] > bounds["node"])
+    is_wrong |= ascent.scores[best] > bounds["score"]
+    is_wrong |= is_inactive & (ascent.responses[best] > bounds["node"])
     if is_wrong.any():
         wrong = ", ".join(map(str, np.array(study.maps)[is_wrong]))
         raise RuntimeError(
@@ -69,20 +67,20 @@ def _check_proofs(
         )
 
 
-def _found_by(runs: Runs, first: np.ndarray, floor: float) -> np.ndarray:
+def _found_by(runs: Runs, best: np.ndarray, floor: float) -> np.ndarray:
     """Where the start of each map's best run comes from."""
-    start_responded = runs.ascent.start_scores[first] > floor
+    start_responded = runs.ascent.start_scores[best] > floor
     by_survey = np.where(start_responded, BY_SURVEY, BY_PRE_ACTIVATION)
-    is_further = runs.origin[first] == FURTHER
-    return np.where(is_further, runs.found_by[first], by_survey)
+    is_further = runs.origin[best] == FURTHER
+    return np.where(is_further, runs.found_by[best], by_survey)
 
 
-def _efforts(runs: Runs, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _count_efforts(runs: Runs, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each map: further starts that were tried, and gradients that were computed."""
     further = []
     evaluations = []
-    for number in maps:
-        is_own = runs.owner == number
+    for index in maps:
+        is_own = runs.owner == index
         further.append(np.sum(is_own & (runs.origin == FURTHER)))
         evaluations.append(runs.ascent.evaluations[is_own].sum())
     return np.array(further, np.int64), np.array(evaluations, np.int64)

@@ -50,6 +50,6 @@ def unresolved_maps(study: Study, runs: Runs, bounds: Arrays) -> np.ndarray:
     """Indices of the maps that are not proved dead and that no run has lifted above the floor."""
     if study.floor is None:
         return np.zeros(0, int)
-    is_lifted = (runs.ascent.scores > study.floor) & (runs.ascent.status != INACTIVE)
+    is_above_floor = (runs.ascent.scores > study.floor) & (runs.ascent.status != INACTIVE)
     not_dead = np.array(study.maps)[~bounds["dead"]]
-    return np.setdiff1d(not_dead, runs.owner[is_lifted])
+    return np.setdiff1d(not_dead, runs.owner[is_above_floor])

@@ -50,8 +50,8 @@ def atlas(
 ) -> Atlas:
     """Find the patterns of every map of a layer, and say which maps are dead.
 
-    A survey finds the best random starts of each map, and an ascent climbs from them. Then come
-    further starts, and proofs, for the maps that are unresolved.
+    A survey finds the best random starts of each map, and an ascent climbs from them. Bounds are
+    then proved for all maps. Maps that are still unresolved get further starts and tighter bounds.
 
     Args:
         key: the root key; the same key gives the same atlas.

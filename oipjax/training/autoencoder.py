@@ -27,7 +27,7 @@ from oipjax.training.config import AutoencoderTrainConfig, ReconstructionEpoch
 from oipjax.training.corruptions import Corruption
 from oipjax.training.loop import (
     EVALUATION_BATCH,
-    Watch,
+    Callbacks,
     fit,
     normalisation,
     pixels_of,
@@ -199,9 +199,9 @@ def train(
         auto.model,
         training_images,
         held=held if len(held_out.images) else None,
-        watch=Watch(
-            progress=progress,
-            params=watch,
+        callbacks=Callbacks(
+            on_epoch=progress,
+            on_params=watch,
             state=state_file(state, key, config, data, overwrite=overwrite),
         ),
     )

@@ -20,7 +20,7 @@ from oipjax.networks import cnn
 from oipjax.training.config import ClassifierTrainConfig, Epoch
 from oipjax.training.loop import (
     EVALUATION_BATCH,
-    Watch,
+    Callbacks,
     fit,
     normalisation,
     pixels_of,
@@ -113,7 +113,7 @@ def train(
         config: the options.
         data: images ``uint8 [n, h, w, c]``; pixels are normalised to mean 0 and standard deviation
             1 over the data set.
-        name: of the model; ``my-DATASET-cnn`` unless given.
+        name: the model's name; ``my-DATASET-cnn`` unless given.
         progress: called after every epoch.
         watch: called after every epoch with a copy of the parameters at that time.
         state: file for the state after each epoch. An interrupted training whose state is there
@@ -144,7 +144,7 @@ def train(
         classes=data.classes,
     )
 
-    def held(params: Params) -> tuple[float, float]:
+    def measure_held_out(params: Params) -> tuple[float, float]:
         confusion, loss = evaluate(model, params, held_out)
         return _accuracy(confusion), loss
 
@@ -153,10 +153,10 @@ def train(
         config,
         model,
         training_images,
-        held=held if len(held_out.images) else None,
-        watch=Watch(
-            progress=progress,
-            params=watch,
+        held=measure_held_out if len(held_out.images) else None,
+        callbacks=Callbacks(
+            on_epoch=progress,
+            on_params=watch,
             state=state_file(state, key, config, data, overwrite=overwrite),
         ),
     )

@@ -73,17 +73,17 @@ class Best(NamedTuple):
     params: Params
 
 
-class Watch(NamedTuple):
-    """Who follows a training, and where it is stored.
+class Callbacks(NamedTuple):
+    """The functions that are called during a training, and the file of its state.
 
     Attributes:
-        progress: called after every epoch with its line of the history.
-        params: likewise, with a copy of the parameters as well.
-        state: is read first, and written after each epoch.
+        on_epoch: called after every epoch with its line of the history.
+        on_params: called after every epoch with that line and a copy of the parameters.
+        state: the file that is read at the beginning and written after each epoch.
     """
 
-    progress: Callable[[Any], None] | None = None
-    params: Callable[[Any, Params], None] | None = None
+    on_epoch: Callable[[Any], None] | None = None
+    on_params: Callable[[Any, Params], None] | None = None
     state: StateFile | None = None
 
 
@@ -167,7 +167,7 @@ def fit(
     data: Split,
     *,
     held: Callable[[Params], tuple[float, float]] | None,
-    watch: Watch = Watch(),
+    callbacks: Callbacks = Callbacks(),
 ) -> Fitted:
     """Train any network, from the parameters that it has.
 
@@ -179,7 +179,7 @@ def fit(
         data: the images to train with.
         held: measure and loss of some parameters on held-out images, called after each epoch. None:
             nothing is held out, and the last epoch is kept.
-        watch: who follows, and where the state is stored.
+        callbacks: the functions that are called, and the file of the state.
 
     Raises:
         ValueError: a loss is not finite; the state is that of another training.
@@ -189,7 +189,7 @@ def fit(
     batches = len(data.images) // config.batch
     steps = batches * config.epochs
     rate = schedule(config, steps)
-    state, best, history = _begin(config, steps, model.params, watch.state)
+    state, best, history = _begin(config, steps, model.params, callbacks.state)
     # Each device has all images: a copy of the data set.
     on_device = _everywhere(parts_of(config), (data.images, data.labels))
     normalisation = (model.mean, model.std)
@@ -212,13 +212,13 @@ def fit(
         history.append(line)
         if held is None or _is_better(held_measure, best.measure, task.best):
             best = Best(measure=float(held_measure), epoch=number, params=params)
-        if watch.state is not None:
+        if callbacks.state is not None:
             facts = {"best": (best.measure, best.epoch), "history": history}
-            watch.state.write((state, best.params), facts)
-        if watch.progress is not None:
-            watch.progress(line)
-        if watch.params is not None:
-            watch.params(line, params)
+            callbacks.state.write((state, best.params), facts)
+        if callbacks.on_epoch is not None:
+            callbacks.on_epoch(line)
+        if callbacks.on_params is not None:
+            callbacks.on_params(line, params)
     return Fitted(jax.tree.map(jnp.asarray, best.params), best.epoch, tuple(history))
 
 

@@ -99,7 +99,7 @@ def _linear_multiple(value: Interval, factor) -> Linear | None:
 
 
 def divide(equation: Equation, a, b) -> Interval:
-    """A quotient: a product with the inverse. XLA may compute it so, and round the inverse too."""
+    """A quotient, as a product with the inverse: XLA may compute that and round the inverse."""
     inverse: Any
     if isinstance(b, Interval):
         may_be_zero = (b.low < TINY) & (b.high > -TINY)

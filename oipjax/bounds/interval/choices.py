@@ -44,7 +44,7 @@ def negation(_, a: Choice) -> Choice:
 
 
 def conjunction(equation: Equation, a, b) -> Choice:
-    """``a and b``, ``a or b``."""
+    """``a and b``, or ``a or b``: the name of the step decides."""
     first = _as_choice(a)
     second = _as_choice(b)
     if equation.name == "and":

@@ -26,8 +26,10 @@ from oipjax.jaxpr import Equation, bind, in_float64
 from oipjax.ops import winograd
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
+_TRANSFORM_ROUNDINGS = 2 + 4 + 4 + 3
+"""Of the images, of the kernel, of the outer sums, and of the sum of tiles."""
 _FLUSHED = 2**12
-"""Minimal filtering may lose `TINY` that many times for each channel, a plain sum once."""
+"""For each channel minimal filtering loses fewer times `TINY` than this. A plain sum loses it once."""
 
 
 def product(equation: Equation, a, b) -> Interval:
@@ -133,19 +135,19 @@ def _may_be_minimal(
 
 
 def _minimal_filtering(equation: Equation, images: Array, kernel: Array) -> tuple[int, Array]:
-    """The count and size of a sum of products that rounds as much as `winograd` does at most.
+    """A count and a size such that `winograd` loses at most ``gamma(count) * size`` by rounding.
 
-    The rounding is then ``gamma(count) * size``.
+    ``A``, ``B`` and ``G`` are the matrices of `oipjax.ops.winograd`; a dash means transposed.
 
     **Forward.** ``A [sum_c (G w G') * (B x B')] A'`` rounds twice in each entry of ``B x B'``, four
     times in each entry of ``G w G'``, once for each channel, and four times in the outer sums
     (Higham 2002, section 3.1). An entry of ``|B| |x| |B'|`` is at most 4 times the largest ``|x|``.
-    What ``|A|`` sums of ``|G| |w| |G'|`` is at most ``v v' * |w|``, ``v = (2, 1, 2)``.
+    ``|A| |G| |w| |G'| |A'|`` is at most ``v v' * |w|`` with ``v = (2, 1, 2)``.
 
     **Gradient of the images.** This is ``B' [sum_k (G w G') * (A' dy A)] B``, and each pixel is the
-    sum of up to four tiles: three more roundings. Along one axis ``|A'| |dy|`` is at most ``(1, 2,
-    2, 1)`` times the largest. Of that and ``|G| |w|`` the two tiles of a pixel sum ``(4, 2, 2)
-    |w|`` or ``(2, 2, 4) |w|``, which is at most ``2 v |w|``. So the limits above hold.
+    sum of up to four tiles: three more roundings. Along one axis ``|A'| |dy|`` is at most
+    ``(1, 2, 2, 1)`` times the largest. Of that and ``|G| |w|`` the two tiles of a pixel sum
+    ``(4, 2, 2) |w|`` or ``(2, 2, 4) |w|``, which is at most ``2 v |w|``. So the limits above hold.
 
     In both directions the zeros in ``A`` and ``B`` make an output read the 3x3 pixels that it
     depends on, and no others. At most 7 times `TINY` is flushed to 0 in an entry of the images'
@@ -176,5 +178,5 @@ def _minimal_filtering(equation: Equation, images: Array, kernel: Array) -> tupl
     size = equation.primitive.bind(largest, total.sum(taps, keepdims=True), **params)
     images_overflow = 4 * images.max() > LARGEST
     kernel_overflows = kernel.sum(taps).max() > LARGEST
-    count = kernel.shape[numbers.rhs_spec[1]] + 13
+    count = kernel.shape[numbers.rhs_spec[1]] + _TRANSFORM_ROUNDINGS
     return count, jnp.where(images_overflow | kernel_overflows, jnp.inf, size)

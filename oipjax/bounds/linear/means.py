@@ -57,7 +57,7 @@ class ActiveSets:
         return None
 
     def refine(self, state: State) -> State:
-        """Lower scores of the maps that are looked at closely."""
+        """Tighten the upper bounds of the scores of ``state.maps``."""
         ends = state.ends[state.layer]
         means = np.full(state.stack.layer.maps, np.inf)
         maps = np.arange(len(means)) if state.maps is None else state.maps
@@ -130,25 +130,26 @@ def _blocks(size: int) -> list[range]:
 
 
 def _greatest_sums(problem: _Problem, places: list[Place], maps: np.ndarray) -> np.ndarray:
-    """The greatest sums ``[n]`` of a block's active nodes, over all sets of them, for some maps."""
+    """For each map an upper bound ``[n]`` of a block's sum: the greatest over all sets of nodes."""
+    # Maps are repeated until the group is full, so that one compiled program serves all groups.
     filled = np.resize(maps, min(MAPS, problem.shape[2]))
-    specs = _node_specs(places, filled, problem.shape)
+    functions = _node_specs(places, filled, problem.shape)
     offset, parts, size = _pulled(
         problem.program,
         problem.domain,
         problem.pre,
         problem.parameters,
         problem.limits,
-        specs,
+        functions,
     )
     sets = np.array(list(itertools.product((0.0, 1.0), repeat=len(places))))
     total = sets @ _of_places(offset, places, filled)[..., 0]
     for coefficients, low, high in parts:
         c = _of_places(coefficients, places, filled)
-        is_used = np.flatnonzero(np.any(c != 0, (0, 1)))
-        low = np.ravel(low)[is_used]
-        high = np.ravel(high)[is_used]
-        total = total + np.asarray(_set_sums(sets, c[..., is_used], low, high))
+        used = np.flatnonzero(np.any(c != 0, (0, 1)))
+        low = np.ravel(low)[used]
+        high = np.ravel(high)[used]
+        total = total + np.asarray(_set_sums(sets, c[..., used], low, high))
     magnitude = np.zeros(len(filled))
     for i, j in places:
         magnitude = magnitude + np.asarray(size)[0, i, j, filled]
