@@ -175,7 +175,11 @@ def test_a_result_says_what_it_is(squares):
         "confusion": trained.confusion.tolist(),
     }
     figures = trained.figures(squares)
-    assert figures["curves"] == Curves(trained.history, trained.best_epoch)
+    curves = figures["curves"]
+    assert isinstance(curves, Curves)
+    assert curves.epochs == (1,) and curves.best_epoch == trained.best_epoch
+    assert [curve.label for curve in curves.curves] == ["cross-entropy (nats)", "accuracy (%)"]
+    assert curves.curves[0].train == [trained.history[0].loss]
     assert isinstance(figures["confusion"], ConfusionMatrix) and len(figures) == 2
     assert figures["confusion"].classes == squares.classes
     assert trained.history[0].summary().startswith("epoch   1  loss ")

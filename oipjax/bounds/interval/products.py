@@ -29,7 +29,7 @@ PRODUCTS = ("dot_general", "conv_general_dilated")
 _TRANSFORM_ROUNDINGS = 2 + 4 + 4 + 3
 """Of the images, of the kernel, of the outer sums, and of the sum of tiles."""
 _FLUSHED = 2**12
-"""For each channel minimal filtering loses fewer times `TINY` than this. A plain sum loses it once."""
+"""For each channel minimal filtering may lose `TINY` this many times. A plain sum loses it once."""
 
 
 def product(equation: Equation, a, b) -> Interval:
