@@ -184,6 +184,7 @@ def visible(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
+@pytest.mark.slow
 def test_activations_of_one_digit_and_of_a_class(call):
     code, out, _ = call("--index", 449)
     folder = Path("oipjax-out/mnist-cnn-activations")

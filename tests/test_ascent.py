@@ -179,6 +179,7 @@ def test_images_give_their_scores_again(tiny):
     )
 
 
+@pytest.mark.slow
 def test_a_wide_network_is_climbed_by_nodes_and_sums_too():
     """So many channels are computed by minimal filtering; each run sends its own gradient back."""
     config = cnn.CNNConfig((14, 14, 1), (16, 16), 3, (1, 1), (), 3)
@@ -253,6 +254,7 @@ class Plain:
         return self.network(params, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["conv1", "pool1", "conv2_pre", "conv2", "logits"])
 def test_a_map_alone_is_that_of_all_and_is_climbed_as_well(tiny, layer):
     maps, plain = np.arange(tiny.layer(layer).maps), replace(tiny, apply=Plain(tiny.apply))
@@ -446,6 +448,7 @@ def problem_of(model: Model, precision: str) -> Problem:
     )
 
 
+@pytest.mark.slow
 def test_the_result_is_never_below_the_start_even_if_steps_are_short(tiny):
     """A best point that is worse than the start, evaluated exactly, gives way to it."""
     problem = problem_of(tiny, "tf32")

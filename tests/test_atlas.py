@@ -95,6 +95,7 @@ def test_maps_do_not_depend_on_what_else_is_asked(whole, tiny, maps):
             )
 
 
+@pytest.mark.slow
 def test_shipped_map_120_alone_is_map_120_in_the_crowd():
     model = oipjax.load()
     options = {"draws": 96, "keep": 2, "steps": 12, "restarts": 0}
@@ -142,12 +143,14 @@ def test_the_classic_method_does_not_climb_pre_activations(tiny):
     assert out.status.tolist()[:2] == [DEAD, UNRESOLVED]
 
 
+@pytest.mark.slow
 def test_layers_without_a_floor_have_no_unresolved_maps(tiny):
     for layer in ("conv2_pre", "logits"):
         out = oipjax.atlas(KEY, tiny, layer, **OPTIONS)
         assert (out.status == FOUND).all() and (out.draws_seen == 64).all()
 
 
+@pytest.mark.slow
 def test_dense_layers_and_boxes(tiny):
     space = oipjax.space_for(tiny, "box")
     out = oipjax.atlas(KEY, tiny, "dense1", space=space, **OPTIONS)
@@ -329,6 +332,7 @@ def test_more_is_proved_where_it_decides():
     assert found.node_bound[0] < 0 and found.bound[0] == 0
 
 
+@pytest.mark.slow
 def test_tight_bounds_are_never_looser(tiny):
     space = oipjax.space_for(tiny, "box")
     for layer in ("conv1", "conv2"):
@@ -347,6 +351,7 @@ def test_tight_bounds_are_never_looser(tiny):
         plan_study(KEY, tiny, bounds="huge")
 
 
+@pytest.mark.slow
 def test_the_maximiser_of_the_relaxation_is_a_start(tiny):
     """Only it finds a map that one pixel turns on, and that random starts do not find."""
     params = jax.tree.map(np.array, tiny.params)

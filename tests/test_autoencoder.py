@@ -45,6 +45,7 @@ def fresh() -> Autoencoder:
     return Autoencoder(SMALL, autoencoder.init(KEY, SMALL), (0.2,), (0.3,), "fresh")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "filters", "strides", "kernel"),
     [
@@ -89,6 +90,7 @@ def test_the_model_is_encoder_and_decoder(fresh):
     )  # compiled programs are shared
 
 
+@pytest.mark.slow
 def test_maps_of_an_encoder_have_patterns_and_bounds():
     config = replace(SMALL, activation="relu")
     params = jax.tree.map(np.array, autoencoder.init(KEY, config))
@@ -101,6 +103,7 @@ def test_maps_of_an_encoder_have_patterns_and_bounds():
     assert run.scores[0] > run.start_scores[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "rate", "share"), [("bce", 2e-2, 0.25), ("mse", 1e-2, 0.85)])
 def test_it_learns(bars, loss, rate, share):
     trained = autoencoding.train(
@@ -120,6 +123,7 @@ def test_it_learns(bars, loss, rate, share):
     assert mse == pytest.approx(min(held), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_and_ends_in_the_same_bits(bars, tmp_path):
     epochs = []
 
@@ -146,6 +150,7 @@ def test_an_interrupted_training_goes_on_and_ends_in_the_same_bits(bars, tmp_pat
     assert jax.tree.all(equal)
 
 
+@pytest.mark.slow
 def test_what_it_sees_may_be_corrupted_and_what_it_gives_may_not(bars):
     clean, noisy = (
         autoencoding.train(KEY, replace(CONFIG, epochs=8, corrupt=c), bars)

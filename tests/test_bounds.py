@@ -76,6 +76,7 @@ def _normalised(x):
     return (x - mean) / jnp.sqrt(jnp.mean(jnp.square(x), (1, 2, 3), keepdims=True) + 1)
 
 
+SLOW = functools.partial(pytest.param, marks=pytest.mark.slow)
 KINDS = {
     "relu": jax.nn.relu,
     "leaky_relu": jax.nn.leaky_relu,
@@ -190,7 +191,7 @@ def holds(model: Model, domain: Box | Sphere, seed: int, names: tuple[str, ...])
         )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [KINDS[0], *(SLOW(kind) for kind in KINDS[1:])])
 @settings(max_examples=40)
 @given(seed=st.integers(0, 2**31), box=st.booleans(), scale=st.sampled_from([0.1, 1.0, 4.0]))
 def test_no_image_leaves_its_interval(kind, seed, box, scale):
@@ -208,6 +209,7 @@ CONFIGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.activation}-{c.padding}-{c.pools}")
 @settings(max_examples=80)
 @given(seed=st.integers(0, 2**31), box=st.booleans())
@@ -223,6 +225,7 @@ def test_no_image_exceeds_a_bound_of_a_cnn(config, seed, box):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", CONFIGS[:3], ids=lambda c: f"{c.activation}-{c.padding}-{c.pools}"
 )
@@ -243,6 +246,7 @@ def test_no_image_exceeds_a_linear_relaxation(config, seed, box):
         assert np.all(out[layer] <= limit + ends[layer].error + 1e-9)
 
 
+@pytest.mark.slow
 def test_a_linear_relaxation_is_tighter_and_slopes_help(tiny):
     domain = space_for(tiny, "box").domain
     high = intervals(tiny, domain)["logits"].high
@@ -258,6 +262,7 @@ def test_a_linear_relaxation_is_tighter_and_slopes_help(tiny):
         crown(tiny, "logits", domain, steps=0)
 
 
+@pytest.mark.slow
 def test_intervals_are_exact_for_the_first_convolution(tiny):
     """Over the box and the sphere, the interval of a linear node ends at its best image."""
     nodes = np.array([(2, 3, number) for number in range(4)])
@@ -312,6 +317,7 @@ def planted(tiny: Model, height: float) -> Model:
     return replace(tiny, params=jax.tree.map(jnp.asarray, params))
 
 
+@pytest.mark.slow
 def test_dead_is_proved_and_barely_alive_is_not(tiny):
     for level in ("cheap", "tight"):
         domain = space_for(tiny, "box").domain
@@ -427,6 +433,7 @@ class Cropped:
         return out | dict(zip(("c_pre", "c"), stage(deep, 3), strict=True))
 
 
+@pytest.mark.slow
 def test_a_deep_layer_may_see_a_crop_of_the_image():
     rng = np.random.default_rng(0)
     sizes = {"w1": (2, 2, 1, 3), "b1": 3, "w2": (2, 2, 3, 4), "b2": 4, "w3": (1, 1, 4, 5), "b3": 5}
@@ -612,6 +619,7 @@ OTHERS_HELP = ("a second kernel of too many taps", "a layer without positions")
 """Cases in which another refinement of the tight level fits."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", UNFIT)
 def test_a_shape_that_does_not_fit_gives_the_looser_bound_and_a_reason(case):
     """Where no refinement of the tight level fits, the bounds are the cheap ones."""
@@ -641,6 +649,7 @@ def test_weights_that_are_not_finite_are_a_reason(tiny):
         assert relaxed_images(model, "conv2", domain, np.array([0])) is None
 
 
+@pytest.mark.slow
 def test_the_reasons_name_all_refinements_that_were_not_used(tiny):
     domain = space_for(tiny, "box").domain
     cheap = certify(tiny, "conv2", domain)
@@ -664,6 +673,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "layer", "space"), BROKEN)
 def test_an_error_inside_a_bound_is_raised(tiny, monkeypatch, name, layer, space):
     """A fault of a bound must not pass for a shape that does not fit."""
@@ -690,6 +700,7 @@ def test_an_error_inside_a_search_for_starts_is_raised(tiny, monkeypatch):
         relaxed_images(tiny, "conv2", domain, np.array([0]))
 
 
+@pytest.mark.slow
 def test_the_stack_is_recognised_once(tiny, monkeypatch):
     calls = []
 

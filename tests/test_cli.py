@@ -187,6 +187,7 @@ def test_layers(call, tiny_folder):
     assert code == 0 and "conv3" in out and "128" in out
 
 
+@pytest.mark.slow
 def test_train_on_the_sample_and_use_what_it_made(call):
     with jax.numpy_dtype_promotion("standard"):  # optax is exempt
         code, out, err = call(
@@ -260,6 +261,7 @@ def images(tmp_path) -> Path:
     return tmp_path / "images"
 
 
+@pytest.mark.slow
 def test_train_an_autoencoder_on_own_images_and_look_into_it(call, images):
     with jax.numpy_dtype_promotion("standard"):
         code, out, err = call(*AUTOENCODER, "--dataset", images, "--size", 8, 8, "--epochs", 2)
@@ -284,6 +286,7 @@ def test_train_an_autoencoder_on_own_images_and_look_into_it(call, images):
     assert code == 2 and "too small for the crop" in err and len(err.splitlines()[-1]) < 200
 
 
+@pytest.mark.slow
 def test_train_a_classifier_on_own_images(call, images):
     with jax.numpy_dtype_promotion("standard"):
         code, out, _ = call(
@@ -310,6 +313,7 @@ def test_train_a_classifier_on_own_images(call, images):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_an_interrupted_training_goes_on(call, monkeypatch, overwrite):
     summary, options = ReconstructionEpoch.summary, ["--data", "sample", "--epochs", 3]
@@ -345,6 +349,7 @@ def test_an_interrupted_training_goes_on(call, monkeypatch, overwrite):
         assert one == other
 
 
+@pytest.mark.slow
 def test_an_autoencoder_that_undoes_what_is_done_to_images(call, images, monkeypatch):
     def interrupt(epoch):
         raise KeyboardInterrupt
@@ -557,6 +562,7 @@ def test_a_folder_that_cannot_be_written_is_named(call, tiny_folder):
     assert code == 2 and "file" in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_stopped(tiny_folder, tmp_path):
     """A real process, stopped by Ctrl-C in the middle, then called again."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}

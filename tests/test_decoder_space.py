@@ -191,6 +191,7 @@ def test_the_command_line_says_what_is_wrong(tiny_folder, tmp_path, capfd, monke
         assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_command_line_with_what_ships(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     small = ["--draws", "32", "--steps", "3", "--space", "decoder", "--tile", "8"]

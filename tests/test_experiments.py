@@ -24,6 +24,7 @@ NAMES = [
 TRAIN = ("weight_decay", "training_trajectory", "compression", "denoising", "recolouring")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_says_what_it_is_for_and_runs(name, tmp_path, monkeypatch):
     module = importlib.import_module(name)
@@ -41,6 +42,7 @@ def test_it_says_what_it_is_for_and_runs(name, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_the_classic_rule_has_the_published_shape(tmp_path):
     from experiments import classic_curve
 

@@ -37,6 +37,7 @@ def fast(x, w, b, padding, pool):
         return ops.conv2d(x, w, (1, 1), padding) + b.reshape(1, 1, 1, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize("padding", ["VALID", "SAME", ((2, 0), (1, 3)), ((-1, 0), (0, -1))])
 @pytest.mark.parametrize("size", [(6, 7), (12, 12), (13, 24)])

@@ -33,6 +33,7 @@ def place(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_your_images_are_shown_nowhere_but_in_a_folder_for_it(place, capsys):
     lines = [f"{number:03d}.png,{1 if number % 2 else -1},-1" for number in range(149)]
     (place / "table.csv").write_text("\n".join([",dark,never", *lines]))

@@ -86,6 +86,7 @@ def test_targets_that_do_not_fit_are_refused(tiny, objective, targets, words):
         objective.check(tiny, targets)
 
 
+@pytest.mark.slow
 def test_gradients_against_finite_differences_in_float64(tiny):
     objective = (
         Map("conv2_pre") + 0.5 * Class() - 0.2 * Layer("dense1_pre") + 0.1 * Direction("conv2_pre")
@@ -110,6 +111,7 @@ def test_gradients_against_finite_differences_in_float64(tiny):
             assert gradient.dtype == np.float64
 
 
+@pytest.mark.slow
 def test_no_gradient_outside_the_receptive_field():
     import oipjax
 
@@ -165,6 +167,7 @@ class LogProbability(Map):
         return jnp.take(jax.nn.log_softmax(activations[self.layer]), target, axis=0)
 
 
+@pytest.mark.slow
 def test_a_subclass_that_scores_differently_sees_the_whole_layer(tiny):
     """One channel alone has a probability of 1, whatever the image."""
     goal = LogProbability("logits")

@@ -43,6 +43,7 @@ def close(a, b, by=2e-5):
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=by, atol=by)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     st.integers(1, 3),
@@ -68,6 +69,7 @@ def test_conv2d_is_lax(n, h, w, c, k, kh, kw, stride, padding, seed):
         close(ours, theirs)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     st.integers(1, 3),
@@ -113,6 +115,7 @@ def test_an_impossible_enlargement_is_an_error():
         ops.conv2d_transpose(y, kernel.transpose(0, 1, 3, 2), (8, 8), (2, 2))
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     st.integers(1, 3),
@@ -234,6 +237,7 @@ def pooled(x, w, b, padding):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(
     st.integers(1, 2),
@@ -262,6 +266,7 @@ def test_a_convolution_and_its_pool_in_one_are_lax(n, h, w, kernel, padding, see
     same_values_and_gradients(ops.conv_pool, pooled, given, padding)
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(
     st.integers(1, 2),
@@ -295,6 +300,7 @@ def same_values_and_gradients(ours, theirs, arguments, *static):
         close(mine / scale, other / scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [(3, 3, 1, 4), (3, 3, 16, 16)])
 def test_under_vmap_images_alone_or_images_and_weights_may_have_a_new_axis(kernel):
     rng = np.random.default_rng(0)
@@ -336,6 +342,7 @@ def test_an_image_under_vmap_has_a_gradient_of_its_own():
     ).shape == (0, 7, 8, 18)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [(3, 3, 1, 4), (3, 3, 16, 16), (2, 2, 9, 4)])
 def test_each_gradient_may_be_taken_alone_and_has_a_gradient_itself(kernel):
     rng = np.random.default_rng(0)
@@ -490,6 +497,7 @@ def test_unwanted_gradients_are_not_traced(monkeypatch):
         jax.grad(score, 1)(x, w)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["default", "highest"])
 @pytest.mark.parametrize(("kernel", "size"), [((3, 3, 2, 5), (11, 10)), ((3, 3, 16, 17), (8, 13))])
 def test_other_platforms_compute_the_same(kernel, size, precision):

@@ -62,6 +62,7 @@ def alone(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [4, 8])
 def test_devices_do_not_change_a_bit(alone, tmp_path, devices):
     finish(start(tmp_path / "record", devices=devices))
@@ -78,6 +79,7 @@ def test_cores_do_not_change_a_bit(alone, tmp_path):
         assert (tmp_path / "record" / name).read_bytes() == (alone / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_record(alone, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -90,6 +92,7 @@ def test_two_processes_make_one_record(alone, tmp_path):
     assert not (folder / "parts").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_replace_one_record_together(alone, tmp_path):
     folder = tmp_path / "record"
     shutil.copytree(alone, folder)
@@ -105,6 +108,7 @@ def test_two_processes_replace_one_record_together(alone, tmp_path):
     assert "note" not in json.loads((folder / "manifest.json").read_text())
 
 
+@pytest.mark.slow
 def test_two_processes_that_race_for_a_folder_never_mix_their_records(alone, tmp_path):
     """The second has another seed and ``--overwrite``: it is refused, or it replaces everything."""
     folder = tmp_path / "record"

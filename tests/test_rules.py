@@ -278,6 +278,7 @@ def test_a_parameter_that_is_too_small_may_be_nothing():
 # ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_is_computed_from_parameters_is_rounded():
     def product(p, x):
         w = p["w"]
@@ -337,6 +338,7 @@ def _columns(p, x):
 ARITHMETIC = [_batch_norm, _folded, _standardised_weights, _low_rank, _normed_images, _columns]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", ARITHMETIC, ids=lambda f: f.__name__)
 @settings(max_examples=6)
 @given(seed=st.integers(0, 2**31), boxed=st.booleans())
@@ -480,6 +482,7 @@ _climbed = jax.jit(_climb, static_argnums=(0, 1))
 # ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_the_hull_proves_of_the_shipped_network_holds_in_float32():
     """Real digits, black and white noise, and the corners that lift each map's linear part."""
     model = oipjax.load()

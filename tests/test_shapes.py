@@ -239,6 +239,7 @@ def test_intervals(tiny, box):
         check_fields(ends)
 
 
+@pytest.mark.slow
 def test_linear_relaxation(tiny, box):
     assert checked(bounds.crown)(tiny, "conv2_pre", box, steps=1).ndim == 3
     assert checked(bounds.crown)(tiny, "logits", box, steps=1).shape == (3,)

@@ -32,6 +32,7 @@ def exhaustive(kernel, bias, shape):
     return means(np.where(bits, HIGH, LOW).reshape(-1, *shape), kernel, bias).max(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "window"), CASES)
 def test_the_best_image_lies_between_search_and_bound(shape, window):
     kernel, bias = layer(window)

@@ -14,6 +14,7 @@ from oipjax.spaces import Box, Standardised, space_for
 KEY = jax.random.key(7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["conv2", "conv2_pre", "dense1", "logits"])
 @pytest.mark.parametrize("space", ["standardised", "box"])
 def test_against_numpy(tiny, layer, space):

@@ -32,6 +32,7 @@ def digits(train: int = 200, test: int = 50) -> data.Dataset:
     )
 
 
+@pytest.mark.slow
 def test_an_autoencoder_is_trained_once_for_each_configuration(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config, names = replace(SMALL, corrupt=Noise(0.5)), []

@@ -58,6 +58,7 @@ def run(config, dataset, key=KEY):
     return training.train(key, config, dataset)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
 def test_every_optimizer_learns(squares, optimizer):
     rate = {"adam": 3e-3, "rmsprop": 1e-3, "sgd": 2e-2}[optimizer]
@@ -129,6 +130,7 @@ def test_schedules_start_at_the_rate_and_end_where_they_say(name, end):
     assert values == sorted(values, reverse=True)
 
 
+@pytest.mark.slow
 def test_an_epoch_sees_every_image_once(squares):
     """With one step per epoch over all images, an epoch is the full-batch gradient step."""
     config = replace(
@@ -373,6 +375,7 @@ np.savez(folder, parts=training.parts_of(config), loss=trained.history[0].loss, 
 """
 
 
+@pytest.mark.slow
 def test_a_batch_may_be_shared_by_devices(tmp_path):
     """The mean of the parts' gradients is that of the batch, to rounding.
 

@@ -140,6 +140,7 @@ def test_behind_an_open_gate_are_the_decoys(tiny, images):
     assert not after[..., [0, 1, 4, 5]].any()
 
 
+@pytest.mark.slow
 def test_the_ascent_finds_the_picture_and_the_bounds_hold(tiny):
     model, picture = circuit(tiny, 1)
     space = oipjax.space_for(model, "standardised")

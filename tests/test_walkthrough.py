@@ -69,7 +69,7 @@ def test_a_toy_command(tmp_path):
     (copy / "cli" / "hello.py").write_text(code_after("A toy command"))
     main = copy / "cli" / "main.py"
     text = main.read_text()
-    changed = re.sub(r"^COMMANDS = \(", 'COMMANDS = (\n    "hello",', text, flags=re.MULTILINE)
+    changed = text.replace("COMMANDS = {\n", 'COMMANDS = {\n    "hello": "greet a person",\n')
     assert changed != text
     main.write_text(changed)
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
