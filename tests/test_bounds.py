@@ -191,7 +191,7 @@ def holds(model: Model, domain: Box | Sphere, seed: int, names: tuple[str, ...])
         )
 
 
-@pytest.mark.parametrize("kind", [KINDS[0], *(SLOW(kind) for kind in KINDS[1:])])
+@pytest.mark.parametrize("kind", ["relu", *(SLOW(kind) for kind in KINDS if kind != "relu")])
 @settings(max_examples=40)
 @given(seed=st.integers(0, 2**31), box=st.booleans(), scale=st.sampled_from([0.1, 1.0, 4.0]))
 def test_no_image_leaves_its_interval(kind, seed, box, scale):
