@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,11 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from oipjax.plots.style import BLUE, FAINT, INACTIVE, INK, Page, hide_axes, plain_axes, show_image
-from oipjax.training import Curve
+
+if TYPE_CHECKING:
+    from oipjax.training import Curve
 
 
 def history_figure(
-    epochs: Sequence[int], curves: Sequence[Curve], best_epoch: int, title: str
+    epochs: Sequence[int], curves: "Sequence[Curve]", best_epoch: int, title: str
 ) -> Figure:
     """Training curves side by side; the epoch that was kept is marked.
 
@@ -34,7 +37,7 @@ def history_figure(
     return figure
 
 
-def _draw_history(axes: Axes, epochs: Sequence[int], curve: Curve, best_epoch: int) -> None:
+def _draw_history(axes: Axes, epochs: Sequence[int], curve: "Curve", best_epoch: int) -> None:
     label = "training, during the epoch"
     axes.plot(epochs, curve.train, "o-", color=BLUE, markersize=3, label=label)
     if not all(map(math.isnan, curve.held_out)):

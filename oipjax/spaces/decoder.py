@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 from jax import Array
 from jaxtyping import Float, Float32, Key
 
@@ -84,7 +83,9 @@ class Decoder:
     @property
     def radius(self) -> float:
         """Radius of the ball: the root of chi-square's quantile for ``d`` degrees of freedom."""
-        quantile = 2 * float(scipy.special.gammaincinv(self.latent / 2, self.confidence))
+        from scipy import special  # slow to import, and no other space needs it
+
+        quantile = 2 * float(special.gammaincinv(self.latent / 2, self.confidence))
         return math.sqrt(quantile)
 
     @property
