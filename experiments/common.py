@@ -192,6 +192,19 @@ def _arguments(config: type, results: Path, digits: bool) -> type:
     return make_dataclass("Arguments", fields, frozen=True)
 
 
+def progress_line(name: str) -> Callable[[str, int, int], None]:
+    """A report of progress on one line of the terminal, which each call writes anew.
+
+    Args:
+        name: of the work; the line goes on with the phase, and how many of how many are done.
+    """
+
+    def report(phase: str, done: int, total: int) -> None:
+        print(f"{name}: {phase} {done}/{total}".ljust(60), end="\r", flush=True)
+
+    return report
+
+
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; numbers to the right."""
     table = Table(*columns, title=title, title_justify="left", box=None, header_style="bold")

@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import oipjax
-from experiments.common import command, save, show, words
+from experiments.common import command, progress_line, save, show, words
 from oipjax.cli.options import SpaceOptions
 from oipjax.data import mnist as data
 from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
@@ -88,10 +88,6 @@ SMOKE = Config(maps=(3, 60, 120), draws=64, keep=2, steps=4, shown=3)
 
 def find(config: Config, model: oipjax.Model, name: str, space: Space) -> oipjax.Atlas:
     """One space's atlas. Unresolved maps get no further starts, and no bounds are computed."""
-
-    def report(phase: str, done: int, total: int) -> None:
-        print(f"{name}: {phase} {done}/{total}      ", end="\r", flush=True)
-
     return oipjax.atlas(
         jax.random.key(config.seed),
         model,
@@ -103,7 +99,7 @@ def find(config: Config, model: oipjax.Model, name: str, space: Space) -> oipjax
         search=0,
         bounds="none",
         space=space,
-        progress=report,
+        progress=progress_line(name),
     )
 
 

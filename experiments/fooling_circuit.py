@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import oipjax
-from experiments.common import command, save, show
+from experiments.common import command, progress_line, save, show
 from experiments.figures.fooling_circuit import Digits, Pictures, plot
 from experiments.tools.fooling import fooled, gate
 from experiments.trust import active_layers, real_digits, scores_of
@@ -145,10 +145,6 @@ def drawn_pictures() -> np.ndarray:
 
 def look(config: Config, model: oipjax.Model, seed: int) -> Atlas:
     """The atlas, as anybody would make it."""
-
-    def report(phase: str, done: int, total: int) -> None:
-        print(f"{model.name}: {phase} {done}/{total}", end="\r", flush=True)
-
     return oipjax.atlas(
         jax.random.key(seed),
         model,
@@ -156,7 +152,7 @@ def look(config: Config, model: oipjax.Model, seed: int) -> Atlas:
         space=oipjax.space_for(model),
         draws=config.draws,
         steps=config.steps,
-        progress=report,
+        progress=progress_line(model.name),
     )
 
 

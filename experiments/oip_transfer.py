@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import oipjax
-from experiments.common import command, save, show
+from experiments.common import command, progress_line, save, show
 from experiments.figures.oip_transfer import (
     COLOURS,
     DIGIT,
@@ -167,10 +167,6 @@ def scores_of(model: Model, layer: str, images: np.ndarray) -> np.ndarray:
 
 def look(config: Config, name: str, digits: np.ndarray) -> Network:
     """Make the OIPs of one network."""
-
-    def report(phase: str, done: int, total: int) -> None:
-        print(f"{name}: {phase} {done}/{total}", end="\r", flush=True)
-
     model = oipjax.load(name)
     space = oipjax.space_for(model, config.space)
     atlas = oipjax.atlas(
@@ -182,7 +178,7 @@ def look(config: Config, name: str, digits: np.ndarray) -> Network:
         steps=config.steps,
         keep_images=1,
         bounds="none",
-        progress=report,
+        progress=progress_line(name),
     )
     inputs = jnp.asarray(model.to_input(digits))
     projected = np.asarray(jax.vmap(space.project)(inputs))

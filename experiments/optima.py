@@ -22,7 +22,7 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.ticker import MaxNLocator
 
 import oipjax
-from experiments.common import command, save, show, words
+from experiments.common import command, progress_line, save, show, words
 from oipjax.analysis import Clusters, cluster, seen, similarity
 from oipjax.plots import BLUE, FAINT, INACTIVE, INK, contrast
 from oipjax.study import FOUND
@@ -116,10 +116,6 @@ def gradients(model: oipjax.Model, layer: str, maps: np.ndarray, images: np.ndar
 
 def find(config: Config, model: oipjax.Model, space: str) -> tuple[Patterns, np.ndarray]:
     """The patterns, and the similarities of pairs of different maps' best ones."""
-
-    def report(phase: str, done: int, total: int) -> None:
-        print(f"{space}: {phase} {done}/{total}", end="\r", flush=True)
-
     atlas = oipjax.atlas(
         jax.random.key(config.seed),
         model,
@@ -129,7 +125,7 @@ def find(config: Config, model: oipjax.Model, space: str) -> tuple[Patterns, np.
         keep=config.keep,
         steps=config.steps,
         screen=0,
-        progress=report,
+        progress=progress_line(space),
     )
     print()
     is_found = atlas.status == FOUND

@@ -1,13 +1,13 @@
 """What does a pattern owe to its start?
 
-Question: which scales of fluctuation wake which maps (the map responds to the start)? How many maps
-stay at zero, and why, if the classic rule begins at one random start each, without a survey? How
-many starts must a survey see? How far do the final score and the final pattern depend on the start?
+Question: which maps respond to which scales of fluctuation in a start? How many maps stay at zero,
+and why, if the classic rule begins at one random start each, without a survey? How many starts must
+a survey see? How far do the final score and the final pattern depend on the start?
 Expected: the source (R. Moenchmeyer, "A simple CNN for the MNIST dataset", part IX) shows patterns
 of 61 of 128 maps, so 52 % are at zero. The shipped network leaves less at zero, 35 %: its dead
-maps, a tenth, and a quarter of the others. Coarse fields wake more maps than pixel noise. A start
-at zero ends at zero under the classic rule, always. Thousands of starts wake all but the dead maps
-and a few. The start's score says little of the final one.
+maps, a tenth, and a quarter of the others. More maps respond to coarse fields than to pixel noise.
+A start at zero ends at zero under the classic rule, always. All but the dead maps and a few respond
+to one of thousands of starts. The start's score says little of the final one.
 Cost: about 4 minutes of two cores.
 Command: python -m experiments.start_dependence (further networks: --others folder folder)
 """
@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import hypergeom
 
 import oipjax
-from experiments.common import command, save, show
+from experiments.common import command, progress_line, save, show
 from experiments.figures.start_dependence import (
     BY_PRE_ACTIVATION,
     BY_START,
@@ -116,10 +116,6 @@ SMOKE = Config(
 
 def kinds_of(config: Config, model: oipjax.Model) -> np.ndarray:
     """What an atlas says of each map, one of `KINDS`, ``str [k]``."""
-
-    def report(phase: str, done: int, total: int) -> None:
-        print(f"atlas: {phase} {done}/{total}", end="\r", flush=True)
-
     atlas = oipjax.atlas(
         jax.random.key(config.seed),
         model,
@@ -127,7 +123,7 @@ def kinds_of(config: Config, model: oipjax.Model) -> np.ndarray:
         draws=config.draws,
         steps=config.climb,
         exemplars=model.to_input(data.sample().images),
-        progress=report,
+        progress=progress_line("atlas"),
     )
     print()
     found = np.where(atlas.found_by == BY_SURVEY, BY_START, BY_PRE_ACTIVATION)

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import oipjax
-from experiments.common import command, save, show
+from experiments.common import command, progress_line, save, show
 from experiments.figures.trust import DIGIT, NOISE, OTHER, OWN, SHOWN, STAGE, STYLES, Example, plot
 from oipjax import keys
 from oipjax.analysis import (
@@ -177,10 +177,6 @@ def active_layers(model: oipjax.Model) -> list[str]:
 
 def look(config: Config, model: oipjax.Model, name: str, layer: str, real: np.ndarray) -> Maps:
     """The found maps of a layer over an image space, with their digits."""
-
-    def report(phase: str, done: int, total: int) -> None:
-        print(f"{name} {layer}: {phase} {done}/{total}", end="\r", flush=True)
-
     atlas = oipjax.atlas(
         jax.random.key(config.seed),
         model,
@@ -189,7 +185,7 @@ def look(config: Config, model: oipjax.Model, name: str, layer: str, real: np.nd
         draws=config.draws,
         steps=config.steps,
         exemplars=real[:1000],
-        progress=report,
+        progress=progress_line(f"{name} {layer}"),
     )
     is_found = atlas.status == FOUND
     scores = scores_of(model, layer, real)[:, is_found]

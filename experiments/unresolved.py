@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 import oipjax
-from experiments.common import NETWORKS, command, network, save, show
+from experiments.common import NETWORKS, command, network, progress_line, save, show
 from oipjax.data import Dataset
 from oipjax.data import mnist as data
 from oipjax.pytrees import fingerprint
@@ -58,10 +58,6 @@ SMOKE = Config((), ("conv1",), draws=64, steps=3)
 
 def study(config: Config, name: str, model: oipjax.Model, space: str, layer: str) -> dict[str, Any]:
     """One atlas: its counts, and the maps that are unresolved."""
-
-    def report(phase: str, done: int, total: int) -> None:
-        print(f"{name} {layer}: {phase} {done}/{total}   ", end="\r", flush=True)
-
     atlas = oipjax.atlas(
         jax.random.key(config.seed),
         model,
@@ -70,7 +66,7 @@ def study(config: Config, name: str, model: oipjax.Model, space: str, layer: str
         draws=config.draws,
         steps=config.steps,
         exemplars=model.to_input(data.sample().images),
-        progress=report,
+        progress=progress_line(f"{name} {layer}"),
     )
     kernel = np.asarray(model.params[layer]["kernel"])
     norms = np.sqrt(np.square(kernel).sum((0, 1, 2)))

@@ -105,3 +105,16 @@ def tiny() -> Model:
 @pytest.fixture
 def tiny_folder(tiny: Model, tmp_path: Path) -> Path:
     return checkpoint.save(tmp_path / "tiny", tiny, {"command": "test"})
+
+
+@pytest.fixture(scope="module")
+def cloud():
+    """Features of 40 images ``[n, 2, 3, 4]`` that depend on their labels ``[n]``."""
+    rng = np.random.default_rng(3)
+    labels = rng.permutation(np.repeat([2, 5, 7], (14, 11, 15)))
+    features = (
+        rng.normal(size=(40, 2, 3, 4))
+        + 0.8 * labels[:, None, None, None] * rng.normal(size=(2, 3, 4))
+        + 50
+    )
+    return features, labels

@@ -17,18 +17,6 @@ from oipjax.data import read_image
 from oipjax.plots import exemplars_figure, maps_figure
 
 
-@pytest.fixture(scope="module")
-def cloud():
-    rng = np.random.default_rng(3)
-    labels = rng.permutation(np.repeat([2, 5, 7], (14, 11, 15)))
-    features = (
-        rng.normal(size=(40, 2, 3, 4))
-        + 0.8 * labels[:, None, None, None] * rng.normal(size=(2, 3, 4))
-        + 50
-    )
-    return features, labels
-
-
 def test_activations_are_those_of_the_network_whatever_the_tile(tiny):
     images = np.random.default_rng(0).normal(size=(11, 8, 8, 1)).astype(np.float32)
     expected = tiny.apply(tiny.params, images)

@@ -7,18 +7,6 @@ import pytest
 from oipjax.analysis import readout
 
 
-@pytest.fixture(scope="module")
-def cloud():
-    rng = np.random.default_rng(3)
-    labels = rng.permutation(np.repeat([2, 5, 7], (14, 11, 15)))
-    features = (
-        rng.normal(size=(40, 2, 3, 4))
-        + 0.8 * labels[:, None, None, None] * rng.normal(size=(2, 3, 4))
-        + 50
-    )
-    return features, labels
-
-
 @pytest.mark.parametrize("weighted", [False, True])
 def test_spread_is_that_of_distances_summed_one_by_one(cloud, weighted):
     features, labels = cloud

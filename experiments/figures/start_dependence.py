@@ -111,7 +111,7 @@ def draw_shares(
     below.imshow([line], cmap=colour_map, vmin=0, vmax=3, **style)
     below.set_yticks([])
     below.set_xticks([])
-    label = f"the {len(kinds)} maps, from those that few starts wake to those that all do"
+    label = f"the {len(kinds)} maps, by the share of starts that they respond to"
     below.set_xlabel(label, fontsize=9)
     for kind, colour in colours.items():
         label = f"{kind} ({np.sum(kinds == kind)})"
