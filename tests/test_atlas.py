@@ -1,6 +1,7 @@
 """The study over all maps: their status, independence, repeatability."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -377,3 +378,24 @@ def test_the_maximiser_of_the_relaxation_is_a_start(tiny):
         )
         is None
     )
+
+
+@pytest.mark.parametrize(("floor", "words"), [(0.0, None), (5000.0, "below its declared floor 5e")])
+def test_a_wrong_floor_is_no_proof(tiny, floor, words):
+    nonlinearities = dict(tiny.nonlinearities)
+    nonlinearities["conv2"] = (nonlinearities["conv2"][0], floor)
+    model = dataclasses.replace(tiny, nonlinearities=nonlinearities)
+    options: Any = {"draws": 32, "steps": 3, "keep": 1, "search": 0, "restarts": 0}
+    if words is None:
+        assert oipjax.atlas(jax.random.key(0), model, "conv2", **options).counts["found"]
+    else:
+        with pytest.raises(ValueError, match=words):
+            oipjax.atlas(jax.random.key(0), model, "conv2", **options)
+
+
+def test_weights_that_are_not_finite_are_refused(tiny):
+    params = jax.tree.map(np.array, tiny.params)
+    params["conv2"]["kernel"][0, 0, 0, 0] = np.nan
+    model = dataclasses.replace(tiny, params=params)
+    with pytest.raises(ValueError, match="NaN or infinity in the parameters conv2/kernel"):
+        oipjax.atlas(jax.random.key(0), model, "conv2", draws=32, steps=3)

@@ -53,6 +53,9 @@ class Group:
                 raise ValueError(
                     "--coordinator needs --processes N and --process, a number from 0 to N - 1"
                 )
+            host, _, port = self.coordinator.rpartition(":")
+            if not host or not port.isdigit():
+                raise ValueError(f"--coordinator takes auto or host:port, got {self.coordinator!r}")
             given["coordinator_address"] = self.coordinator
         try:
             jax.distributed.initialize(**given)

@@ -2,11 +2,14 @@
 
 import numpy as np
 
-from oipjax.search import INACTIVE
+from oipjax.search import INACTIVE, Ascent
 from oipjax.study.findings import Findings
 from oipjax.study.plan import Study
 from oipjax.study.result import BY_PRE_ACTIVATION, BY_SURVEY, DEAD, FOUND, UNRESOLVED, Atlas
 from oipjax.study.runs import FURTHER, Runs, best_of_each, rank_of
+
+FLOOR_TOLERANCE = 1e-3
+"""How far below its floor a score may lie by rounding, as a share of the floor or of 1."""
 
 
 def assemble(study: Study, findings: Findings) -> Atlas:
@@ -14,6 +17,7 @@ def assemble(study: Study, findings: Findings) -> Atlas:
 
     Raises:
         RuntimeError: an image does what was proved impossible.
+        ValueError: a score lies below the floor that the network declares for the layer.
     """
     config = study.config
     maps = np.array(study.maps)
@@ -23,6 +27,7 @@ def assemble(study: Study, findings: Findings) -> Atlas:
     best = chosen[:, 0]
     floor = -np.inf if study.floor is None else study.floor
     is_found = np.isfinite(ascent.scores[best]) & (ascent.scores[best] > floor)
+    _check_floor(study, ascent)
     _check_proofs(study, findings, best, is_found)
     is_dead = findings.bounds["dead"]
     status = np.where(is_found, FOUND, np.where(is_dead, DEAD, UNRESOLVED))
@@ -49,6 +54,20 @@ def assemble(study: Study, findings: Findings) -> Atlas:
         gradient_evaluations=evaluations,
         found_by=found_by,
     )
+
+
+def _check_floor(study: Study, ascent: Ascent) -> None:
+    """Raise a ValueError if a score is below the floor: with a wrong floor, proofs are wrong."""
+    floor = study.floor
+    if floor is None:
+        return
+    scores = np.concatenate([ascent.scores.ravel(), ascent.start_scores.ravel()])
+    too_low = scores[scores < floor - FLOOR_TOLERANCE * max(1.0, abs(floor))]
+    if too_low.size:
+        raise ValueError(
+            f"{study.model.name}: {study.layer} has a score of {too_low.min():.3g}, below its "
+            f"declared floor {floor:.3g}; correct the floor in nonlinearities"
+        )
 
 
 def _check_proofs(study: Study, findings: Findings, best: np.ndarray, is_found: np.ndarray) -> None:

@@ -10,6 +10,7 @@ from oipjax import keys
 from oipjax.bounds import LEVELS
 from oipjax.model import LayerInfo, Model
 from oipjax.objectives import Map
+from oipjax.pytrees import check_finite
 from oipjax.runtime import checked_precision
 from oipjax.search import AscentConfig, check_draws, replace_options
 from oipjax.spaces import Space
@@ -71,6 +72,9 @@ def plan_study(
     """
     keys.check(key)
     facts = model.layer(layer if layer else model.default_layer)
+    check_finite(model.params, model.name)
+    if 0 in facts.shape:
+        raise ValueError(f"{model.name}: {facts.name} has no nodes for images {model.input_shape}")
     for name, word in DEFAULT_WORDS.items():
         if name in changes and changes[name] is None:
             changes[name] = word
